@@ -1,0 +1,1 @@
+//! CoAP endpoint, sans-IO.

@@ -1,0 +1,1 @@
+//! Templates: compact payload to JSON.

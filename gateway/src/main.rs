@@ -1,0 +1,2 @@
+//! The program `simgate`.
+fn main() {}
