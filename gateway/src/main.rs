@@ -1,2 +1,61 @@
-//! The program `simgate`.
-fn main() {}
+//! The program `simgate`: a self-hosted gateway from SIM-connected devices to customers' clouds.
+
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+mod arguments;
+mod clients;
+mod config;
+mod demo;
+mod house;
+mod ingest;
+mod readers;
+mod recovered;
+mod serve;
+mod signals;
+mod sims;
+mod telemetry;
+
+use arguments::{Arguments, Command};
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match run(arguments) {
+        Ok(code) => code,
+        Err(error) => {
+            let _ = writeln!(std::io::stderr(), "simgate: {error:#}");
+            exit_code(&error)
+        }
+    }
+}
+
+fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
+    // One TLS provider for the whole process; with two in a tree rustls would refuse to choose.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    match arguments.command {
+        Command::Serve(place) => serve::run(&place.config()?),
+        Command::Client(command) => clients::run(command),
+        Command::Sims(command) => sims::run(command),
+        Command::Simulate(arguments) => simulate(arguments),
+        Command::Demo(arguments) => demo::run(&arguments),
+    }
+}
+
+fn simulate(arguments: simulator::Arguments) -> anyhow::Result<ExitCode> {
+    let stop = signals::stop_flag()?;
+    simulator::run_command(&arguments, &stop, &mut std::io::stdout(), &mut std::io::stderr())?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The codes of sysexits.h that a supervisor can tell apart.
+fn exit_code(error: &anyhow::Error) -> ExitCode {
+    if error.is::<config::ConfigError>() {
+        return ExitCode::from(64);
+    }
+    if error.is::<serve::StoreFailed>() {
+        return ExitCode::from(74);
+    }
+    ExitCode::FAILURE
+}

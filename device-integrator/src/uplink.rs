@@ -1,0 +1,102 @@
+//! The border between devices and the rest of the gateway.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use vocabulary::{IdentityClass, Protocol, Timestamp, Topic};
+
+/// A message of a device, on its way in: nothing about it is durable yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Uplink {
+    /// Who sent it, as far as the transport knows.
+    pub peer: Peer,
+    /// The protocol that it arrived by.
+    pub protocol: Protocol,
+    /// The topic that the device named.
+    pub topic: Option<Topic>,
+    /// What tells a retransmission from a new message; `None` where the protocol has nothing.
+    pub exchange: Option<Exchange>,
+    /// The bytes of the device.
+    pub payload: Vec<u8>,
+    /// When the datagram (the last, for a block-wise upload) was read.
+    pub received_at: Timestamp,
+}
+
+/// What the transport knows of the sender.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Peer {
+    /// The source address of the datagram.
+    pub address: SocketAddr,
+    /// What vouches for it on this listener; `None` where nothing does.
+    pub class: Option<IdentityClass>,
+}
+
+/// A CoAP exchange, as far as it identifies a message (RFC 7252 §4.5).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Exchange {
+    /// The message id.
+    pub message_id: u16,
+    /// The token's bytes, zero beyond its length.
+    pub token: [u8; 8],
+    /// The token's length, 0 to 8.
+    pub token_length: u8,
+}
+
+/// What became of an uplink.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Receipt {
+    /// It is durable: the device may forget it.
+    Stored,
+    /// The same message was durable already.
+    Duplicate,
+    /// The sender is no known and active SIM.
+    Unauthorised(&'static str),
+    /// It was not taken; the device should come again after the span.
+    Unavailable {
+        /// Why, for the log and the counters.
+        reason: Shed,
+        /// After how long the device should try again.
+        retry_after: Duration,
+    },
+}
+
+/// Why a message of a known device was not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shed {
+    /// Too many messages wait for the disk.
+    QueueFull,
+    /// It waited too long for the disk.
+    Overdue,
+    /// The disk is full.
+    NoSpace,
+    /// The store failed or is closed.
+    StoreFailed,
+}
+
+impl Shed {
+    /// All reasons.
+    pub const ALL: [Self; 4] =
+        [Self::QueueFull, Self::Overdue, Self::NoSpace, Self::StoreFailed];
+
+    /// The reason as the label of a metric.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::QueueFull => "queue_full",
+            Self::Overdue => "overdue",
+            Self::NoSpace => "no_space",
+            Self::StoreFailed => "store_failed",
+        }
+    }
+}
+
+/// Takes messages over from the listeners.
+///
+/// The gateway's one pipeline implements it; the tests of this crate have their own.
+pub trait Ingest: Clone + Send + 'static {
+    /// Resolves to one receipt per uplink, in the same order.
+    type Admission: Future<Output = Vec<Receipt>> + Send;
+
+    /// Starts to admit `uplinks`. Never blocks: an uplink that cannot be taken is shed.
+    fn admit(&self, uplinks: Vec<Uplink>) -> Self::Admission;
+}

@@ -1,0 +1,315 @@
+//! What an operator configures: a TOML file, and environment variables that override it.
+//!
+//! Unknown keys are refused; a wrong value is named together with what is allowed. Everything is
+//! checked before any port is bound. `simgate.example.toml` explains every key.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::Deserialize;
+
+mod environment;
+mod values;
+
+pub(crate) use values::{ConfigError, LogFormat};
+
+/// The whole configuration.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Config {
+    pub(crate) data: Data,
+    pub(crate) account: Account,
+    pub(crate) devices: Devices,
+    pub(crate) api: Api,
+    pub(crate) operations: Operations,
+    pub(crate) webhooks: Webhooks,
+    pub(crate) log: Log,
+}
+
+/// Where the data lies and how long it is kept.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Data {
+    /// The folder of the message log and of the state file.
+    pub(crate) dir: PathBuf,
+    /// How long a stored message can be read, in hours.
+    pub(crate) retention_hours: u32,
+    /// Messages that may wait for the disk.
+    pub(crate) queue_records_max: usize,
+    /// Records after which a segment of the message log is closed.
+    pub(crate) segment_records_max: u32,
+}
+
+/// Who runs the gateway, as its API clients see it.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Account {
+    /// The number that stands before each client id and as `customerId` in logs.
+    pub(crate) number: String,
+}
+
+/// The listeners for devices.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Devices {
+    /// Sockets per listener; 0 stands for one per core.
+    pub(crate) sockets: usize,
+    /// Plain UDP listeners.
+    pub(crate) udp: Vec<UdpListener>,
+    /// CoAP listeners.
+    pub(crate) coap: Vec<CoapListener>,
+}
+
+/// One plain UDP listener.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct UdpListener {
+    #[serde(deserialize_with = "values::address")]
+    pub(crate) listen: SocketAddr,
+    /// Whether the network proves that a source address is the SIM's.
+    #[serde(default)]
+    pub(crate) trusted_apn: bool,
+    /// Larger payloads are dropped and counted.
+    #[serde(default = "values::udp_payload_bytes_max")]
+    pub(crate) payload_bytes_max: usize,
+}
+
+/// One CoAP listener.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct CoapListener {
+    #[serde(deserialize_with = "values::address")]
+    pub(crate) listen: SocketAddr,
+    /// Whether the network proves that a source address is the SIM's.
+    #[serde(default)]
+    pub(crate) trusted_apn: bool,
+    /// Larger bodies, also block-wise ones, are answered 4.13.
+    #[serde(default = "values::coap_body_bytes_max")]
+    pub(crate) body_bytes_max: usize,
+    /// Exchanges remembered to recognise retransmissions, over all sockets of the listener.
+    #[serde(default = "values::coap_exchanges_max")]
+    pub(crate) exchanges_max: usize,
+}
+
+/// The management API.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Api {
+    #[serde(deserialize_with = "values::address")]
+    pub(crate) listen: SocketAddr,
+    /// PEM file of the certificate chain; with `tls_key` the API speaks HTTPS.
+    pub(crate) tls_certificate: Option<PathBuf>,
+    /// PEM file of the private key.
+    pub(crate) tls_key: Option<PathBuf>,
+    /// Plain HTTP on an address that is not loopback, e.g. behind a reverse proxy.
+    pub(crate) allow_plain_http: bool,
+}
+
+/// Metrics and health.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Operations {
+    /// A listener of their own; without it they stand on the API's.
+    #[serde(deserialize_with = "values::optional_address")]
+    pub(crate) listen: Option<SocketAddr>,
+}
+
+/// Rules for the webhooks of customers.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Webhooks {
+    /// Accept `http://` URLs to loopback addresses, for trying things out.
+    pub(crate) allow_http_loopback: bool,
+}
+
+/// The program's own log.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Log {
+    /// A filter such as `info` or `info,cloud_integrator=debug`.
+    pub(crate) filter: String,
+    pub(crate) format: LogFormat,
+}
+
+impl Default for Data {
+    fn default() -> Self {
+        Self {
+            dir: PathBuf::from("simgate-data"),
+            retention_hours: 168,
+            queue_records_max: 65_536,
+            segment_records_max: 1_000_000,
+        }
+    }
+}
+
+impl Default for Account {
+    fn default() -> Self {
+        Self { number: "1000000001".to_owned() }
+    }
+}
+
+impl Default for Devices {
+    fn default() -> Self {
+        Self {
+            sockets: 0,
+            udp: vec![UdpListener {
+                listen: SocketAddr::from(([127, 0, 0, 1], 4445)),
+                trusted_apn: false,
+                payload_bytes_max: values::udp_payload_bytes_max(),
+            }],
+            coap: vec![CoapListener {
+                listen: SocketAddr::from(([127, 0, 0, 1], 5683)),
+                trusted_apn: false,
+                body_bytes_max: values::coap_body_bytes_max(),
+                exchanges_max: values::coap_exchanges_max(),
+            }],
+        }
+    }
+}
+
+impl Default for Api {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
+            tls_certificate: None,
+            tls_key: None,
+            allow_plain_http: false,
+        }
+    }
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { filter: "info".to_owned(), format: LogFormat::Text }
+    }
+}
+
+impl Config {
+    /// Reads `file` where one is given, lets the environment override it, and checks the whole.
+    pub(crate) fn load(
+        file: Option<&Path>,
+        environment: impl Iterator<Item = (String, String)>,
+    ) -> Result<Self, ConfigError> {
+        let mut table = match file {
+            Some(path) => values::read_file(path)?,
+            None => toml::Table::new(),
+        };
+        environment::apply(&mut table, environment)?;
+        let config: Self = toml::Value::Table(table)
+            .try_into()
+            .map_err(|error: toml::de::Error| ConfigError::value(&error))?;
+        config.check()?;
+        Ok(config)
+    }
+
+    /// How long a stored message can be read.
+    pub(crate) fn retention(&self) -> Duration {
+        Duration::from_secs(u64::from(self.data.retention_hours) * 3_600)
+    }
+
+    /// Sockets per listener.
+    pub(crate) fn sockets(&self) -> usize {
+        match self.devices.sockets {
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            count => count,
+        }
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        values::in_range("data.retention_hours", self.data.retention_hours.into(), 1..=8_784)?;
+        values::in_range("data.queue_records_max", self.data.queue_records_max, 64..=4_194_304)?;
+        let segment = self.data.segment_records_max as usize;
+        values::in_range("data.segment_records_max", segment, 1_000..=10_000_000)?;
+        values::in_range("devices.sockets", self.devices.sockets, 0..=64)?;
+        values::account_number(&self.account.number)?;
+        for listener in &self.devices.udp {
+            values::trusted("devices.udp", listener.listen, listener.trusted_apn)?;
+            let limit = listener.payload_bytes_max;
+            values::in_range("devices.udp.payload_bytes_max", limit, 1..=1_500)?;
+        }
+        for listener in &self.devices.coap {
+            values::trusted("devices.coap", listener.listen, listener.trusted_apn)?;
+            let limit = listener.body_bytes_max;
+            values::in_range("devices.coap.body_bytes_max", limit, 1..=65_536)?;
+            let limit = listener.exchanges_max;
+            values::in_range("devices.coap.exchanges_max", limit, 1_000..=100_000_000)?;
+        }
+        values::api_security(&self.api)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(text: &str, environment: &[(&str, &str)]) -> Result<Config, String> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("simgate.toml");
+        std::fs::write(&path, text).unwrap();
+        let environment = environment.iter().map(|(key, value)| ((*key).into(), (*value).into()));
+        Config::load(Some(&path), environment).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn nothing_is_needed() {
+        let config = Config::load(None, std::iter::empty()).unwrap();
+        assert_eq!(config.api.listen.to_string(), "127.0.0.1:8080");
+        assert_eq!(config.devices.udp[0].listen.port(), 4445);
+        assert_eq!(config.devices.coap[0].listen.port(), 5683);
+    }
+
+    #[test]
+    fn the_example_holds_the_defaults() {
+        let example = include_str!("../../simgate.example.toml");
+        let config = load(example, &[]).unwrap();
+        let default = Config::default();
+        assert_eq!(format!("{config:?}"), format!("{default:?}"));
+    }
+
+    #[test]
+    fn unknown_keys_are_refused_with_the_known_ones() {
+        let error = load("[api]\nlissen = \"127.0.0.1:1\"", &[]).unwrap_err();
+        assert!(error.contains("lissen") && error.contains("listen"), "{error}");
+        assert!(error.contains("line 2"), "{error}");
+    }
+
+    #[test]
+    fn a_wrong_value_is_named_with_what_is_allowed() {
+        let error = load("[api]\nlisten = \"localhost\"", &[]).unwrap_err();
+        assert!(error.contains("localhost") && error.contains("127.0.0.1:8080"), "{error}");
+        let error = load("[data]\nretention_hours = 0", &[]).unwrap_err();
+        assert_eq!(error, "data.retention_hours is 0, allowed: 1 to 8784");
+    }
+
+    #[test]
+    fn the_environment_overrides_the_file() {
+        let config = load(
+            "[data]\nretention_hours = 24",
+            &[
+                ("SIMGATE_DATA_RETENTION_HOURS", "48"),
+                ("SIMGATE_API_LISTEN", "127.0.0.1:9"),
+                ("SIMGATE_DEVICES_UDP", "[{ listen = \"127.0.0.1:7\" }]"),
+                ("PATH", "/bin"),
+            ],
+        )
+        .unwrap();
+        assert_eq!(config.data.retention_hours, 48);
+        assert_eq!(config.api.listen.port(), 9);
+        assert_eq!(config.devices.udp[0].listen.port(), 7);
+        let error = load("", &[("SIMGATE_API_PORT", "1")]).unwrap_err();
+        assert!(error.contains("port"), "{error}");
+        let error = load("", &[("SIMGATE_DATA_RETENTION_HOURS", "long")]).unwrap_err();
+        assert!(error.contains("retention_hours"), "{error}");
+    }
+
+    #[test]
+    fn an_open_network_is_no_identity() {
+        let error = load("[[devices.udp]]\nlisten = \"0.0.0.0:4445\"", &[]).unwrap_err();
+        assert!(error.contains("trusted_apn"), "{error}");
+        let text = "[[devices.udp]]\nlisten = \"0.0.0.0:4445\"\ntrusted_apn = true";
+        assert!(load(text, &[]).is_ok());
+        let error = load("[api]\nlisten = \"0.0.0.0:8080\"", &[]).unwrap_err();
+        assert!(error.contains("allow_plain_http"), "{error}");
+    }
+}

@@ -1,0 +1,147 @@
+//! Single values of the configuration: how they are read and what is allowed.
+
+use std::net::SocketAddr;
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
+
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
+use thiserror::Error;
+
+use super::{Api, Config};
+
+/// Why the configuration is not usable.
+#[derive(Debug, Error)]
+pub(crate) enum ConfigError {
+    #[error("configuration file {path}: {source}")]
+    Read { path: PathBuf, source: std::io::Error },
+    #[error("configuration file {path}: {message}")]
+    File { path: PathBuf, message: String },
+    #[error("environment variable {name} names no key, allowed: SIMGATE_<SECTION>_<KEY>")]
+    Variable { name: String },
+    #[error("configuration: {0}")]
+    Value(String),
+    #[error("{key} is {found}, allowed: {allowed}")]
+    Range { key: &'static str, found: String, allowed: String },
+    #[error(
+        "{key} listens on {address}, which is not loopback: a source address is an identity only \
+         on a private mobile network that filters spoofed addresses; set trusted_apn = true where \
+         that holds"
+    )]
+    Untrusted { key: &'static str, address: SocketAddr },
+    #[error(
+        "api listens on {0}, which is not loopback, without TLS: set tls_certificate and tls_key, \
+         or allow_plain_http = true behind a proxy that speaks TLS"
+    )]
+    PlainHttp(SocketAddr),
+    #[error("api.{present} is set without api.{missing}: TLS needs both")]
+    HalfTls { present: &'static str, missing: &'static str },
+}
+
+impl ConfigError {
+    pub(super) fn value(error: &toml::de::Error) -> Self {
+        Self::Value(error.to_string().trim().replace('\n', " "))
+    }
+}
+
+/// The form of the program's own log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum LogFormat {
+    /// Lines for people.
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+/// Reads the file as a table; what does not fit its keys is reported with its line.
+pub(super) fn read_file(path: &Path) -> Result<toml::Table, ConfigError> {
+    let path = path.to_owned();
+    let text = match std::fs::read_to_string(&path) {
+        Ok(text) => text,
+        Err(source) => return Err(ConfigError::Read { path, source }),
+    };
+    // The typed reading comes first because only it knows the lines of unknown keys.
+    match toml::from_str::<Config>(&text).and_then(|_| toml::from_str(&text)) {
+        Ok(table) => Ok(table),
+        Err(error) => Err(ConfigError::File { path, message: error.to_string().trim().to_owned() }),
+    }
+}
+
+pub(super) fn address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    text.parse().map_err(|_| {
+        D::Error::custom(format!(
+            "{text:?} is no address with a port, allowed: e.g. \"127.0.0.1:8080\" or \"[::1]:8080\""
+        ))
+    })
+}
+
+pub(super) fn optional_address<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<SocketAddr>, D::Error> {
+    address(deserializer).map(Some)
+}
+
+/// An Ethernet frame's payload: no mobile network delivers a larger datagram unfragmented.
+pub(super) const fn udp_payload_bytes_max() -> usize {
+    1_500
+}
+
+/// RFC 7959 sets no limit; 64 KiB holds every telemetry and bounds what one device can occupy.
+pub(super) const fn coap_body_bytes_max() -> usize {
+    65_536
+}
+
+/// About 64 MB of memory when full: 4,000 messages per second for EXCHANGE_LIFETIME.
+pub(super) const fn coap_exchanges_max() -> usize {
+    1_000_000
+}
+
+pub(super) fn in_range(
+    key: &'static str,
+    found: usize,
+    allowed: RangeInclusive<usize>,
+) -> Result<(), ConfigError> {
+    if allowed.contains(&found) {
+        return Ok(());
+    }
+    let allowed = format!("{} to {}", allowed.start(), allowed.end());
+    Err(ConfigError::Range { key, found: found.to_string(), allowed })
+}
+
+pub(super) fn account_number(number: &str) -> Result<(), ConfigError> {
+    if (4..=20).contains(&number.len()) && number.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Ok(());
+    }
+    Err(ConfigError::Range {
+        key: "account.number",
+        found: format!("{number:?}"),
+        allowed: "4 to 20 digits".to_owned(),
+    })
+}
+
+pub(super) fn trusted(
+    key: &'static str,
+    address: SocketAddr,
+    trusted_apn: bool,
+) -> Result<(), ConfigError> {
+    if trusted_apn || address.ip().is_loopback() {
+        return Ok(());
+    }
+    Err(ConfigError::Untrusted { key, address })
+}
+
+pub(super) fn api_security(api: &Api) -> Result<(), ConfigError> {
+    match (&api.tls_certificate, &api.tls_key) {
+        (Some(_), Some(_)) => Ok(()),
+        (Some(_), None) => {
+            Err(ConfigError::HalfTls { present: "tls_certificate", missing: "tls_key" })
+        }
+        (None, Some(_)) => {
+            Err(ConfigError::HalfTls { present: "tls_key", missing: "tls_certificate" })
+        }
+        (None, None) if api.listen.ip().is_loopback() || api.allow_plain_http => Ok(()),
+        (None, None) => Err(ConfigError::PlainHttp(api.listen)),
+    }
+}

@@ -1,0 +1,93 @@
+//! Everything that lies in the data folder, opened and put together.
+
+use std::fs::DirBuilder;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use anyhow::Context as _;
+use cloud_integrator::Integrations;
+use connectivity::SimRegistry;
+use device_authenticator::SimDirectory;
+use inspector::Inspector;
+use management_api::clients::Clients;
+use message_log::{MessageLog, Opened};
+use state::StateFile;
+use template_library::Templates;
+use tracing::{info, warn};
+use vocabulary::Timestamp;
+
+use crate::config::Config;
+use crate::ingest::Ingest;
+use crate::readers::SimWatch;
+use crate::recovered::RecoveredExchanges;
+
+/// The parts of a gateway that know no socket.
+pub(crate) struct House {
+    pub(crate) log: MessageLog,
+    pub(crate) clients: Clients,
+    pub(crate) registry: SimRegistry,
+    pub(crate) directory: SimDirectory,
+    pub(crate) templates: Templates,
+    pub(crate) inspector: Inspector,
+    pub(crate) integrations: Integrations,
+    recovered: Arc<RecoveredExchanges>,
+}
+
+/// The state file of the configured data folder; creates the folder.
+pub(crate) fn state_file(config: &Config) -> anyhow::Result<StateFile> {
+    let folder = &config.data.dir;
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(folder)
+        .with_context(|| format!("data folder {} cannot be created", folder.display()))?;
+    Ok(StateFile::new(folder.join("state.db")))
+}
+
+impl House {
+    pub(crate) fn open(config: &Config) -> anyhow::Result<Self> {
+        let state = state_file(config)?;
+        let options = message_log::Options {
+            retention: config.retention(),
+            queue_records_max: config.data.queue_records_max,
+            segment_records_max: config.data.segment_records_max,
+            ..message_log::Options::default()
+        };
+        let (log, opened) = MessageLog::open(&config.data.dir.join("messages"), options)
+            .context("the message log cannot be opened")?;
+        report(&opened);
+        let templates = Templates::open(&state)?;
+        let recovered = RecoveredExchanges::read(&log, Timestamp::from(SystemTime::now()))
+            .context("the newest messages cannot be read")?;
+        Ok(Self {
+            clients: Clients::open(&state, &config.account.number)?,
+            registry: SimRegistry::open(&state)?,
+            directory: SimDirectory::default(),
+            inspector: Inspector::open(&state, log.clone(), templates.clone())?,
+            integrations: Integrations::open(&state, config.webhooks.allow_http_loopback)?,
+            templates,
+            log,
+            recovered: Arc::new(recovered),
+        })
+    }
+
+    /// The pipeline that listeners feed.
+    pub(crate) fn ingest(&self) -> Ingest {
+        let recovered = Arc::clone(&self.recovered);
+        Ingest::new(self.directory.clone(), self.log.clone(), self.templates.clone(), recovered)
+    }
+
+    /// Fills the directory of SIMs; the watch keeps it filled.
+    pub(crate) fn sim_watch(&self) -> anyhow::Result<SimWatch> {
+        let recovered = Arc::clone(&self.recovered);
+        SimWatch::load(self.registry.clone(), self.directory.clone(), recovered)
+    }
+}
+
+fn report(opened: &Opened) {
+    info!(?opened, "message log opened");
+    if opened.damaged > 0 {
+        warn!(damaged = opened.damaged, "records of the message log are damaged and skipped");
+    }
+}

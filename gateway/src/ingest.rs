@@ -1,0 +1,203 @@
+//! The one pipeline of an uplink: authenticate, append, receipt.
+//!
+//! Reads memory only; the one thing it waits for is the commit.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use device_authenticator::{Refusal, RefusalLog, SimDirectory};
+use device_integrator::{Receipt, Shed, Uplink};
+use message_log::{AppendError, Appending, DeviceKey, MessageLog, NewRecord};
+use template_library::Templates;
+use vocabulary::{
+    EventKind, Identity, Notice, NoticeCategory, NoticeKind, Protocol, Telemetry, Timestamp,
+};
+
+use crate::recovered::{self, RecoveredExchanges};
+
+/// Messages of known devices on their way into the log.
+#[derive(Clone)]
+pub(crate) struct Ingest {
+    parts: Arc<Parts>,
+}
+
+struct Parts {
+    directory: SimDirectory,
+    log: MessageLog,
+    templates: Templates,
+    recovered: Arc<RecoveredExchanges>,
+    refusals: Mutex<RefusalLog>,
+}
+
+/// What becomes of a batch of uplinks; resolves when those that were appended are durable.
+pub(crate) struct Admission {
+    receipts: Vec<Receipt>,
+    /// Places in `receipts` that wait for the commit.
+    waiting: Vec<usize>,
+    appending: Option<Appending>,
+}
+
+impl Ingest {
+    pub(crate) fn new(
+        directory: SimDirectory,
+        log: MessageLog,
+        templates: Templates,
+        recovered: Arc<RecoveredExchanges>,
+    ) -> Self {
+        let refusals = Mutex::new(RefusalLog::default());
+        Self { parts: Arc::new(Parts { directory, log, templates, recovered, refusals }) }
+    }
+}
+
+impl device_integrator::Ingest for Ingest {
+    type Admission = Admission;
+
+    fn admit(&self, uplinks: Vec<Uplink>) -> Admission {
+        let parts = &self.parts;
+        let mut receipts = Vec::with_capacity(uplinks.len());
+        let mut waiting = Vec::with_capacity(uplinks.len());
+        let mut records = Vec::with_capacity(uplinks.len());
+        for uplink in uplinks {
+            receipts.push(match parts.prepare(&uplink) {
+                Ok(record) => {
+                    waiting.push(receipts.len());
+                    records.push(record);
+                    Receipt::Stored
+                }
+                Err(receipt) => receipt,
+            });
+        }
+        let appending = (!records.is_empty()).then(|| parts.log.append(records));
+        Admission { receipts, waiting, appending }
+    }
+}
+
+impl Parts {
+    /// The record of an uplink, or the receipt of one that will not be stored.
+    fn prepare(&self, uplink: &Uplink) -> Result<NewRecord, Receipt> {
+        let address = uplink.peer.address.ip();
+        let identity = self
+            .directory
+            .authenticate(address, uplink.peer.class)
+            .map_err(|refusal| self.refuse(uplink, refusal))?;
+        let exchange = uplink
+            .exchange
+            .map(|exchange| recovered::digest(identity.iccid, &exchange, &uplink.payload));
+        if exchange.is_some_and(|digest| self.recovered.contains(digest)) {
+            return Err(Receipt::Duplicate);
+        }
+        Ok(self.record(uplink, identity, exchange))
+    }
+
+    fn record(&self, uplink: &Uplink, identity: Identity, exchange: Option<u128>) -> NewRecord {
+        let template = match uplink.protocol {
+            Protocol::Lwm2m => None,
+            protocol => self.templates.active(protocol),
+        };
+        let telemetry = Telemetry {
+            identity: Identity { ip: Some(uplink.peer.address.ip()), ..identity },
+            class: uplink.peer.class.unwrap_or(vocabulary::IdentityClass::SimIp),
+            protocol: uplink.protocol,
+            topic: uplink.topic.as_ref().map(vocabulary::Topic::as_str),
+            template,
+            exchange,
+            payload: &uplink.payload,
+        };
+        NewRecord {
+            kind: EventKind::Telemetry.code().into(),
+            device: DeviceKey::from(identity.iccid.as_u64()),
+            received_at: uplink.received_at,
+            body: telemetry.encode(),
+        }
+    }
+
+    /// Says in the administration log, not too often, that a sender was refused.
+    fn refuse(&self, uplink: &Uplink, refusal: Refusal) -> Receipt {
+        let address = uplink.peer.address.ip();
+        let mut refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
+        let admitted = refusals.admit(Instant::now(), address);
+        drop(refusals);
+        if let Some(suppressed) = admitted {
+            let notice = refusal_notice(uplink, &refusal, suppressed);
+            // Nobody waits for it: a refusal that cannot be logged is still counted.
+            drop(self.log.append(vec![notice_record(&notice, uplink.received_at)]));
+        }
+        Receipt::Unauthorised(match refusal {
+            Refusal::UnknownAddress => "the source address belongs to no known SIM",
+            Refusal::InactiveSim(_) => "the SIM is not active",
+            Refusal::UntrustedListener => "this listener accepts no source address as an identity",
+        })
+    }
+}
+
+fn refusal_notice(uplink: &Uplink, refusal: &Refusal, suppressed: u64) -> Notice {
+    let message = "DeviceAuthenticator[Unauthorized]";
+    let mut notice = Notice::new(NoticeCategory::Error, NoticeKind::Device, message);
+    notice.ip = Some(uplink.peer.address.ip());
+    if let Refusal::InactiveSim(identity) = refusal {
+        notice = notice.about(*identity);
+    }
+    let protocol = uplink.protocol;
+    notice.description = match suppressed {
+        0 => format!("{protocol} message refused: {refusal}"),
+        more => format!("{protocol} message refused: {refusal} ({more} refusals not logged)"),
+    };
+    notice
+}
+
+/// The record of a notice.
+pub(crate) fn notice_record(notice: &Notice, received_at: Timestamp) -> NewRecord {
+    NewRecord {
+        kind: EventKind::Notice.code().into(),
+        device: notice.iccid.map_or(DeviceKey::NONE, |iccid| DeviceKey::from(iccid.as_u64())),
+        received_at,
+        body: notice.encode(),
+    }
+}
+
+impl Future for Admission {
+    type Output = Vec<Receipt>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        if let Some(appending) = &mut self.appending {
+            if let Err(error) = ready!(Pin::new(appending).poll(context)) {
+                self.shed(&error);
+            }
+            self.appending = None;
+        }
+        Poll::Ready(std::mem::take(&mut self.receipts))
+    }
+}
+
+impl Admission {
+    fn shed(&mut self, error: &AppendError) {
+        let reason = match error {
+            AppendError::Full { .. } => Shed::QueueFull,
+            AppendError::Overdue => Shed::Overdue,
+            AppendError::NoSpace => Shed::NoSpace,
+            _ => Shed::StoreFailed,
+        };
+        for place in &self.waiting {
+            self.receipts[*place] =
+                Receipt::Unavailable { reason, retry_after: retry_after(reason, *place) };
+        }
+    }
+}
+
+/// How long a device should stay away (delivery contract, levels L3 and L4): spread, so that the
+/// devices do not come back together.
+fn retry_after(reason: Shed, place: usize) -> Duration {
+    let (least, spread) = match reason {
+        Shed::QueueFull | Shed::Overdue => (30, 90),
+        Shed::NoSpace | Shed::StoreFailed => (60, 240),
+    };
+    let nanos = std::time::SystemTime::UNIX_EPOCH
+        .elapsed()
+        .map_or(0, |since| u64::from(since.subsec_nanos()));
+    // The low digits of the clock, moved on for each message of a batch, are random enough.
+    let jitter = (nanos / 64).wrapping_add(place as u64 * 37) % (spread + 1);
+    Duration::from_secs(least + jitter)
+}

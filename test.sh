@@ -1,0 +1,33 @@
+#!/usr/bin/env bash
+# All tests, with everything they need: unit, model and whole-gateway tests, foreign CoAP clients,
+# a short run of the fuzz targets. Says what it installs. Run it as often as you like.
+#
+#   ./test.sh            everything, bounded in time
+#   KILLS=500 ./test.sh  more rounds of the kill -9 test (default 50)
+set -euo pipefail
+cd "$(dirname "$0")"
+
+as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi; }
+
+missing=()
+command -v coap-client-notls >/dev/null || missing+=(libcoap3-bin)
+command -v cc >/dev/null || missing+=(gcc)
+command -v g++ >/dev/null || missing+=(g++)
+python3 -c 'import venv, ensurepip' 2>/dev/null || missing+=(python3-venv)
+if [ ${#missing[@]} -gt 0 ]; then
+    echo "test.sh: installing Debian packages: ${missing[*]}"
+    as_root apt-get update -qq
+    as_root apt-get install -y -qq "${missing[@]}" >/dev/null
+fi
+
+venv="${XDG_CACHE_HOME:-$HOME/.cache}/simgate/venv"
+if ! "$venv/bin/python" -c 'import aiocoap' 2>/dev/null; then
+    echo "test.sh: installing the Python package aiocoap into $venv"
+    python3 -m venv "$venv"
+    "$venv/bin/pip" install --quiet aiocoap==0.4.17
+fi
+export SIMGATE_TEST_PYTHON="$venv/bin/python"
+export SIMGATE_TEST_KILLS="${KILLS:-50}"
+
+cargo test --workspace
+fuzz/smoke.sh
