@@ -1,1 +1,46 @@
-//! From the log to customers' clouds.
+//! From the message log to customers' clouds, at least once.
+//!
+//! [`Integrations`] is what the management API works on: it keeps what customers configure and
+//! runs one [`Forwarder`] for each integration. A forwarder reads the log from its own cursor,
+//! keeps the order of each device and drives a [`Sink`]; [`WebhookSink`] is the one kind so far.
+//!
+//! What it promises: platform-behaviour.md §5 and the delivery contract (C8 to C20): every record
+//! that is wanted is delivered at least once, in order per device, with the same id at every
+//! attempt; a slow or dead endpoint delays no device and no other endpoint.
+//!
+//! What it is not: it decides nothing about messages, decodes nothing by itself and never writes
+//! telemetry.
+
+mod envelope;
+mod event_type;
+mod forwarder;
+mod gate;
+mod integration;
+mod integrations;
+mod meters;
+mod nanoid;
+mod placeholders;
+mod reading;
+mod schedule;
+mod sink;
+mod store;
+mod webhook;
+mod window;
+
+pub use event_type::{CatalogueEntry, EVENT_VERSION, EventType, EventTypes, EventTypesError};
+pub use forwarder::{Forwarder, ForwarderSettings};
+pub use gate::GateSettings;
+pub use integration::{
+    ChangeError, CreateError, Integration, IntegrationState, InvalidWebhook, NAME_CHARS_MAX,
+    NewWebhook, TestReport, WebhookPatch,
+};
+pub use integrations::{Integrations, OpenError, Settings};
+pub use reading::{Source, Subscription};
+pub use schedule::Schedule;
+pub use sink::{DELIVERY_TIMEOUT, Delivery, Failure, FailureClass, Outcome, Sink, Subject};
+pub use store::{Bookmark, Store, StoreError};
+pub use webhook::{
+    ClientError, Endpoint, EndpointError, HEADER_BYTES_MAX, HEADERS_MAX, URL_BYTES_MAX,
+    WebhookClient, WebhookOptions, WebhookSink,
+};
+pub use window::{RetryPolicy, WindowLimits};

@@ -26,9 +26,8 @@ pub(crate) struct Counters {
 impl Counters {
     pub(crate) fn new(protocol: Protocol) -> Self {
         let name = protocol.as_str();
-        let outcome = |outcome: &'static str| {
-            counter!(MESSAGES, "protocol" => name, "outcome" => outcome)
-        };
+        let outcome =
+            |outcome: &'static str| counter!(MESSAGES, "protocol" => name, "outcome" => outcome);
         let shed = |reason: Shed| {
             counter!(
                 MESSAGES, "protocol" => name, "outcome" => "shed", "reason" => reason.as_str()
@@ -43,10 +42,6 @@ impl Counters {
             unauthorised: outcome("unauthorised"),
             shed: Shed::ALL.map(shed),
         }
-    }
-
-    pub(crate) fn duplicates(&self, count: u64) {
-        self.duplicate.increment(count);
     }
 
     /// Malformed datagrams are rare enough to look the counter up.
@@ -68,6 +63,85 @@ impl Counters {
                     self.shed[index].increment(1);
                 }
             }
+        }
+    }
+}
+
+/// Carries the counters of a CoAP endpoint to the metrics: what never becomes an uplink.
+#[derive(Default)]
+pub(crate) struct CoapMetrics {
+    seen: coap::Counters,
+}
+
+impl CoapMetrics {
+    /// Adds what happened since the last update.
+    pub(crate) fn update(&mut self, counters: &coap::Counters) {
+        let seen = self.seen.entries();
+        for ((name, now), (_, before)) in counters.entries().zip(seen) {
+            let grown = now - before;
+            if grown == 0 {
+                continue;
+            }
+            counter!("simgate_coap_total", "event" => name).increment(grown);
+            if let Some(outcome) = outcome(name) {
+                let reason = if outcome == "malformed" { name } else { "" };
+                counter!(
+                    MESSAGES,
+                    "protocol" => Protocol::Coap.as_str(), "outcome" => outcome, "reason" => reason
+                )
+                .increment(grown);
+            }
+        }
+        self.seen = *counters;
+    }
+}
+
+/// The fate of a datagram that the endpoint counted as `event`; `None` where the datagram is
+/// counted by its receipt, or where the event is no datagram.
+fn outcome(event: &str) -> Option<&'static str> {
+    match event {
+        "duplicates_answered" | "duplicates_pending" => Some("duplicate"),
+        "overflowed" => Some("shed"),
+        "acknowledgements"
+        | "acknowledgements_unknown"
+        | "resets"
+        | "resets_unknown"
+        | "pings"
+        | "responses"
+        | "responses_stale"
+        | "responses_unknown"
+        | "responses_rejected"
+        | "upload_blocks"
+        | "download_blocks"
+        | "ignored" => Some("control"),
+        event if event.starts_with("malformed_") || event.starts_with("rejected_") => {
+            Some("malformed")
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_datagram_of_the_endpoint_has_a_fate() {
+        let one_of_each = coap::Counters::default();
+        let not_datagrams = [
+            "received",
+            "requests",
+            "exchanges_evicted",
+            "uploads_aborted",
+            "downloads_evicted",
+            "retransmissions",
+            "timeouts",
+            "confirmables_demoted",
+            "responses_suppressed",
+            "observations_refused",
+        ];
+        for (event, _) in one_of_each.entries() {
+            assert_eq!(outcome(event).is_none(), not_datagrams.contains(&event), "{event}");
         }
     }
 }

@@ -1,1 +1,22 @@
-//! Where devices arrive.
+//! Where devices arrive: sockets, the CoAP and plain UDP listeners, and the border ([`Uplink`],
+//! [`Receipt`]) to the rest of the gateway.
+//!
+//! It knows no SIM and no store: what becomes of an uplink is decided by the [`Ingest`] that it is
+//! given, and answered to the device by the same exchange.
+//!
+//! Each core has one thread with one socket of every listener, so that all datagrams of one device
+//! meet the same protocol state and no lock stands on their way.
+
+mod coap_listener;
+mod counters;
+mod drops;
+mod listeners;
+mod plain;
+mod resource;
+mod udp;
+mod uplink;
+
+pub use listeners::{
+    BindError, CoapListenerConfig, Listeners, ListenersConfig, Running, UdpListenerConfig,
+};
+pub use uplink::{Exchange, Ingest, Peer, Receipt, Shed, Uplink};

@@ -25,7 +25,7 @@ impl<I: Ingest> PlainListener<I> {
     pub(crate) async fn run(self, mut stop: watch::Receiver<bool>) -> io::Result<()> {
         let counters = Counters::new(Protocol::Udp);
         let mut received = Received::default();
-        let mut admissions = FuturesUnordered::new();
+        let mut admissions: FuturesUnordered<I::Admission> = FuturesUnordered::new();
         loop {
             tokio::select! {
                 _ = stop.wait_for(|stop| *stop) => break,

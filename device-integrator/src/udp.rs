@@ -15,7 +15,7 @@ use tokio::io::Interest;
 
 /// Datagrams per system call. 32 costs 1 % more per datagram than 64 and half the memory (measured
 /// on loopback with 64-byte datagrams).
-pub const BATCH: usize = 32;
+pub(crate) const BATCH: usize = 32;
 
 /// Bytes kept of one datagram: above every limit on a datagram's size, so that an oversized one is
 /// seen as such and not cut into a valid one.
@@ -27,29 +27,29 @@ const RECEIVE_BUFFER_BYTES: usize = 4 * 1024 * 1024;
 
 /// A socket that has its port, but is not yet driven by a runtime.
 #[derive(Debug)]
-pub struct BoundSocket {
+pub(crate) struct BoundSocket {
     socket: Socket,
     /// The address that it is bound to.
-    pub address: SocketAddr,
+    pub(crate) address: SocketAddr,
     /// The number by which the kernel lists it in /proc/net/udp.
-    pub inode: u64,
+    pub(crate) inode: u64,
 }
 
 /// One of the sockets of a listener.
 #[derive(Debug)]
-pub struct UdpSocket {
+pub(crate) struct UdpSocket {
     socket: tokio::net::UdpSocket,
 }
 
 /// Datagrams as they came from the kernel; the memory is used again by the next read.
-pub struct Received {
+pub(crate) struct Received {
     buffers: Vec<u8>,
     headers: MultiHeaders<SockaddrStorage>,
     datagrams: Vec<(SocketAddr, usize)>,
 }
 
 /// Datagrams to be sent; the memory is used again.
-pub struct Outgoing {
+pub(crate) struct Outgoing {
     bytes: Vec<u8>,
     datagrams: Vec<(SocketAddr, std::ops::Range<usize>)>,
     headers: MultiHeaders<SockaddrStorage>,
@@ -57,7 +57,7 @@ pub struct Outgoing {
 
 impl BoundSocket {
     /// Binds to `address`, together with the other sockets of the same listener.
-    pub fn bind(address: SocketAddr) -> io::Result<Self> {
+    pub(crate) fn bind(address: SocketAddr) -> io::Result<Self> {
         let socket = open(address)?;
         socket.set_nonblocking(true)?;
         let inode = nix::sys::stat::fstat(&socket)?.st_ino;
@@ -69,17 +69,17 @@ impl BoundSocket {
 
 impl UdpSocket {
     /// Hands the socket to the tokio runtime that this runs in.
-    pub fn new(bound: BoundSocket) -> io::Result<Self> {
+    pub(crate) fn new(bound: BoundSocket) -> io::Result<Self> {
         Ok(Self { socket: tokio::net::UdpSocket::from_std(bound.socket.into())? })
     }
 
     /// Waits until a read will find something.
-    pub async fn readable(&self) -> io::Result<()> {
+    pub(crate) async fn readable(&self) -> io::Result<()> {
         self.socket.readable().await
     }
 
     /// Reads what is there, at most [`BATCH`] datagrams; nothing when none is there.
-    pub fn receive(&self, received: &mut Received) -> io::Result<()> {
+    pub(crate) fn receive(&self, received: &mut Received) -> io::Result<()> {
         received.datagrams.clear();
         let fd = self.socket.as_raw_fd();
         match self.socket.try_io(Interest::READABLE, || received.fill(fd)) {
@@ -92,7 +92,7 @@ impl UdpSocket {
 
     /// Sends all of `outgoing`, waiting where the kernel's buffer is full. A datagram that the
     /// kernel refuses for good is dropped: its device will retransmit. Returns how many were.
-    pub async fn send(&self, outgoing: &mut Outgoing) -> io::Result<usize> {
+    pub(crate) async fn send(&self, outgoing: &mut Outgoing) -> io::Result<usize> {
         let fd = self.socket.as_raw_fd();
         let (mut next, mut refused) = (0, 0);
         while next < outgoing.datagrams.len() {
@@ -164,7 +164,7 @@ impl Default for Received {
 
 impl Received {
     /// The datagrams of the last read: who sent, and what.
-    pub fn datagrams(&self) -> impl ExactSizeIterator<Item = (SocketAddr, &[u8])> {
+    pub(crate) fn datagrams(&self) -> impl ExactSizeIterator<Item = (SocketAddr, &[u8])> {
         self.datagrams.iter().enumerate().map(|(index, (peer, length))| {
             let start = index * DATAGRAM_BYTES_MAX;
             (*peer, &self.buffers[start..start + length])
@@ -178,8 +178,7 @@ impl Received {
             .map(|chunk| [IoSliceMut::new(chunk)])
             .collect();
         let flags = MsgFlags::MSG_DONTWAIT;
-        let results =
-            socket::recvmmsg(fd, &mut self.headers, slices.iter_mut(), flags, None)?;
+        let results = socket::recvmmsg(fd, &mut self.headers, slices.iter_mut(), flags, None)?;
         for result in results {
             let peer = result.address.as_ref().and_then(socket_address);
             // The kernel names the sender of every UDP datagram; the unspecified address, which
@@ -203,15 +202,10 @@ impl Default for Outgoing {
 
 impl Outgoing {
     /// Adds a datagram to `peer`.
-    pub fn push(&mut self, peer: SocketAddr, bytes: &[u8]) {
+    pub(crate) fn push(&mut self, peer: SocketAddr, bytes: &[u8]) {
         let start = self.bytes.len();
         self.bytes.extend_from_slice(bytes);
         self.datagrams.push((peer, start..self.bytes.len()));
-    }
-
-    /// Whether nothing waits.
-    pub fn is_empty(&self) -> bool {
-        self.datagrams.is_empty()
     }
 
     fn clear(&mut self) {

@@ -76,8 +76,7 @@ pub enum Shed {
 
 impl Shed {
     /// All reasons.
-    pub const ALL: [Self; 4] =
-        [Self::QueueFull, Self::Overdue, Self::NoSpace, Self::StoreFailed];
+    pub const ALL: [Self; 4] = [Self::QueueFull, Self::Overdue, Self::NoSpace, Self::StoreFailed];
 
     /// The reason as the label of a metric.
     pub const fn as_str(self) -> &'static str {

@@ -217,7 +217,7 @@ impl Config {
     }
 
     fn check(&self) -> Result<(), ConfigError> {
-        values::in_range("data.retention_hours", self.data.retention_hours.into(), 1..=8_784)?;
+        values::in_range("data.retention_hours", self.data.retention_hours as usize, 1..=8_784)?;
         values::in_range("data.queue_records_max", self.data.queue_records_max, 64..=4_194_304)?;
         let segment = self.data.segment_records_max as usize;
         values::in_range("data.segment_records_max", segment, 1_000..=10_000_000)?;

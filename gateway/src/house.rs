@@ -26,8 +26,8 @@ use crate::recovered::RecoveredExchanges;
 pub(crate) struct House {
     pub(crate) log: MessageLog,
     pub(crate) clients: Clients,
-    pub(crate) registry: SimRegistry,
-    pub(crate) directory: SimDirectory,
+    pub(crate) registry: Arc<SimRegistry>,
+    pub(crate) directory: Arc<SimDirectory>,
     pub(crate) templates: Templates,
     pub(crate) inspector: Inspector,
     pub(crate) integrations: Integrations,
@@ -50,8 +50,8 @@ impl House {
         let state = state_file(config)?;
         let options = message_log::Options {
             retention: config.retention(),
-            queue_records_max: config.data.queue_records_max,
-            segment_records_max: config.data.segment_records_max,
+            queue_records: config.data.queue_records_max,
+            segment_records: config.data.segment_records_max,
             ..message_log::Options::default()
         };
         let (log, opened) = MessageLog::open(&config.data.dir.join("messages"), options)
@@ -62,10 +62,15 @@ impl House {
             .context("the newest messages cannot be read")?;
         Ok(Self {
             clients: Clients::open(&state, &config.account.number)?,
-            registry: SimRegistry::open(&state)?,
-            directory: SimDirectory::default(),
-            inspector: Inspector::open(&state, log.clone(), templates.clone())?,
-            integrations: Integrations::open(&state, config.webhooks.allow_http_loopback)?,
+            registry: Arc::new(SimRegistry::open(&state)?),
+            directory: Arc::new(SimDirectory::new()),
+            inspector: Inspector::open_for_customer(
+                &state,
+                log.clone(),
+                templates.clone(),
+                &config.account.number,
+            )?,
+            integrations: Integrations::open(&state, integration_settings(config))?,
             templates,
             log,
             recovered: Arc::new(recovered),
@@ -75,13 +80,18 @@ impl House {
     /// The pipeline that listeners feed.
     pub(crate) fn ingest(&self) -> Ingest {
         let recovered = Arc::clone(&self.recovered);
-        Ingest::new(self.directory.clone(), self.log.clone(), self.templates.clone(), recovered)
+        Ingest::new(
+            Arc::clone(&self.directory),
+            self.log.clone(),
+            self.templates.clone(),
+            recovered,
+        )
     }
 
     /// Fills the directory of SIMs; the watch keeps it filled.
     pub(crate) fn sim_watch(&self) -> anyhow::Result<SimWatch> {
         let recovered = Arc::clone(&self.recovered);
-        SimWatch::load(self.registry.clone(), self.directory.clone(), recovered)
+        SimWatch::load(Arc::clone(&self.registry), Arc::clone(&self.directory), recovered)
     }
 }
 
@@ -90,4 +100,10 @@ fn report(opened: &Opened) {
     if opened.damaged > 0 {
         warn!(damaged = opened.damaged, "records of the message log are damaged and skipped");
     }
+}
+
+fn integration_settings(config: &Config) -> cloud_integrator::Settings {
+    let mut settings = cloud_integrator::Settings::default();
+    settings.webhook.allow_http_loopback = config.webhooks.allow_http_loopback;
+    settings
 }

@@ -8,9 +8,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
-use device_authenticator::{Refusal, RefusalLog, SimDirectory};
+use device_authenticator::{ListenerTrust, Refusal, RefusalLog, SimDirectory};
 use device_integrator::{Receipt, Shed, Uplink};
-use message_log::{AppendError, Appending, DeviceKey, MessageLog, NewRecord};
+use message_log::{AppendError, Appending, DeviceKey, Kind, MessageLog, NewRecord};
 use template_library::Templates;
 use vocabulary::{
     EventKind, Identity, Notice, NoticeCategory, NoticeKind, Protocol, Telemetry, Timestamp,
@@ -25,7 +25,7 @@ pub(crate) struct Ingest {
 }
 
 struct Parts {
-    directory: SimDirectory,
+    directory: Arc<SimDirectory>,
     log: MessageLog,
     templates: Templates,
     recovered: Arc<RecoveredExchanges>,
@@ -42,12 +42,12 @@ pub(crate) struct Admission {
 
 impl Ingest {
     pub(crate) fn new(
-        directory: SimDirectory,
+        directory: Arc<SimDirectory>,
         log: MessageLog,
         templates: Templates,
         recovered: Arc<RecoveredExchanges>,
     ) -> Self {
-        let refusals = Mutex::new(RefusalLog::default());
+        let refusals = Mutex::new(RefusalLog::new());
         Self { parts: Arc::new(Parts { directory, log, templates, recovered, refusals }) }
     }
 }
@@ -79,9 +79,13 @@ impl Parts {
     /// The record of an uplink, or the receipt of one that will not be stored.
     fn prepare(&self, uplink: &Uplink) -> Result<NewRecord, Receipt> {
         let address = uplink.peer.address.ip();
+        let trust = match uplink.peer.class {
+            Some(_) => ListenerTrust::TrustedApn,
+            None => ListenerTrust::Untrusted,
+        };
         let identity = self
             .directory
-            .authenticate(address, uplink.peer.class)
+            .authenticate(address, trust)
             .map_err(|refusal| self.refuse(uplink, refusal))?;
         let exchange = uplink
             .exchange
@@ -107,8 +111,8 @@ impl Parts {
             payload: &uplink.payload,
         };
         NewRecord {
-            kind: EventKind::Telemetry.code().into(),
-            device: DeviceKey::from(identity.iccid.as_u64()),
+            kind: Kind::new(EventKind::Telemetry.code()),
+            device: DeviceKey::from_u64(identity.iccid.as_u64()),
             received_at: uplink.received_at,
             body: telemetry.encode(),
         }
@@ -151,8 +155,8 @@ fn refusal_notice(uplink: &Uplink, refusal: &Refusal, suppressed: u64) -> Notice
 /// The record of a notice.
 pub(crate) fn notice_record(notice: &Notice, received_at: Timestamp) -> NewRecord {
     NewRecord {
-        kind: EventKind::Notice.code().into(),
-        device: notice.iccid.map_or(DeviceKey::NONE, |iccid| DeviceKey::from(iccid.as_u64())),
+        kind: Kind::new(EventKind::Notice.code()),
+        device: notice.iccid.map_or(DeviceKey::NONE, |iccid| DeviceKey::from_u64(iccid.as_u64())),
         received_at,
         body: notice.encode(),
     }
@@ -176,7 +180,7 @@ impl Admission {
     fn shed(&mut self, error: &AppendError) {
         let reason = match error {
             AppendError::Full { .. } => Shed::QueueFull,
-            AppendError::Overdue => Shed::Overdue,
+            AppendError::Overdue { .. } => Shed::Overdue,
             AppendError::NoSpace => Shed::NoSpace,
             _ => Shed::StoreFailed,
         };

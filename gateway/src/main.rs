@@ -1,6 +1,6 @@
 //! The program `simgate`: a self-hosted gateway from SIM-connected devices to customers' clouds.
 
-use std::io::Write as _;
+use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
 
 use clap::Parser as _;
@@ -9,6 +9,7 @@ mod arguments;
 mod clients;
 mod config;
 mod demo;
+mod gateway;
 mod house;
 mod ingest;
 mod readers;
@@ -38,14 +39,19 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Serve(place) => serve::run(&place.config()?),
         Command::Client(command) => clients::run(command),
         Command::Sims(command) => sims::run(command),
-        Command::Simulate(arguments) => simulate(arguments),
+        Command::Simulate(arguments) => simulate(&arguments),
         Command::Demo(arguments) => demo::run(&arguments),
     }
 }
 
-fn simulate(arguments: simulator::Arguments) -> anyhow::Result<ExitCode> {
+fn simulate(arguments: &simulator::Arguments) -> anyhow::Result<ExitCode> {
     let stop = signals::stop_flag()?;
-    simulator::run_command(&arguments, &stop, &mut std::io::stdout(), &mut std::io::stderr())?;
+    let console = simulator::Console {
+        output: &mut std::io::stdout(),
+        progress: &mut std::io::stderr(),
+        terminal: std::io::stderr().is_terminal(),
+    };
+    arguments.execute(console, &stop)?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -1,4 +1,4 @@
-//! What runs beside the listeners: the readers of the log, and the watch on the SIM registry.
+//! What runs beside the listeners: the watch on the SIM registry.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -6,37 +6,43 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use connectivity::{SimChange, SimRegistry};
+use connectivity::{ChangesError, Revision, Sim, SimChange, SimRegistry, StoreError};
 use device_authenticator::{DirectoryChange, SimDirectory};
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use crate::recovered::RecoveredExchanges;
 
 /// How soon a change of a SIM reaches the listeners.
 const WATCH_INTERVAL: Duration = Duration::from_millis(200);
 
-/// Changes taken over at a time.
-const CHANGES: usize = 16_384;
+/// Changes taken over at a time: a few megabytes.
+const CHANGES: u32 = 16_384;
+
+/// SIMs loaded at a time; larger batches cost less per SIM.
+const LOADED: usize = 262_144;
 
 /// Carries changes of the SIM registry, also those of another process, to the directory.
 pub(crate) struct SimWatch {
-    registry: SimRegistry,
-    directory: SimDirectory,
+    registry: Arc<SimRegistry>,
+    directory: Arc<SimDirectory>,
     recovered: Arc<RecoveredExchanges>,
-    revision: u64,
-    seen_version: Option<i64>,
+    revision: Revision,
+    seen_version: i64,
 }
 
 impl SimWatch {
     /// Fills `directory` with every SIM of `registry`.
     pub(crate) fn load(
-        registry: SimRegistry,
-        directory: SimDirectory,
+        registry: Arc<SimRegistry>,
+        directory: Arc<SimDirectory>,
         recovered: Arc<RecoveredExchanges>,
     ) -> anyhow::Result<Self> {
-        let mut watch = Self { registry, directory, recovered, revision: 0, seen_version: None };
-        watch.catch_up().context("the SIM registry cannot be read")?;
-        Ok(watch)
+        let unreadable = "the SIM registry cannot be read";
+        // Read before the SIMs, so that a change in between is seen as one.
+        let seen_version = registry.data_version().context(unreadable)?;
+        let revision = load_all(&registry, &directory).context(unreadable)?;
+        info!(sims = directory.len(), "SIMs loaded");
+        Ok(Self { registry, directory, recovered, revision, seen_version })
     }
 
     /// Watches until `stop` turns true.
@@ -53,43 +59,58 @@ impl SimWatch {
         })?)
     }
 
-    fn step(&mut self) -> Result<(), connectivity::StoreError> {
+    fn step(&mut self) -> Result<(), StoreError> {
         let version = self.registry.data_version()?;
-        if self.seen_version == Some(version) {
+        if self.seen_version == version {
             return Ok(());
         }
-        self.catch_up()?;
-        self.seen_version = Some(version);
+        match self.catch_up() {
+            Ok(()) => {}
+            Err(ChangesError::Store(source)) => return Err(StoreError(source)),
+            Err(unknown @ ChangesError::Unknown { .. }) => {
+                error!(%unknown, "too many SIMs were removed at once: restart to refuse them");
+                self.revision = load_all(&self.registry, &self.directory)?;
+            }
+        }
+        self.seen_version = version;
         Ok(())
     }
 
-    fn catch_up(&mut self) -> Result<(), connectivity::StoreError> {
-        let mut applied = 0;
+    fn catch_up(&mut self) -> Result<(), ChangesError> {
         loop {
-            let (changes, revision) = self.registry.changes_since(self.revision, CHANGES)?;
-            let last = changes.len() < CHANGES;
-            applied += changes.len();
-            self.directory.apply(changes.into_iter().map(directory_change));
-            self.revision = revision;
-            if last {
-                break;
+            let news = self.registry.changes_since(self.revision, CHANGES)?;
+            self.revision = news.revision;
+            let changes: Vec<_> = news.changes.into_iter().map(directory_change).collect();
+            for takeover in self.directory.apply(&changes).takeovers {
+                warn!(ip = %takeover.ip, from = ?takeover.from, to = ?takeover.to, "address moved");
+            }
+            if changes.len() < CHANGES as usize {
+                return Ok(());
             }
         }
-        if applied > 0 {
-            info!(changes = applied, sims = self.directory.len(), "SIMs taken over");
-        }
-        Ok(())
     }
+}
+
+fn load_all(registry: &SimRegistry, directory: &SimDirectory) -> Result<Revision, StoreError> {
+    let mut batch = Vec::new();
+    let revision = registry.load_all(|sim| {
+        batch.push(set(&sim));
+        if batch.len() == LOADED {
+            directory.apply(&batch);
+            batch.clear();
+        }
+    })?;
+    directory.apply(&batch);
+    Ok(revision)
+}
+
+fn set(sim: &Sim) -> DirectoryChange {
+    DirectoryChange::Set { iccid: sim.iccid, imsi: sim.imsi, ip: sim.ip, active: sim.active }
 }
 
 fn directory_change(change: SimChange) -> DirectoryChange {
     match change {
-        SimChange::Set(sim) => DirectoryChange::Set {
-            iccid: sim.iccid,
-            imsi: sim.imsi,
-            ip: sim.ip,
-            active: sim.active,
-        },
+        SimChange::Set(sim) => set(&sim),
         SimChange::Removed(iccid) => DirectoryChange::Remove { iccid },
     }
 }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
 use device_integrator::Exchange;
-use message_log::{KindSet, MessageLog, Query, ReadError};
+use message_log::{Kind, KindSet, MessageLog, Query, ReadError};
 use vocabulary::{Event, EventKind, Iccid, Timestamp};
 use xxhash_rust::xxh3::Xxh3;
 
@@ -38,7 +38,7 @@ impl RecoveredExchanges {
         loop {
             let query = Query {
                 device: None,
-                kinds: KindSet::only(EventKind::Telemetry.code().into()),
+                kinds: KindSet::only(Kind::new(EventKind::Telemetry.code())),
                 from: Some(now.saturating_sub(EXCHANGE_LIFETIME)),
                 until: None,
                 before,

@@ -4,9 +4,11 @@ use std::fs::File;
 use std::io::{self, Read, Write as _};
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::SystemTime;
 
 use anyhow::Context as _;
 use connectivity::{ImportReport, SimRegistry};
+use vocabulary::Timestamp;
 
 use crate::arguments::SimsCommand;
 use crate::house;
@@ -16,10 +18,10 @@ pub(crate) fn run(command: SimsCommand) -> anyhow::Result<ExitCode> {
     let state = house::state_file(&place.config()?)?;
     let registry = SimRegistry::open(&state)?;
     let report = registry
-        .import(open(&file)?, |_| {})
+        .import(open(&file)?, Timestamp::from(SystemTime::now()), |_| {})
         .with_context(|| format!("{} cannot be imported", file.display()))?;
     print(&report)?;
-    Ok(if report.rejected_total == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if report.rejected == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn open(file: &Path) -> anyhow::Result<Box<dyn Read>> {
@@ -33,16 +35,20 @@ fn open(file: &Path) -> anyhow::Result<Box<dyn Read>> {
 /// Rejected lines to standard error, the sum to standard output.
 fn print(report: &ImportReport) -> io::Result<()> {
     let mut errors = io::stderr().lock();
-    for rejected in &report.rejected {
+    for rejected in &report.rejections {
         writeln!(errors, "line {}: {}", rejected.line, rejected.reason)?;
     }
-    let unnamed = report.rejected_total - report.rejected.len() as u64;
+    let unnamed = report.rejected - report.rejections.len() as u64;
     if unnamed > 0 {
         writeln!(errors, "and {unnamed} more lines")?;
     }
     writeln!(
         io::stdout(),
         "{} lines read: {} SIMs created, {} updated, {} unchanged, {} lines rejected",
-        report.read, report.created, report.updated, report.unchanged, report.rejected_total
+        report.read,
+        report.created,
+        report.updated,
+        report.unchanged,
+        report.rejected
     )
 }

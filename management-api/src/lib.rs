@@ -1,1 +1,45 @@
-//! The HTTP API.
+//! The management API: HTTP for customers and operators, wire-compatible with the documented API
+//! of 1NCE OS (management-api 2.0, 2.1, 2.5) for the paths that it has.
+//!
+//! One file per resource; each knows its paths and the shapes of their bodies, and asks a domain
+//! crate for the rest. What they share: [`server`] (connections and their limits), tokens and
+//! [`clients`], errors, pages, times. The document of all paths is made from the handlers
+//! ([`openapi_json`]) and checked in as `openapi.json`.
+//!
+//! What it is not: it stores nothing of its own but clients and signing keys, decides nothing about
+//! messages, and never calls a customer.
+
+pub mod clients;
+pub mod server;
+
+mod access;
+mod administration_logs;
+mod api;
+mod connection;
+mod devices;
+mod endpoints;
+mod error;
+mod extract;
+mod history;
+mod integrations;
+mod links;
+mod messages;
+mod oauth;
+mod openapi;
+mod operations;
+mod paging;
+mod services;
+mod sim_import;
+mod sims;
+mod templates;
+mod throttle;
+mod times;
+mod tls;
+mod tokens;
+mod webhooks;
+
+pub use api::ManagementApi;
+pub use openapi::openapi_json;
+pub use services::{DeviceEndpoint, MetricsText, Readiness, Services, Settings};
+pub use throttle::Rate;
+pub use tls::TlsError;

@@ -1,1 +1,39 @@
-//! Simulated devices.
+//! Simulated devices, and the world around the gateway in tests.
+//!
+//! - [`run`] is the load generator behind `simgate simulate`: a [`Plan`] says how many devices send
+//!   what, a [`Report`] says what came of it.
+//! - [`Ledger`] is what the devices remember of a run, to be compared with the store after a crash.
+//! - [`Fleet`] gives the devices their addresses, and the SIMs to be imported for them.
+//! - [`Receiver`] is a customer's webhook; [`Responder`] is a CoAP server that does nothing.
+//!
+//! Nothing here is part of a serving gateway.
+
+mod arguments;
+mod exchanges;
+mod fleet;
+mod generator;
+mod ledger;
+mod payload;
+mod plan;
+mod random;
+mod receiver;
+mod report;
+mod request;
+mod responder;
+mod schedule;
+mod socket;
+mod timers;
+
+pub use arguments::{Arguments, Console, SimulateError};
+pub use fleet::{BASE, Fleet, FleetError, GARBAGE_ADDRESSES, fleet_csv};
+pub use generator::{RunError, run, run_recorded};
+pub use ledger::{LEDGER_ENTRIES, Ledger, LedgerEntry};
+pub use payload::{
+    COUNTER_BYTES, PAYLOAD_BYTES_MAX, Payload, PayloadError, PayloadSource, THREE_FIELDS_TEMPLATE,
+};
+pub use plan::{
+    Load, Method, OUTSTANDING_MAX, Plan, PlanError, Protocol, RATE_MAX, Retransmission,
+};
+pub use receiver::{Behaviour, Delivery, OnDelivery, Receiver, ReceiverCounts, ReceiverOptions};
+pub use report::{Counts, Latency, Progress, Report};
+pub use responder::{Answer, Responder};

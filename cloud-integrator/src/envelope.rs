@@ -1,0 +1,394 @@
+//! The JSON envelope of every event that is pushed.
+//!
+//! platform-behaviour.md §5.1 (fields), §5.2 (examples), §5.3 (encoding of payloads). Written
+//! straight into bytes: telemetry passes here once for each integration and message. The order of
+//! properties has no meaning.
+
+use std::fmt::Display;
+use std::io::Write;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde::de::IgnoredAny;
+use vocabulary::{EventId, Notice, NoticeCategory, NoticeKind, Protocol, Telemetry, Timestamp};
+
+use crate::event_type::{EVENT_VERSION, EventType};
+use crate::sink::Subject;
+
+/// What every envelope carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Stamp {
+    /// The event's id.
+    pub id: EventId,
+    /// When the gateway accepted it.
+    pub received_at: Timestamp,
+}
+
+/// The payload of a message, as far as a template has not decided it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Payload<'a> {
+    /// The JSON that the message's template made.
+    Translated(&'a str),
+    /// No template: the bytes that the device sent.
+    Raw {
+        /// Whether the integration wants bytes that are valid JSON as JSON.
+        parse_json: bool,
+    },
+}
+
+/// The body and the room that most envelopes need: 285 bytes around a payload that base64 makes a
+/// third longer, rounded up.
+const ROOM_BYTES: usize = 320;
+
+/// The envelope of a device's message.
+///
+/// Bytes count as JSON where they are one JSON value of any kind; LwM2M payloads are JSON by
+/// themselves.
+pub(crate) fn telemetry(stamp: Stamp, telemetry: &Telemetry<'_>, payload: Payload<'_>) -> Vec<u8> {
+    let text_bytes = match payload {
+        Payload::Translated(json) => json.len(),
+        Payload::Raw { .. } => telemetry.payload.len() * 4 / 3,
+    };
+    let mut out = begin(EventType::TelemetryData, stamp, ROOM_BYTES + text_bytes);
+    put(&mut out, b",\"source\":\"");
+    put(&mut out, telemetry.protocol.as_str().as_bytes());
+    put(&mut out, b"\"");
+    write_device(&mut out, &subject_of(telemetry));
+    write_payload(&mut out, telemetry, payload);
+    put(&mut out, b"}");
+    out
+}
+
+/// The device of a message.
+pub(crate) fn subject_of(telemetry: &Telemetry<'_>) -> Subject {
+    let identity = telemetry.identity;
+    Subject { iccid: Some(identity.iccid), imsi: identity.imsi, ip: identity.ip }
+}
+
+/// The type of event that an entry of the administration log becomes: errors are ERROR, steps in
+/// a device's life LIFECYCLE, anything else is not pushed (§5.4).
+pub(crate) fn event_type_of(notice: &Notice) -> Option<EventType> {
+    match (notice.category, notice.kind) {
+        (NoticeCategory::Error, _) => Some(EventType::Error),
+        (NoticeCategory::Info, NoticeKind::Lifecycle) => Some(EventType::Lifecycle),
+        (NoticeCategory::Info, _) => None,
+    }
+}
+
+/// The envelope of an entry of the administration log; `None` where [`event_type_of`] is.
+pub(crate) fn notice(stamp: Stamp, notice: &Notice) -> Option<Vec<u8>> {
+    let event_type = event_type_of(notice)?;
+    let mut out = begin(event_type, stamp, 2 * ROOM_BYTES + notice.description.len());
+    let subject = Subject { iccid: notice.iccid, imsi: notice.imsi, ip: notice.ip };
+    write_device(&mut out, &subject);
+    if event_type == EventType::Lifecycle {
+        write_lifecycle(&mut out, notice);
+    } else {
+        write_error(&mut out, stamp.id, notice);
+    }
+    put(&mut out, b"}");
+    Some(out)
+}
+
+/// The envelope of a test of the integration `id` with the customer's `name` for it.
+pub(crate) fn test_message(stamp: Stamp, id: &str, name: &str) -> Vec<u8> {
+    let mut out = begin(EventType::TestMessage, stamp, ROOM_BYTES);
+    put(&mut out, b",\"integration\":{\"id\":");
+    write_string(&mut out, id);
+    put(&mut out, b",\"name\":");
+    write_string(&mut out, name);
+    put(&mut out, b"}}");
+    out
+}
+
+/// The fields of all events, without the closing brace.
+fn begin(event_type: EventType, stamp: Stamp, room_bytes: usize) -> Vec<u8> {
+    let mut out = Vec::with_capacity(room_bytes);
+    put(&mut out, b"{\"type\":\"");
+    put(&mut out, event_type.as_str().as_bytes());
+    put(&mut out, b"\",\"id\":\"");
+    put(&mut out, stamp.id.trace().as_bytes());
+    put(&mut out, b"\",\"received\":\"");
+    show(&mut out, stamp.received_at.as_millis());
+    put(&mut out, b"\",\"version\":\"");
+    put(&mut out, EVENT_VERSION.as_bytes());
+    put(&mut out, b"\"");
+    out
+}
+
+/// The `device` object with what is known; nothing for an event about no device.
+fn write_device(out: &mut Vec<u8>, subject: &Subject) {
+    if *subject == Subject::default() {
+        return;
+    }
+    put(out, b",\"device\":");
+    let mut before = b'{';
+    let mut field = |name: &[u8], value: Option<&dyn Display>| {
+        if let Some(value) = value {
+            out.push(before);
+            before = b',';
+            put(out, name);
+            show(out, value);
+            put(out, b"\"");
+        }
+    };
+    field(b"\"iccid\":\"", subject.iccid.as_ref().map(|iccid| iccid as &dyn Display));
+    field(b"\"imsi\":\"", subject.imsi.as_ref().map(|imsi| imsi as &dyn Display));
+    field(b"\"ip\":\"", subject.ip.as_ref().map(|ip| ip as &dyn Display));
+    put(out, b"}");
+}
+
+fn write_payload(out: &mut Vec<u8>, telemetry: &Telemetry<'_>, payload: Payload<'_>) {
+    put(out, b",\"payload\":{\"type\":\"");
+    let json = match payload {
+        Payload::Translated(json) => Some(json),
+        Payload::Raw { parse_json } => {
+            let wanted = parse_json || telemetry.protocol == Protocol::Lwm2m;
+            if wanted { as_json(telemetry.payload) } else { None }
+        }
+    };
+    if let Some(json) = json {
+        put(out, b"JSON\",\"value\":");
+        put(out, json.as_bytes());
+    } else {
+        put(out, b"STRING\",\"encoding\":\"base64\",\"value\":\"");
+        write_base64(out, telemetry.payload);
+        put(out, b"\"");
+    }
+    if let (Protocol::Coap, Some(topic)) = (telemetry.protocol, telemetry.topic) {
+        put(out, b",\"topic\":");
+        write_string(out, topic);
+    }
+    put(out, b"}");
+}
+
+/// The bytes as text, where they are one JSON value.
+fn as_json(bytes: &[u8]) -> Option<&str> {
+    // UTF-8 first: a value that is skipped over is not checked for it.
+    let text = std::str::from_utf8(bytes).ok()?;
+    serde_json::from_str::<IgnoredAny>(text).ok().map(|_| text.trim_ascii())
+}
+
+fn write_base64(out: &mut Vec<u8>, bytes: &[u8]) {
+    let start = out.len();
+    // Four characters for each group of three bytes (RFC 4648 §4).
+    out.resize(start + bytes.len().div_ceil(3) * 4, 0);
+    // The room is exact, so this cannot fail.
+    let written = STANDARD.encode_slice(bytes, &mut out[start..]).unwrap_or_default();
+    out.truncate(start + written);
+}
+
+fn write_lifecycle(out: &mut Vec<u8>, notice: &Notice) {
+    let event = bracketed_in_capitals(&notice.message);
+    put(out, b",\"lifecycle\":{\"type\":");
+    write_string(out, &event);
+    put(out, b",\"message\":");
+    match notice.iccid {
+        // The documented text carries the ICCID (§5.2).
+        Some(iccid) if event == "DEVICE_FIRST_TIME_REGISTERED" => write_string(
+            out,
+            &format!("New Device successfully registered for the first time - {iccid}"),
+        ),
+        _ => write_string(out, &notice.description),
+    }
+    put(out, b"}");
+}
+
+fn write_error(out: &mut Vec<u8>, id: EventId, notice: &Notice) {
+    let kind = match notice.kind {
+        NoticeKind::Integration => "INTEGRATION",
+        NoticeKind::Device => "DEVICE",
+        NoticeKind::Location => "LOCATION",
+        // §5.1 lists no other.
+        NoticeKind::General | NoticeKind::Lifecycle => "GENERAL",
+    };
+    put(out, b",\"error\":{\"id\":\"");
+    show(out, id);
+    put(out, b"\",\"type\":\"");
+    put(out, kind.as_bytes());
+    put(out, b"\",\"message\":");
+    write_string(out, &notice.message);
+    put(out, b",\"description\":");
+    write_string(out, &notice.description);
+    put(out, b",\"payloadExists\":");
+    show(out, notice.payload_of.is_some());
+    put(out, b"}");
+}
+
+/// `Lifecycle[DeviceFirstTimeRegistered]` becomes `DEVICE_FIRST_TIME_REGISTERED`.
+fn bracketed_in_capitals(message: &str) -> String {
+    let inner = message.split_once('[').map_or(message, |(_, rest)| rest.trim_end_matches(']'));
+    let mut capitals = String::with_capacity(inner.len() + 8);
+    for character in inner.chars() {
+        if character.is_ascii_uppercase() && !capitals.is_empty() {
+            capitals.push('_');
+        }
+        capitals.push(character.to_ascii_uppercase());
+    }
+    capitals
+}
+
+fn put(out: &mut Vec<u8>, bytes: &[u8]) {
+    out.extend_from_slice(bytes);
+}
+
+fn show(out: &mut Vec<u8>, value: impl Display) {
+    // Writing to a Vec never fails.
+    let _ = write!(out, "{value}");
+}
+
+/// `text` as a JSON string.
+fn write_string(out: &mut Vec<u8>, text: &str) {
+    // Writing to a Vec never fails.
+    let _ = serde_json::to_writer(out, text);
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+    use vocabulary::{Identity, IdentityClass};
+
+    use super::*;
+
+    fn stamp() -> Stamp {
+        Stamp {
+            id: "1-6393505d-0000fa8489fb9c791fcddd43".parse().unwrap(),
+            received_at: Timestamp::from_millis(1_670_598_749_915),
+        }
+    }
+
+    fn identity() -> Identity {
+        Identity {
+            iccid: "8988280666000002864".parse().unwrap(),
+            imsi: Some("901405100002864".parse().unwrap()),
+            ip: Some([100, 91, 200, 24].into()),
+        }
+    }
+
+    fn message(protocol: Protocol, payload: &[u8]) -> Telemetry<'_> {
+        Telemetry {
+            identity: identity(),
+            class: IdentityClass::SimIp,
+            protocol,
+            topic: None,
+            template: None,
+            exchange: None,
+            payload,
+        }
+    }
+
+    fn parsed(bytes: &[u8]) -> Value {
+        serde_json::from_slice(bytes).unwrap()
+    }
+
+    #[test]
+    fn a_translated_message_is_the_documented_example() {
+        let json = r#"{"latitude":7.490929188596135e+247,"longitude":2.586343401687847e+161}"#;
+        let bytes = telemetry(stamp(), &message(Protocol::Udp, b"x"), Payload::Translated(json));
+        let expected = format!(
+            r#"{{"payload":{{"type":"JSON","value":{json}}},"received":"1670598749915",
+            "id":"1-6393505d-0000fa8489fb9c791fcddd43","source":"UDP","type":"TELEMETRY_DATA",
+            "version":"1.0.0","device":{{"iccid":"8988280666000002864","ip":"100.91.200.24",
+            "imsi":"901405100002864"}}}}"#
+        );
+        assert_eq!(parsed(&bytes), parsed(expected.as_bytes()));
+    }
+
+    #[test]
+    fn an_untranslated_message_is_base64_with_its_topic() {
+        let mut coap = message(Protocol::Coap, b"Hello World");
+        coap.topic = Some("sometesttopic");
+        let bytes = telemetry(stamp(), &coap, Payload::Raw { parse_json: false });
+        assert_eq!(
+            parsed(&bytes)["payload"],
+            json!({"type":"STRING","encoding":"base64","value":"SGVsbG8gV29ybGQ=",
+                "topic":"sometesttopic"})
+        );
+        assert_eq!(parsed(&bytes)["source"], "COAP");
+        coap.protocol = Protocol::Udp;
+        let bytes = telemetry(stamp(), &coap, Payload::Raw { parse_json: false });
+        assert_eq!(parsed(&bytes)["payload"].get("topic"), None);
+    }
+
+    #[test]
+    fn valid_json_is_json_only_where_it_is_wanted() {
+        let kind = |payload: &[u8], parse_json: bool| {
+            let message = message(Protocol::Udp, payload);
+            let bytes = telemetry(stamp(), &message, Payload::Raw { parse_json });
+            parsed(&bytes)["payload"]["type"].as_str().unwrap().to_owned()
+        };
+        assert_eq!(kind(b" {\"a\": [1, \"\xc3\xa4\"]}\n", true), "JSON");
+        assert_eq!(kind(b"{\"a\":1}", false), "STRING");
+        for other in [&b"{\"a\":1"[..], b"{\"a\":1} x", b"\"\xff\"", b"", b"NaN", b"\x00"] {
+            assert_eq!(kind(other, true), "STRING", "{other:?}");
+        }
+        let lwm2m = message(Protocol::Lwm2m, b"{\"3303\":{}}");
+        let bytes = telemetry(stamp(), &lwm2m, Payload::Raw { parse_json: false });
+        assert_eq!(parsed(&bytes)["payload"]["type"], "JSON");
+    }
+
+    #[test]
+    fn a_first_registration_is_the_documented_example() {
+        let entry = Notice::new(
+            NoticeCategory::Info,
+            NoticeKind::Lifecycle,
+            "Lifecycle[DeviceFirstTimeRegistered]",
+        );
+        let bytes = notice(stamp(), &entry.about(identity())).unwrap();
+        assert_eq!(
+            parsed(&bytes),
+            json!({"lifecycle":{"type":"DEVICE_FIRST_TIME_REGISTERED","message":
+                "New Device successfully registered for the first time - 8988280666000002864"},
+                "received":"1670598749915","id":"1-6393505d-0000fa8489fb9c791fcddd43",
+                "type":"LIFECYCLE","version":"1.0.0","device":{"iccid":"8988280666000002864",
+                "ip":"100.91.200.24","imsi":"901405100002864"}})
+        );
+    }
+
+    #[test]
+    fn an_error_is_the_documented_example() {
+        let mut entry =
+            Notice::new(NoticeCategory::Error, NoticeKind::Device, "Translator[UserPayloadError]");
+        let text = "Asset path:Temperature, Error: can't extract [200:201] from 2 bytes";
+        entry.description = text.to_owned();
+        entry.payload_of = Some(stamp().id.to_string());
+        let value = parsed(&notice(stamp(), &entry.about(identity())).unwrap());
+        assert_eq!(
+            value["error"],
+            json!({"id":stamp().id.to_string(),"type":"DEVICE",
+                "message":"Translator[UserPayloadError]","description":text,
+                "payloadExists":true})
+        );
+        assert_eq!(value["device"]["imsi"], "901405100002864");
+    }
+
+    #[test]
+    fn an_error_about_no_device_has_no_device() {
+        let entry = Notice::new(
+            NoticeCategory::Error,
+            NoticeKind::Integration,
+            "CloudIntegrator[IntegrationDisabled]",
+        );
+        let value = parsed(&notice(stamp(), &entry).unwrap());
+        assert_eq!(value.get("device"), None);
+        assert_eq!(value["error"]["payloadExists"], false);
+        assert_eq!(value["error"]["type"], "INTEGRATION");
+    }
+
+    #[test]
+    fn other_information_is_not_pushed() {
+        let entry = Notice::new(NoticeCategory::Info, NoticeKind::Device, "x");
+        assert_eq!(notice(stamp(), &entry), None);
+    }
+
+    #[test]
+    fn a_test_message_is_the_documented_example() {
+        let bytes = test_message(stamp(), "X8qB3FhJQyffUH0GqL3gC", "integration-\"name\"");
+        assert_eq!(
+            parsed(&bytes),
+            json!({"id":"1-6393505d-0000fa8489fb9c791fcddd43","type":"TEST_MESSAGE",
+                "received":"1670598749915","integration":{"id":"X8qB3FhJQyffUH0GqL3gC",
+                "name":"integration-\"name\""},"version":"1.0.0"})
+        );
+    }
+}

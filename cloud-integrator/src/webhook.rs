@@ -1,0 +1,11 @@
+//! The sink that posts each event to a customer's URL.
+//!
+//! platform-behaviour.md §5.6: one `POST` per event, the envelope as JSON, the customer's own
+//! headers, placeholders in URL and headers. Beyond the documented platform: `webhook-id` and
+//! `webhook-timestamp` as Standard Webhooks names them, so that a receiver can drop duplicates.
+
+mod client;
+mod endpoint;
+
+pub use client::{ClientError, WebhookClient, WebhookOptions, WebhookSink};
+pub use endpoint::{Endpoint, EndpointError, HEADER_BYTES_MAX, HEADERS_MAX, URL_BYTES_MAX};

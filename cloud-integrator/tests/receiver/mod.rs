@@ -1,0 +1,109 @@
+//! A scripted HTTP receiver for tests and benchmarks: one closure answers every request.
+//!
+//! Just enough of HTTP/1.1 for what simgate sends: a head, `content-length`, keep-alive.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+/// A request as it came.
+pub(crate) struct Received<'a> {
+    /// Request line and headers.
+    pub(crate) head: &'a str,
+    /// The body.
+    pub(crate) body: &'a [u8],
+}
+
+/// What the receiver does.
+#[allow(dead_code, reason = "each user of this module needs some of them")]
+#[derive(Debug, Clone)]
+pub(crate) enum Answer {
+    /// 200 without a body.
+    Ok,
+    /// A status line, headers and body of the test's own.
+    Raw(&'static str),
+    /// An answer after a while.
+    After(Duration, &'static str),
+    /// Closes the connection without an answer.
+    Close,
+    /// Endless bytes of body after a 200.
+    Endless,
+}
+
+impl Received<'_> {
+    /// The value of a header.
+    #[allow(dead_code, reason = "not every user of this module looks at headers")]
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        self.head.lines().find_map(|line| {
+            let (found, value) = line.split_once(':')?;
+            found.eq_ignore_ascii_case(name).then(|| value.trim())
+        })
+    }
+}
+
+/// Decides on one request.
+pub(crate) type Script = Arc<dyn Fn(&Received<'_>) -> Answer + Send + Sync>;
+
+/// Listens on loopback and answers by `script` until the runtime ends.
+pub(crate) async fn serve(script: Script) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback has a free port");
+    let address = listener.local_addr().expect("it is bound");
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            tokio::spawn(converse(stream, Arc::clone(&script)));
+        }
+    });
+    address
+}
+
+async fn converse(mut stream: TcpStream, script: Script) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let mut buffer = vec![0; 64 * 1_024];
+    let mut filled = 0;
+    loop {
+        let Some((head, total)) = lengths(&buffer[..filled]) else {
+            let read = stream.read(&mut buffer[filled..]).await?;
+            if read == 0 {
+                return Ok(());
+            }
+            filled += read;
+            continue;
+        };
+        let answer = {
+            let text = std::str::from_utf8(&buffer[..head]).expect("heads are ascii");
+            script(&Received { head: text, body: &buffer[head..total] })
+        };
+        buffer.copy_within(total..filled, 0);
+        filled -= total;
+        match answer {
+            Answer::Ok => stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await?,
+            Answer::Raw(text) => stream.write_all(text.as_bytes()).await?,
+            Answer::After(pause, text) => {
+                tokio::time::sleep(pause).await;
+                stream.write_all(text.as_bytes()).await?;
+            }
+            Answer::Close => return Ok(()),
+            Answer::Endless => {
+                stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 99999999999\r\n\r\n").await?;
+                loop {
+                    stream.write_all(&[b'x'; 4_096]).await?;
+                }
+            }
+        }
+    }
+}
+
+/// Bytes of the head and of the whole request, once all of it is there.
+fn lengths(bytes: &[u8]) -> Option<(usize, usize)> {
+    let head = bytes.windows(4).position(|window| window == b"\r\n\r\n")? + 4;
+    let text = std::str::from_utf8(&bytes[..head]).ok()?;
+    let body: usize = text.lines().find_map(|line| {
+        let value = line.strip_prefix("content-length:").or(line.strip_prefix("Content-Length:"));
+        value?.trim().parse().ok()
+    })?;
+    (bytes.len() >= head + body).then_some((head, head + body))
+}

@@ -1,0 +1,584 @@
+//! What every sink and the forwarder before it must do, whatever the cloud does: order, retry,
+//! reject, resume. The list is in the documentation of [`Sink`].
+//!
+//! Forwarding is driven twice: by scripted sinks, for outcomes that a real cloud seldom has, and
+//! by the webhook sink against a scripted receiver on loopback.
+
+mod receiver;
+
+use std::collections::{BTreeMap, HashMap};
+use std::future::Future;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant, SystemTime};
+
+use cloud_integrator::{
+    ChangeError, CreateError, Delivery, Endpoint, EventType, EventTypes, Failure, FailureClass,
+    Forwarder, ForwarderSettings, GateSettings, IntegrationState, Integrations, NewWebhook,
+    Outcome, RetryPolicy, Schedule, Settings, Sink, Source, Store, Subject, Subscription,
+    WebhookClient, WebhookOptions, WebhookPatch, WindowLimits,
+};
+use message_log::{DeviceKey, Kind, MessageLog, NewRecord};
+use receiver::{Answer, Received};
+use state::StateFile;
+use template_library::Templates;
+use vocabulary::{
+    EventId, EventKind, Identity, IdentityClass, Notice, NoticeCategory, NoticeKind, Protocol,
+    Telemetry,
+};
+
+/// A test that waits longer has failed.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Retries in milliseconds, so that a test need not wait for the contract's hours.
+const HASTY: RetryPolicy = RetryPolicy {
+    schedule: Schedule {
+        waits: &[Duration::from_millis(5), Duration::from_millis(20)],
+        jitter_percent: 20,
+    },
+    gate: GateSettings {
+        failures: 10,
+        pause_min: Duration::from_millis(10),
+        pause_max: Duration::from_millis(40),
+    },
+};
+
+fn hasty() -> ForwarderSettings {
+    ForwarderSettings {
+        window: WindowLimits { records: 64, bytes: 1 << 20, concurrency: 8 },
+        retry: HASTY,
+        save_interval: Duration::from_millis(20),
+    }
+}
+
+/// A gateway's log and state in a folder of its own.
+struct World {
+    _folder: tempfile::TempDir,
+    file: StateFile,
+    log: MessageLog,
+    source: Source,
+}
+
+impl World {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let file = StateFile::new(folder.path().join("state.db"));
+        let (log, _) = MessageLog::open(&folder.path().join("log"), Default::default()).unwrap();
+        let source = Source { log: log.clone(), templates: Templates::open(&file).unwrap() };
+        Self { _folder: folder, file, log, source }
+    }
+
+    fn integrations(&self) -> Integrations {
+        let settings = Settings {
+            forwarder: hasty(),
+            webhook: WebhookOptions { allow_http_loopback: true, ..WebhookOptions::default() },
+            integrations_max: 3,
+        };
+        Integrations::open(&self.file, settings).unwrap()
+    }
+
+    /// An integration that exists in the store alone: its forwarders are the test's.
+    async fn bare_integration(&self) -> (Store, String) {
+        let integrations = self.integrations();
+        integrations.start(self.source.clone()).await.unwrap();
+        let created = integrations.create(webhook("http://127.0.0.1:9/")).await.unwrap();
+        integrations.shutdown(Duration::ZERO).await;
+        (Store::open(&self.file).unwrap(), created.id)
+    }
+
+    /// Appends one message with one byte of payload for each pair of device and byte.
+    async fn send(&self, messages: &[(u64, u8)]) {
+        let records = messages.iter().map(|(device, byte)| message(*device, &[*byte])).collect();
+        self.log.append(records).await.unwrap();
+    }
+
+    async fn notice(&self, notice: &Notice) {
+        let record = NewRecord {
+            kind: Kind::new(EventKind::Notice.code()),
+            device: DeviceKey::NONE,
+            received_at: SystemTime::now().into(),
+            body: notice.encode(),
+        };
+        self.log.append(vec![record]).await.unwrap();
+    }
+}
+
+fn message(device: u64, payload: &[u8]) -> NewRecord {
+    let telemetry = Telemetry {
+        identity: Identity {
+            iccid: vocabulary::Iccid::from_u64(device).unwrap(),
+            imsi: None,
+            ip: Some([10, 0, 0, 1].into()),
+        },
+        class: IdentityClass::SimIp,
+        protocol: Protocol::Udp,
+        topic: None,
+        template: None,
+        exchange: None,
+        payload,
+    };
+    NewRecord {
+        kind: Kind::new(EventKind::Telemetry.code()),
+        device: DeviceKey::from_u64(device),
+        received_at: SystemTime::now().into(),
+        body: telemetry.encode(),
+    }
+}
+
+fn webhook(url: &str) -> NewWebhook {
+    NewWebhook {
+        name: "a webhook".to_owned(),
+        url: url.to_owned(),
+        headers: BTreeMap::from([("x-device".to_owned(), ":iccid:/:imsi:".to_owned())]),
+        event_types: vec![("TELEMETRY_DATA".to_owned(), None), ("ERROR".to_owned(), None)],
+        json_payload_enabled: false,
+    }
+}
+
+fn everything() -> Subscription {
+    Subscription { event_types: EventTypes::ALL, json_payload_enabled: false }
+}
+
+/// `messages` messages of each of `devices` devices, interleaved.
+fn interleaved(devices: u64, messages: u8) -> Vec<(u64, u8)> {
+    (0..messages).flat_map(|byte| (1..=devices).map(move |device| (device, byte))).collect()
+}
+
+async fn until(what: &str, mut done: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !done() {
+        assert!(start.elapsed() < PATIENCE, "waited too long for {what}");
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}
+
+async fn until_async<F: Future<Output = bool>>(what: &str, mut done: impl FnMut() -> F) {
+    let start = Instant::now();
+    while !done().await {
+        assert!(start.elapsed() < PATIENCE, "waited too long for {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// What reached the other side, in the order of the attempts.
+#[derive(Debug, Clone, Default)]
+struct Ledger(Arc<Mutex<Vec<Entry>>>);
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Entry {
+    id: String,
+    device: String,
+    value: String,
+    taken: bool,
+}
+
+impl Ledger {
+    fn note(&self, id: &str, body: &[u8], taken: bool) {
+        let event: serde_json::Value = serde_json::from_slice(body).unwrap();
+        let text = |value: &serde_json::Value| value.as_str().unwrap_or("none").to_owned();
+        let entry = Entry {
+            id: id.to_owned(),
+            device: text(&event["device"]["iccid"]),
+            value: text(&event["payload"]["value"]),
+            taken,
+        };
+        self.0.lock().unwrap().push(entry);
+    }
+
+    fn attempts(&self) -> Vec<Entry> {
+        self.0.lock().unwrap().clone()
+    }
+
+    /// The entries that were taken, the first time each id was.
+    fn taken_once(&self) -> Vec<Entry> {
+        let mut taken: Vec<Entry> = Vec::new();
+        for entry in self.attempts().into_iter().filter(|entry| entry.taken) {
+            match taken.iter().find(|other| other.id == entry.id) {
+                Some(other) => assert_eq!(other, &entry, "one id, one content"),
+                None => taken.push(entry),
+            }
+        }
+        taken
+    }
+
+    /// Each device's messages arrived in their order, and all of them.
+    fn assert_complete_and_in_order(&self, devices: u64, messages: u8) {
+        let mut by_device: HashMap<String, Vec<String>> = HashMap::new();
+        for entry in self.taken_once() {
+            by_device.entry(entry.device).or_default().push(entry.value);
+        }
+        assert_eq!(by_device.len() as u64, devices);
+        let expected: Vec<String> = (0..messages).map(base64_of).collect();
+        for (device, values) in by_device {
+            assert_eq!(values, expected, "device {device}");
+        }
+    }
+}
+
+fn base64_of(byte: u8) -> String {
+    use base64::Engine as _;
+    base64::engine::general_purpose::STANDARD.encode([byte])
+}
+
+type Decide = dyn Fn(&Delivery, usize) -> Outcome + Send + Sync;
+
+/// A sink that does as the test says: `decide` sees the delivery and how many came before.
+#[derive(Clone)]
+struct Scripted {
+    ledger: Ledger,
+    decide: Arc<Decide>,
+    count: Arc<AtomicUsize>,
+}
+
+impl Scripted {
+    fn new(decide: impl Fn(&Delivery, usize) -> Outcome + Send + Sync + 'static) -> Self {
+        Self { ledger: Ledger::default(), decide: Arc::new(decide), count: Arc::default() }
+    }
+}
+
+impl Sink for Scripted {
+    async fn deliver(&self, delivery: Delivery) -> Outcome {
+        let number = self.count.fetch_add(1, Ordering::Relaxed);
+        // Attempts overlap and end in another order than they began.
+        tokio::time::sleep(Duration::from_millis(number as u64 * 7 % 5)).await;
+        let outcome = (self.decide)(&delivery, number);
+        let taken = outcome == Outcome::Delivered;
+        self.ledger.note(&delivery.id.to_string(), &delivery.body, taken);
+        outcome
+    }
+}
+
+fn retry() -> Outcome {
+    let reason = Failure { class: FailureClass::Status, text: "not now".to_owned() };
+    Outcome::Retry { reason, after: None }
+}
+
+fn start(world: &World, store: &Store, id: &str, sink: impl Sink) -> Forwarder {
+    Forwarder::start(world.source.clone(), store.bookmark(id), everything(), sink, hasty())
+}
+
+#[tokio::test]
+async fn every_message_arrives_in_its_devices_order_although_half_of_the_attempts_fail() {
+    let world = World::new();
+    let (store, id) = world.bare_integration().await;
+    let sink =
+        Scripted::new(|_, number| if number % 2 == 0 { retry() } else { Outcome::Delivered });
+    let forwarder = start(&world, &store, &id, sink.clone());
+    world.send(&interleaved(7, 20)).await;
+    until("all messages", || sink.ledger.taken_once().len() == 140).await;
+    forwarder.stop(PATIENCE).await;
+    sink.ledger.assert_complete_and_in_order(7, 20);
+    assert_eq!(store.bookmark(&id).cursor().unwrap(), Some(world.log.end().as_u64()));
+}
+
+#[tokio::test]
+async fn a_failing_device_holds_up_no_other() {
+    let world = World::new();
+    let (store, id) = world.bare_integration().await;
+    let poison = vocabulary::Iccid::from_u64(3);
+    let sink =
+        Scripted::new(
+            move |delivery, _| {
+                if delivery.subject.iccid == poison { retry() } else { Outcome::Delivered }
+            },
+        );
+    let forwarder = start(&world, &store, &id, sink.clone());
+    world.send(&interleaved(5, 10)).await;
+    until("the other devices", || sink.ledger.taken_once().len() == 40).await;
+    forwarder.stop(Duration::ZERO).await;
+    let failed: Vec<Entry> =
+        sink.ledger.attempts().into_iter().filter(|entry| !entry.taken).collect();
+    assert!(failed.iter().all(|entry| entry.value == base64_of(0)), "only the head is tried");
+    let cursor = store.bookmark(&id).cursor().unwrap().unwrap();
+    assert!(cursor <= 2, "the cursor is not past what was not delivered: {cursor}");
+}
+
+#[tokio::test]
+async fn what_is_rejected_is_not_tried_again_and_holds_nothing_up() {
+    let world = World::new();
+    let (store, id) = world.bare_integration().await;
+    let sink = Scripted::new(|delivery, _| {
+        let text = String::from_utf8_lossy(&delivery.body).into_owned();
+        if text.contains(&base64_of(1)) {
+            let reason = Failure { class: FailureClass::Request, text: "never".to_owned() };
+            return Outcome::Rejected { reason };
+        }
+        Outcome::Delivered
+    });
+    let forwarder = start(&world, &store, &id, sink.clone());
+    world.send(&interleaved(2, 3)).await;
+    until("the rest", || sink.ledger.taken_once().len() == 4).await;
+    forwarder.stop(PATIENCE).await;
+    assert_eq!(sink.ledger.attempts().len(), 6);
+    assert_eq!(store.bookmark(&id).cursor().unwrap(), Some(world.log.end().as_u64()));
+}
+
+#[tokio::test]
+async fn after_a_crash_nothing_is_missing_and_duplicates_carry_the_same_id() {
+    let world = World::new();
+    let (store, id) = world.bare_integration().await;
+    let sink =
+        Scripted::new(|_, number| if number % 5 == 0 { retry() } else { Outcome::Delivered });
+    world.send(&interleaved(4, 100)).await;
+    for reached in [37, 90, 200] {
+        let forwarder = start(&world, &store, &id, sink.clone());
+        until("some messages", || sink.ledger.taken_once().len() >= reached).await;
+        // Dropped without stop: attempts are cut off and the cursor is not saved.
+        drop(forwarder);
+    }
+    let forwarder = start(&world, &store, &id, sink.clone());
+    until("all messages", || sink.ledger.taken_once().len() == 400).await;
+    forwarder.stop(PATIENCE).await;
+    sink.ledger.assert_complete_and_in_order(4, 100);
+    let taken = sink.ledger.attempts().iter().filter(|entry| entry.taken).count();
+    println!("{} duplicates", taken - 400);
+}
+
+#[tokio::test]
+async fn a_clean_stop_repeats_nothing() {
+    let world = World::new();
+    let (store, id) = world.bare_integration().await;
+    let sink = Scripted::new(|_, _| Outcome::Delivered);
+    world.send(&interleaved(4, 50)).await;
+    for reached in [20, 60, 120, 200] {
+        let forwarder = start(&world, &store, &id, sink.clone());
+        until("some messages", || sink.ledger.attempts().len() >= reached).await;
+        forwarder.stop(PATIENCE).await;
+    }
+    sink.ledger.assert_complete_and_in_order(4, 50);
+    assert_eq!(sink.ledger.attempts().len(), 200);
+}
+
+#[tokio::test]
+async fn a_dead_endpoint_is_not_hammered_and_gets_everything_when_it_is_back() {
+    let world = World::new();
+    let (store, id) = world.bare_integration().await;
+    let back_at = Instant::now() + Duration::from_millis(600);
+    let sink = Scripted::new(
+        move |_, _| {
+            if Instant::now() < back_at { retry() } else { Outcome::Delivered }
+        },
+    );
+    let forwarder = start(&world, &store, &id, sink.clone());
+    world.send(&interleaved(50, 2)).await;
+    until("all messages", || sink.ledger.taken_once().len() == 100).await;
+    forwarder.stop(PATIENCE).await;
+    sink.ledger.assert_complete_and_in_order(50, 2);
+    let failed = sink.ledger.attempts().iter().filter(|entry| !entry.taken).count();
+    // Up to 10 and 8 in flight close the gate; then a probe each 40 ms of 600.
+    assert!(failed <= 45, "{failed} failed attempts");
+}
+
+#[tokio::test]
+async fn only_what_is_subscribed_is_pushed_and_an_integration_hears_nothing_about_itself() {
+    let world = World::new();
+    let (store, id) = world.bare_integration().await;
+    let sink = Scripted::new(|_, _| Outcome::Delivered);
+    let errors = EventTypes::parse([("ERROR", None)]).unwrap();
+    let subscription = Subscription { event_types: errors, json_payload_enabled: false };
+    let bookmark = store.bookmark(&id);
+    let forwarder =
+        Forwarder::start(world.source.clone(), bookmark, subscription, sink.clone(), hasty());
+    world.send(&interleaved(3, 3)).await;
+    let mut own = Notice::new(NoticeCategory::Error, NoticeKind::Integration, "X[Own]");
+    own.integration = Some(id.clone());
+    world.notice(&own).await;
+    world.notice(&Notice::new(NoticeCategory::Info, NoticeKind::Lifecycle, "X[Info]")).await;
+    world.notice(&Notice::new(NoticeCategory::Error, NoticeKind::General, "X[Other]")).await;
+    until("the error", || !sink.ledger.attempts().is_empty()).await;
+    forwarder.stop(PATIENCE).await;
+    assert_eq!(sink.ledger.attempts().len(), 1);
+}
+
+/// Starts a receiver whose answers `answer` decides by the number of the request.
+async fn scripted_receiver(
+    ledger: &Ledger,
+    answer: impl Fn(&Received<'_>, usize) -> Answer + Send + Sync + 'static,
+) -> String {
+    let (ledger, count) = (ledger.clone(), AtomicUsize::new(0));
+    let script: receiver::Script = Arc::new(move |request: &Received<'_>| {
+        let answer = answer(request, count.fetch_add(1, Ordering::Relaxed));
+        let taken = matches!(answer, Answer::Ok);
+        ledger.note(request.header("webhook-id").unwrap(), request.body, taken);
+        answer
+    });
+    format!("http://{}/", receiver::serve(script).await)
+}
+
+#[tokio::test]
+async fn a_webhook_survives_every_kind_of_bad_answer() {
+    let world = World::new();
+    let ledger = Ledger::default();
+    let answers = |_: &Received<'_>, number: usize| match number % 8 {
+        0 => Answer::Raw("HTTP/1.1 500 No\r\ncontent-length: 2\r\n\r\nno"),
+        1 => Answer::Close,
+        2 => Answer::Raw(
+            "HTTP/1.1 302 Go\r\nlocation: http://127.0.0.1:1/\r\ncontent-length: 0\r\n\r\n",
+        ),
+        3 => Answer::Raw("this is not http\r\n\r\n"),
+        4 => Answer::Raw("HTTP/1.1 404 No\r\ncontent-length: 0\r\n\r\n"),
+        _ => Answer::Ok,
+    };
+    let url = scripted_receiver(&ledger, answers).await;
+    let integrations = world.integrations();
+    integrations.start(world.source.clone()).await.unwrap();
+    let created = integrations.create(webhook(&url)).await.unwrap();
+    assert_eq!(created.state, IntegrationState::RolloutDone);
+    world.send(&interleaved(6, 30)).await;
+    until("all messages", || ledger.taken_once().len() == 180).await;
+    until_async("the state", || async {
+        let found = integrations.find(&created.id).await.unwrap().unwrap();
+        found.state == IntegrationState::IntegrationActive && found.first_delivery_at.is_some()
+    })
+    .await;
+    integrations.shutdown(PATIENCE).await;
+    ledger.assert_complete_and_in_order(6, 30);
+}
+
+#[tokio::test]
+async fn a_request_has_the_documented_form() {
+    let world = World::new();
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let heads = Arc::clone(&seen);
+    let script: receiver::Script = Arc::new(move |request: &Received<'_>| {
+        heads.lock().unwrap().push(request.head.to_owned());
+        Answer::Ok
+    });
+    let url = format!("http://{}/e?d=:iccid:&ip=:ip:&x=:x:", receiver::serve(script).await);
+    let integrations = world.integrations();
+    integrations.start(world.source.clone()).await.unwrap();
+    integrations.create(webhook(&url)).await.unwrap();
+    world.send(&[(42, 1)]).await;
+    until("the request", || !seen.lock().unwrap().is_empty()).await;
+    integrations.shutdown(PATIENCE).await;
+    let head = seen.lock().unwrap()[0].clone();
+    let request = Received { head: &head, body: b"" };
+    assert!(head.starts_with("POST /e?d=0000000000000000042&ip=10.0.0.1&x=:x: HTTP/1.1\r\n"));
+    assert_eq!(request.header("content-type"), Some("application/json"));
+    assert_eq!(request.header("x-device"), Some("0000000000000000042/none"));
+    let id: EventId = request.header("webhook-id").unwrap().parse().unwrap();
+    assert!(id.to_string().starts_with("msg_"));
+    let secs: i64 = request.header("webhook-timestamp").unwrap().parse().unwrap();
+    let since_id = secs - id.timestamp().as_millis() / 1_000;
+    assert!((0..60).contains(&since_id), "{since_id}");
+    assert_eq!(request.header("accept-encoding"), None);
+}
+
+fn delivery() -> Delivery {
+    Delivery {
+        id: "msg_01GHZX5Q3M0000000000000000".parse().unwrap(),
+        event_type: EventType::TelemetryData,
+        subject: Subject::default(),
+        body: b"{}".as_slice().into(),
+    }
+}
+
+async fn outcome_of(answer: Answer) -> Outcome {
+    let script: receiver::Script = Arc::new(move |_: &Received<'_>| answer.clone());
+    let url = format!("http://{}/", receiver::serve(script).await);
+    let endpoint = Endpoint::new(&url, &BTreeMap::new(), true).unwrap();
+    let client = WebhookClient::new(&WebhookOptions::default(), 4).unwrap();
+    client.sink(endpoint).deliver(delivery()).await
+}
+
+#[tokio::test]
+async fn answers_of_a_webhook_have_their_outcomes() {
+    assert_eq!(outcome_of(Answer::Ok).await, Outcome::Delivered);
+    assert_eq!(outcome_of(Answer::Raw("HTTP/1.1 204 x\r\n\r\n")).await, Outcome::Delivered);
+    let late = Answer::After(
+        Duration::from_millis(50),
+        "HTTP/1.1 503 x\r\nretry-after: 120\r\ncontent-length: 0\r\n\r\n",
+    );
+    let Outcome::Retry { reason, after } = outcome_of(late).await else { panic!("not a retry") };
+    assert_eq!(reason.to_string(), "status: the endpoint answered 503");
+    assert_eq!(after, Some(Duration::from_secs(120)));
+    let Outcome::Retry { reason, .. } = outcome_of(Answer::Close).await else { panic!("taken") };
+    assert_eq!(reason.class, FailureClass::Transport);
+}
+
+#[tokio::test]
+async fn an_endless_answer_costs_neither_time_nor_memory() {
+    let start = Instant::now();
+    assert_eq!(outcome_of(Answer::Endless).await, Outcome::Delivered);
+    assert!(start.elapsed() < Duration::from_secs(5));
+}
+
+#[tokio::test]
+async fn an_endpoint_that_is_not_there_is_a_failure_to_connect() {
+    let endpoint = Endpoint::new("http://127.0.0.1:1/s3cret", &BTreeMap::new(), true).unwrap();
+    let sink = WebhookClient::new(&WebhookOptions::default(), 4).unwrap().sink(endpoint);
+    let Outcome::Retry { reason, .. } = sink.deliver(delivery()).await else { panic!("taken") };
+    assert_eq!(reason.class, FailureClass::Connect);
+    assert!(!reason.text.contains("s3cret"));
+}
+
+#[tokio::test]
+async fn configuration_is_checked_and_kept() {
+    let world = World::new();
+    let integrations = world.integrations();
+    integrations.start(world.source.clone()).await.unwrap();
+    let one = integrations.create(webhook("http://127.0.0.1:9/one")).await.unwrap();
+    let same = integrations.create(webhook("http://127.0.0.1:9/x/../one#f")).await;
+    assert!(matches!(same, Err(CreateError::Conflict)));
+    let unnamed = NewWebhook { name: String::new(), ..webhook("http://127.0.0.1:9/two") };
+    assert!(matches!(integrations.create(unnamed).await, Err(CreateError::Invalid(_))));
+    let two = integrations.create(webhook("http://127.0.0.1:9/two")).await.unwrap();
+    let clash = WebhookPatch { url: Some(one.url.clone()), ..WebhookPatch::default() };
+    assert!(matches!(integrations.patch(&two.id, clash).await, Err(ChangeError::Conflict)));
+    let patch = WebhookPatch {
+        json_payload_enabled: Some(true),
+        event_types: Some(vec![("LOCATION".to_owned(), None)]),
+        ..WebhookPatch::default()
+    };
+    let patched = integrations.patch(&two.id, patch).await.unwrap();
+    assert!(patched.json_payload_enabled && patched.event_types.contains(EventType::Location));
+    let restart = integrations.restart(&two.id).await;
+    assert!(matches!(restart, Err(ChangeError::NotFailed(IntegrationState::RolloutDone))));
+    integrations.create(webhook("http://127.0.0.1:9/three")).await.unwrap();
+    let four = integrations.create(webhook("http://127.0.0.1:9/four")).await;
+    assert!(matches!(four, Err(CreateError::TooMany(3))));
+    integrations.delete(&one.id).await.unwrap();
+    assert!(matches!(integrations.delete(&one.id).await, Err(ChangeError::NotFound(_))));
+    integrations.shutdown(Duration::ZERO).await;
+    assert_eq!(world.integrations().list().await.unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn a_test_reports_and_changes_nothing() {
+    let world = World::new();
+    let ledger = Ledger::default();
+    let answers = |_: &Received<'_>, number: usize| match number {
+        0 => Answer::Ok,
+        _ => Answer::Raw("HTTP/1.1 500 x\r\ncontent-length: 0\r\n\r\n"),
+    };
+    let url = scripted_receiver(&ledger, answers).await;
+    let integrations = world.integrations();
+    let created = integrations.create(webhook(&url)).await.unwrap();
+    let report = integrations.test(&created.id).await.unwrap();
+    assert_eq!((report.success, report.message.as_str()), (true, "Test was successful"));
+    let report = integrations.test(&created.id).await.unwrap();
+    assert!(!report.success);
+    assert_eq!(report.message, "Test failed, status: the endpoint answered 500");
+    assert_eq!(integrations.find(&created.id).await.unwrap(), Some(created));
+    assert!(matches!(integrations.test("no").await, Err(ChangeError::NotFound(_))));
+}
+
+#[tokio::test]
+async fn a_new_integration_gets_nothing_old_and_a_mended_url_gets_what_waited() {
+    let world = World::new();
+    let ledger = Ledger::default();
+    let integrations = world.integrations();
+    integrations.start(world.source.clone()).await.unwrap();
+    world.send(&[(1, 99)]).await;
+    let dead = integrations.create(webhook("http://127.0.0.1:1/")).await.unwrap();
+    world.send(&interleaved(3, 5)).await;
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let url = scripted_receiver(&ledger, |_, _| Answer::Ok).await;
+    let patch = WebhookPatch { url: Some(url), ..WebhookPatch::default() };
+    integrations.patch(&dead.id, patch).await.unwrap();
+    until("what waited", || ledger.taken_once().len() == 15).await;
+    integrations.delete(&dead.id).await.unwrap();
+    world.send(&[(1, 98)]).await;
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    ledger.assert_complete_and_in_order(3, 5);
+}

@@ -1,0 +1,121 @@
+//! The resources of the CoAP listener: which requests are uplinks, and what the others get.
+
+use std::net::SocketAddr;
+
+use coap::wire::{Code, ContentFormat};
+use coap::{IncomingRequest, Response};
+use vocabulary::Topic;
+
+use crate::uplink::Receipt;
+
+/// The query that names a topic: `?t=some/topic`.
+const TOPIC_QUERY: &str = "t=";
+
+/// JSON and CBOR compressed by deflate (the IANA registry of Content-Formats). Payloads are stored
+/// as they come and never inflated: a small datagram must not become a large one inside.
+const DEFLATED_FORMATS: [ContentFormat; 2] = [ContentFormat(11_050), ContentFormat(11_060)];
+
+/// What a request is.
+pub(crate) enum Route {
+    /// Telemetry, with its topic.
+    Uplink(Option<Topic>),
+    /// Something that is answered at once.
+    Answer(Response),
+}
+
+/// Decides what a request is. `POST /` and `POST /data` are the uplink resource.
+pub(crate) fn route(request: &IncomingRequest<SocketAddr>) -> Route {
+    let mut path = request.path();
+    // "/" may come as no segment or as one empty segment.
+    let known = match (path.next(), path.next()) {
+        (None | Some(Some("" | "data")), None) => true,
+        (Some(Some("data")), Some(Some(""))) => path.next().is_none(),
+        _ => false,
+    };
+    if !known {
+        return Route::Answer(Response::new(Code::NOT_FOUND).with_diagnostic("Not Found"));
+    }
+    match request.method {
+        Code::POST => uplink(request),
+        // Clients of the documented service know this answer to a look at the root.
+        Code::GET => Route::Answer(Response::new(Code::NOT_FOUND).with_diagnostic("Not Found")),
+        _ => {
+            Route::Answer(Response::new(Code::METHOD_NOT_ALLOWED).with_diagnostic("allowed: POST"))
+        }
+    }
+}
+
+fn uplink(request: &IncomingRequest<SocketAddr>) -> Route {
+    if request.content_format().is_some_and(|format| DEFLATED_FORMATS.contains(&format)) {
+        let answer = Response::new(Code::UNSUPPORTED_CONTENT_FORMAT);
+        return Route::Answer(answer.with_diagnostic("compressed payloads are not accepted"));
+    }
+    if request.payload.is_empty() {
+        let answer = Response::new(Code::BAD_REQUEST);
+        return Route::Answer(answer.with_diagnostic("payload is empty"));
+    }
+    match topic(request) {
+        Ok(topic) => Route::Uplink(topic),
+        Err(reason) => Route::Answer(Response::new(Code::BAD_REQUEST).with_diagnostic(&reason)),
+    }
+}
+
+/// The topic of a request; queries with other names are the device's own business.
+fn topic(request: &IncomingRequest<SocketAddr>) -> Result<Option<Topic>, String> {
+    let mut topic = None;
+    for query in request.queries() {
+        let query = query.ok_or_else(|| "query is not UTF-8".to_owned())?;
+        let Some(text) = query.strip_prefix(TOPIC_QUERY) else { continue };
+        if topic.is_some() {
+            return Err("topic is given twice".to_owned());
+        }
+        topic = Some(text.parse().map_err(|error: vocabulary::TopicError| error.to_string())?);
+    }
+    Ok(topic)
+}
+
+/// The answer that a receipt gives to the device.
+pub(crate) fn answer(receipt: &Receipt) -> Response {
+    match receipt {
+        Receipt::Stored | Receipt::Duplicate => Response::new(Code::CHANGED),
+        Receipt::Unauthorised(reason) => unauthorised(reason),
+        Receipt::Unavailable { retry_after, .. } => {
+            let seconds = u32::try_from(retry_after.as_secs()).unwrap_or(u32::MAX);
+            Response::new(Code::SERVICE_UNAVAILABLE).with_max_age(seconds)
+        }
+    }
+}
+
+/// The documented body. It stays below 136 bytes: the sender has not proved its address
+/// (RFC 9175 §2.4).
+fn unauthorised(reason: &str) -> Response {
+    let body = format!(r#"{{"statusText":"Unauthorized","errors":[{{"message":"{reason}"}}]}}"#);
+    Response::new(Code::UNAUTHORIZED).with_payload(ContentFormat::JSON, body)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::uplink::Shed;
+    use coap::wire::OptionNumber;
+    use std::time::Duration;
+
+    #[test]
+    fn refusals_are_small_and_documented() {
+        let answer = answer(&Receipt::Unauthorised("the source address belongs to no known SIM"));
+        assert_eq!(answer.code, Code::UNAUTHORIZED);
+        let text = String::from_utf8(answer.payload).unwrap();
+        assert!(text.starts_with(r#"{"statusText":"Unauthorized","errors":["#));
+        assert!(text.len() + 16 <= 136, "{} bytes", text.len());
+        assert!(!text.contains("89"), "old device software takes 89 for its identity");
+    }
+
+    #[test]
+    fn overload_says_when_to_come_back() {
+        let retry_after = Duration::from_secs(42);
+        let answer = answer(&Receipt::Unavailable { reason: Shed::NoSpace, retry_after });
+        assert_eq!(answer.code, Code::SERVICE_UNAVAILABLE);
+        assert_eq!(answer.max_age_seconds, Some(42));
+        assert!(answer.options.iter().all(|option| option.number != OptionNumber::MAX_AGE));
+    }
+}

@@ -1,0 +1,8 @@
+//! Any bytes into the codec; what parses is written again as the same message.
+#![no_main]
+
+#[allow(dead_code)]
+#[path = "../../device-integrator/coap/tests/survival/mod.rs"]
+mod survival;
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| survival::message_survives(bytes));

@@ -1,0 +1,263 @@
+//! A running gateway: its parts started in order, and stopped in the reverse one.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use cloud_integrator::Source;
+use device_integrator::{
+    CoapListenerConfig, Listeners, ListenersConfig, Running, UdpListenerConfig,
+};
+use inspector::ReaderThread;
+use management_api::server::{Limits, Server, ServerConfig, TlsFiles};
+use management_api::{DeviceEndpoint, ManagementApi, MetricsText, Readiness, Services, Settings};
+use message_log::State;
+use metrics_exporter_prometheus::PrometheusHandle;
+use tokio::sync::watch;
+use tokio::task::JoinHandle as Task;
+use tracing::{error, warn};
+use vocabulary::{IdentityClass, Protocol};
+
+use crate::config::{Api, Config};
+use crate::house::House;
+
+/// How long attempts at webhooks may still run when the gateway stops; with the API's 5 s this
+/// stays below the 10 s that the whole has.
+const FORWARDERS_GRACE: Duration = Duration::from_secs(3);
+
+/// How long the message log may take to commit what is queued before the process ends anyway.
+const CLOSE_TIME: Duration = Duration::from_secs(9);
+
+/// How often histograms are drained into their sums.
+const METRICS_UPKEEP: Duration = Duration::from_secs(5);
+
+/// A gateway that takes messages.
+pub(crate) struct Gateway {
+    pub(crate) house: House,
+    pub(crate) addresses: Addresses,
+    readiness: Readiness,
+    devices: Running,
+    inspector: ReaderThread,
+    sims: JoinHandle<()>,
+    sims_stop: Arc<AtomicBool>,
+    servers: Vec<Task<()>>,
+    servers_stop: watch::Sender<bool>,
+}
+
+/// Where a gateway listens.
+pub(crate) struct Addresses {
+    pub(crate) udp: Vec<SocketAddr>,
+    pub(crate) coap: Vec<SocketAddr>,
+    /// With scheme, without a path.
+    pub(crate) api: String,
+    /// Of `/health` and `/metrics`; with scheme, without a path.
+    pub(crate) operations: String,
+}
+
+/// The HTTP servers, bound.
+struct Servers {
+    api: Server,
+    operations: Option<Server>,
+}
+
+impl Gateway {
+    /// Opens the data, binds every port, and only then lets messages in.
+    pub(crate) async fn start(config: &Config, metrics: PrometheusHandle) -> anyhow::Result<Self> {
+        let servers = Servers::bind(config).await?;
+        let listeners = Listeners::bind(&listeners_config(config))?;
+        let house = House::open(config)?;
+        let sims = house.sim_watch()?;
+        let addresses = servers.addresses(&listeners);
+        let readiness = Readiness::default();
+        let (servers_stop, stopped) = watch::channel(false);
+        tokio::spawn(upkeep(metrics.clone()));
+        let api = ManagementApi::new(services(&house, &addresses, metrics, &readiness))?;
+        let sims_stop = Arc::new(AtomicBool::new(false));
+        let source = Source { log: house.log.clone(), templates: house.templates.clone() };
+        house.integrations.start(source).await.context("integrations cannot be started")?;
+        let gateway = Self {
+            servers: servers.serve(&api, &stopped),
+            inspector: house.inspector.reader()?.spawn()?,
+            sims: sims.spawn(Arc::clone(&sims_stop))?,
+            devices: listeners.run(&house.ingest())?,
+            house,
+            addresses,
+            readiness,
+            sims_stop,
+            servers_stop,
+        };
+        gateway.readiness.set(true);
+        Ok(gateway)
+    }
+
+    /// Resolves when the message log fails for good.
+    pub(crate) async fn store_failed(&self) {
+        let mut state = self.house.log.watch_state();
+        if state.wait_for(|state| *state == State::Failed).await.is_err() {
+            // The log is gone, which only happens after a drain.
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// Stops reading, commits and answers what was read, and ends every part.
+    pub(crate) async fn drain(self) {
+        self.readiness.set(false);
+        let Self { house, devices, inspector, sims, servers, .. } = self;
+        let devices = tokio::task::spawn_blocking(move || devices.stop());
+        report("listeners", devices.await.map_err(anyhow::Error::from));
+        self.servers_stop.send_replace(true);
+        self.sims_stop.store(true, Ordering::Relaxed);
+        house.integrations.shutdown(FORWARDERS_GRACE).await;
+        for server in servers {
+            report("server", server.await.map_err(anyhow::Error::from));
+        }
+        let rest = tokio::task::spawn_blocking(move || {
+            report("inspector", inspector.stop().map_err(anyhow::Error::from));
+            if sims.join().is_err() {
+                error!("the watch on SIMs had panicked");
+            }
+            house.log.close();
+        });
+        if tokio::time::timeout(CLOSE_TIME, rest).await.is_err() {
+            warn!("the disk is too slow to close in order; nothing acknowledged is lost");
+        }
+    }
+}
+
+impl Servers {
+    async fn bind(config: &Config) -> anyhow::Result<Self> {
+        let api = Server::bind(server_config(&config.api)).await?;
+        let operations = match config.operations.listen {
+            None => None,
+            Some(address) => Some(Server::bind(operations_config(address)).await?),
+        };
+        Ok(Self { api, operations })
+    }
+
+    fn addresses(&self, listeners: &Listeners) -> Addresses {
+        let url = |server: &Server| format!("{}://{}", server.scheme(), server.address());
+        Addresses {
+            udp: listeners.udp_addresses(),
+            coap: listeners.coap_addresses(),
+            api: url(&self.api),
+            operations: url(self.operations.as_ref().unwrap_or(&self.api)),
+        }
+    }
+
+    fn serve(self, api: &ManagementApi, stopped: &watch::Receiver<bool>) -> Vec<Task<()>> {
+        let shutdown = |mut stopped: watch::Receiver<bool>| async move {
+            // A sender that is gone means the end, too.
+            let _ = stopped.wait_for(|stop| *stop).await;
+        };
+        let router = match self.operations {
+            Some(_) => api.router(),
+            None => api.router_with_operations(),
+        };
+        let mut tasks = vec![tokio::spawn(self.api.serve(router, shutdown(stopped.clone())))];
+        if let Some(server) = self.operations {
+            let router = api.operations_router();
+            tasks.push(tokio::spawn(server.serve(router, shutdown(stopped.clone()))));
+        }
+        tasks
+    }
+}
+
+fn services(
+    house: &House,
+    addresses: &Addresses,
+    metrics: PrometheusHandle,
+    readiness: &Readiness,
+) -> Services {
+    let endpoint = |protocol, addresses: &[SocketAddr]| {
+        addresses.first().map(|address: &SocketAddr| DeviceEndpoint {
+            protocol,
+            domain: address.ip().to_string(),
+            ip_addresses: addresses.iter().map(SocketAddr::ip).collect(),
+            port: address.port(),
+            secure_port: None,
+        })
+    };
+    let endpoints =
+        [endpoint(Protocol::Udp, &addresses.udp), endpoint(Protocol::Coap, &addresses.coap)];
+    Services {
+        clients: house.clients.clone(),
+        registry: Arc::clone(&house.registry),
+        templates: house.templates.clone(),
+        inspector: house.inspector.clone(),
+        integrations: house.integrations.clone(),
+        log: house.log.clone(),
+        metrics: MetricsText::new(move || metrics.render()),
+        readiness: readiness.clone(),
+        settings: Settings {
+            endpoints: endpoints.into_iter().flatten().collect(),
+            ..Settings::default()
+        },
+    }
+}
+
+fn listeners_config(config: &Config) -> ListenersConfig {
+    // The configuration refuses listeners that are neither on loopback nor declared trusted.
+    let class = Some(IdentityClass::SimIp);
+    ListenersConfig {
+        sockets: config.sockets(),
+        udp: config
+            .devices
+            .udp
+            .iter()
+            .map(|listener| UdpListenerConfig {
+                address: listener.listen,
+                class,
+                payload_bytes_max: listener.payload_bytes_max,
+            })
+            .collect(),
+        coap: config
+            .devices
+            .coap
+            .iter()
+            .map(|listener| CoapListenerConfig {
+                address: listener.listen,
+                class,
+                body_bytes_max: listener.body_bytes_max,
+                exchanges_max: listener.exchanges_max,
+            })
+            .collect(),
+    }
+}
+
+fn server_config(api: &Api) -> ServerConfig {
+    let tls = match (&api.tls_certificate, &api.tls_key) {
+        (Some(certificate), Some(key)) => {
+            Some(TlsFiles { certificate: certificate.clone(), key: key.clone() })
+        }
+        _ => None,
+    };
+    ServerConfig {
+        address: api.listen,
+        tls,
+        allow_plain_http: api.allow_plain_http,
+        limits: Limits::default(),
+    }
+}
+
+fn operations_config(address: SocketAddr) -> ServerConfig {
+    // No tenant data stands there, and the operator named the address for just this.
+    let limits = Limits::default();
+    ServerConfig { address, tls: None, allow_plain_http: true, limits }
+}
+
+async fn upkeep(metrics: PrometheusHandle) {
+    let mut due = tokio::time::interval(METRICS_UPKEEP);
+    loop {
+        due.tick().await;
+        metrics.run_upkeep();
+    }
+}
+
+fn report(part: &str, ended: anyhow::Result<()>) {
+    if let Err(error) = ended {
+        error!(part, error = format!("{error:#}"), "did not end in order");
+    }
+}

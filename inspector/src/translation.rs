@@ -1,0 +1,90 @@
+//! A payload in the form that a customer reads.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use template_library::{StoreError, Templates, TranslateError, Translation as library};
+use vocabulary::Telemetry;
+
+/// Which version of a template translates a stored message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum TemplateChoice {
+    /// The one that was active when the message arrived.
+    #[default]
+    OfItsDay,
+    /// The one that is active now: after a template was mended, over the stored days.
+    Newest,
+}
+
+/// What a template makes of a payload.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Translation {
+    /// No template: the payload speaks for itself.
+    Raw,
+    /// Compact JSON.
+    Json {
+        /// The version of the template.
+        version: u32,
+        /// The text.
+        json: String,
+    },
+    /// The template does not fit.
+    Failed {
+        /// The version of the template.
+        version: u32,
+        /// The exact text of the error (platform-behaviour 4.4).
+        error: String,
+    },
+}
+
+/// A payload as text: the two forms of history and state.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PayloadText {
+    /// Translated: compact JSON.
+    Json(String),
+    /// As received, in base 64 (RFC 4648 §4).
+    Base64(String),
+}
+
+impl PayloadText {
+    /// A payload as it was received.
+    pub(crate) fn base64(payload: &[u8]) -> Self {
+        Self::Base64(STANDARD.encode(payload))
+    }
+
+    /// The text of either form.
+    pub fn as_str(&self) -> &str {
+        match self {
+            Self::Json(text) | Self::Base64(text) => text,
+        }
+    }
+}
+
+/// Translates; a version that the library does not know (any more) is as good as none.
+pub(crate) fn translate(
+    templates: &Templates,
+    telemetry: &Telemetry<'_>,
+    choice: TemplateChoice,
+) -> Result<Translation, StoreError> {
+    let template = match choice {
+        TemplateChoice::OfItsDay => telemetry.template,
+        TemplateChoice::Newest => templates.active(telemetry.protocol),
+    };
+    let Some(version) = template else { return Ok(Translation::Raw) };
+    match templates.translate(&Telemetry { template, ..*telemetry }) {
+        Ok(library::Json(translated)) => Ok(Translation::Json { version, json: translated.json }),
+        Ok(library::Raw) | Err(TranslateError::UnknownVersion { .. }) => Ok(Translation::Raw),
+        Err(TranslateError::Payload(error)) => {
+            Ok(Translation::Failed { version, error: error.to_string() })
+        }
+        Err(TranslateError::Store(error)) => Err(error),
+    }
+}
+
+/// The text of a payload, or the error of its translation.
+pub(crate) fn text(translation: Translation, payload: &[u8]) -> Result<PayloadText, String> {
+    match translation {
+        Translation::Raw => Ok(PayloadText::base64(payload)),
+        Translation::Json { json, .. } => Ok(PayloadText::Json(json)),
+        Translation::Failed { error, .. } => Err(error),
+    }
+}

@@ -1,0 +1,220 @@
+//! The API as a whole: which path leads where, and what every answer has in common.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::Router;
+use axum::extract::{MatchedPath, Request};
+use axum::http::{HeaderName, HeaderValue, Method, StatusCode, Uri, header};
+use axum::middleware::{self, Next};
+use axum::response::Response;
+use metrics::{counter, histogram};
+use tokio::sync::Semaphore;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::clients::KeyError;
+use crate::error::{ApiError, ErrorDetail};
+use crate::links::Links;
+use crate::services::Services;
+use crate::throttle::{Throttle, address_key};
+use crate::tokens::Tokens;
+use crate::{
+    access, administration_logs, devices, endpoints, history, integrations, messages, oauth,
+    openapi, operations, sim_import, sims, templates, webhooks,
+};
+
+/// Where every path of the API begins, as documented.
+pub(crate) const PREFIX: &str = "/management-api";
+
+/// The management API over one gateway's services. Cheap to clone.
+#[derive(Clone)]
+pub struct ManagementApi(Arc<Parts>);
+
+struct Parts {
+    services: Services,
+    tokens: Tokens,
+    links: Links,
+    clients: Throttle<String>,
+    addresses: Throttle<std::net::IpAddr>,
+    imports: Arc<Semaphore>,
+}
+
+impl ManagementApi {
+    /// Takes the keys for tokens and links out of the state file, or makes them at the first start.
+    pub fn new(services: Services) -> Result<Self, KeyError> {
+        let clients = &services.clients;
+        let now = Instant::now();
+        Ok(Self(Arc::new(Parts {
+            tokens: Tokens::new(&clients.key("tokens")?, clients.account()),
+            links: Links::new(&clients.key("links")?),
+            clients: Throttle::new(services.settings.client_rate, now),
+            addresses: Throttle::new(services.settings.token_rate, now),
+            imports: Arc::new(Semaphore::new(1)),
+            services,
+        })))
+    }
+
+    /// The API without `/health` and `/metrics`, which then need a listener of their own.
+    pub fn router(&self) -> Router {
+        self.finish(self.documented_router())
+    }
+
+    /// The API with `/health` and `/metrics`.
+    pub fn router_with_operations(&self) -> Router {
+        self.finish(self.documented_router().merge(Router::from(operations_routes())))
+    }
+
+    /// `/health` and `/metrics` alone.
+    pub fn operations_router(&self) -> Router {
+        self.finish(operations_routes().into())
+    }
+
+    fn documented_router(&self) -> Router<Self> {
+        let guarded: Router<Self> = guarded_routes().into();
+        let guarded =
+            guarded.route_layer(middleware::from_fn_with_state(self.clone(), access::guard));
+        Router::from(open_routes()).merge(guarded)
+    }
+
+    fn finish(&self, router: Router<Self>) -> Router {
+        router
+            .fallback(unknown_path)
+            .method_not_allowed_fallback(wrong_method)
+            .layer(middleware::from_fn(every_answer))
+            .with_state(self.clone())
+    }
+
+    pub(crate) fn services(&self) -> &Services {
+        &self.0.services
+    }
+
+    pub(crate) fn tokens(&self) -> &Tokens {
+        &self.0.tokens
+    }
+
+    pub(crate) fn links(&self) -> &Links {
+        &self.0.links
+    }
+
+    pub(crate) fn client_throttle(&self) -> &Throttle<String> {
+        &self.0.clients
+    }
+
+    /// The right to import SIMs: there is one.
+    pub(crate) fn imports(&self) -> Arc<Semaphore> {
+        Arc::clone(&self.0.imports)
+    }
+
+    /// Takes one request for a token from the budget of an address.
+    pub(crate) fn admit_login(&self, ip: std::net::IpAddr) -> Result<(), std::time::Duration> {
+        self.0.addresses.take(address_key(ip), Instant::now())
+    }
+
+    /// Counts a failed login as nine requests more.
+    pub(crate) fn count_failed_login(&self, ip: std::net::IpAddr) {
+        self.0.addresses.charge(address_key(ip), 9.0, Instant::now());
+    }
+}
+
+/// Paths that need no token.
+pub(crate) fn open_routes() -> OpenApiRouter<ManagementApi> {
+    let routes = OpenApiRouter::new()
+        .routes(routes!(oauth::issue_token))
+        .routes(routes!(openapi::document))
+        .routes(routes!(messages::linked_payload));
+    OpenApiRouter::new().nest(PREFIX, routes)
+}
+
+/// Paths that need a token: the documented ones, and simgate's own.
+pub(crate) fn guarded_routes() -> OpenApiRouter<ManagementApi> {
+    let routes = OpenApiRouter::new()
+        .routes(routes!(devices::list))
+        .routes(routes!(devices::find))
+        .routes(routes!(devices::last_state))
+        .routes(routes!(devices::statistics))
+        .routes(routes!(history::of_device))
+        .routes(routes!(history::of_all))
+        .routes(routes!(history::insights_of_device))
+        .routes(routes!(history::insights_of_all))
+        .routes(routes!(templates::list, templates::create))
+        .routes(routes!(templates::patch, templates::delete))
+        .routes(routes!(templates::test))
+        .routes(routes!(integrations::list))
+        .routes(routes!(integrations::find, integrations::patch, integrations::delete))
+        .routes(routes!(integrations::event_types))
+        .routes(routes!(webhooks::create))
+        .routes(routes!(webhooks::patch))
+        .routes(routes!(webhooks::test))
+        .routes(routes!(webhooks::restart))
+        .routes(routes!(administration_logs::list))
+        .routes(routes!(administration_logs::statistics))
+        .routes(routes!(administration_logs::payload_link))
+        .routes(routes!(endpoints::list))
+        .routes(routes!(endpoints::find))
+        .routes(routes!(sims::list, sims::create))
+        .routes(routes!(sim_import::import))
+        .routes(routes!(sims::find, sims::patch, sims::delete))
+        .routes(routes!(messages::list))
+        .routes(routes!(messages::find));
+    OpenApiRouter::new().nest(PREFIX, routes)
+}
+
+/// Paths for operators; they show no customer's data.
+pub(crate) fn operations_routes() -> OpenApiRouter<ManagementApi> {
+    OpenApiRouter::new().routes(routes!(operations::health)).routes(routes!(operations::metrics))
+}
+
+/// Runs work that blocks on files on a thread that may.
+pub(crate) async fn blocking<T: Send + 'static>(
+    doing: &'static str,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, ApiError> {
+    // A panic of the work becomes a 500 of this one request.
+    tokio::task::spawn_blocking(work).await.map_err(|error| ApiError::internal(doing, error))
+}
+
+async fn unknown_path(uri: Uri) -> ApiError {
+    let path: String = uri.path().chars().take(200).collect();
+    ApiError::not_found("path", path)
+}
+
+async fn wrong_method(method: Method, uri: Uri) -> ApiError {
+    let path: String = uri.path().chars().take(200).collect();
+    let message = format!("method {method} is not allowed on {path}");
+    // The methods that are stand in the header `Allow`.
+    ApiError::new(StatusCode::METHOD_NOT_ALLOWED, ErrorDetail::new(message))
+}
+
+/// Headers of every answer, and its count.
+async fn every_answer(path: Option<MatchedPath>, request: Request, next: Next) -> Response {
+    let started = Instant::now();
+    let method = known_method(request.method());
+    // Only patterns of our own become labels: a client cannot make new ones.
+    let path = path.map_or_else(|| "unknown".to_owned(), |path| path.as_str().to_owned());
+    let mut response = next.run(request).await;
+    let headers = response.headers_mut();
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    headers
+        .entry(HeaderName::from_static("content-security-policy"))
+        .or_insert(HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'"));
+    let status = response.status().as_str().to_owned();
+    let labels = [("method", method.to_owned()), ("path", path), ("status", status)];
+    counter!("simgate_api_requests_total", &labels).increment(1);
+    histogram!("simgate_api_request_seconds", &labels[..2]).record(started.elapsed().as_secs_f64());
+    response
+}
+
+fn known_method(method: &Method) -> &'static str {
+    match *method {
+        Method::GET => "GET",
+        Method::POST => "POST",
+        Method::PATCH => "PATCH",
+        Method::DELETE => "DELETE",
+        Method::HEAD => "HEAD",
+        Method::PUT => "PUT",
+        Method::OPTIONS => "OPTIONS",
+        _ => "other",
+    }
+}

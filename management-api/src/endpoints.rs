@@ -1,0 +1,116 @@
+//! Where devices send to (management-api 2.5.1).
+
+use axum::Json;
+use axum::extract::State;
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+use vocabulary::Protocol;
+
+use crate::api::ManagementApi;
+use crate::error::ApiError;
+use crate::extract::{Id, Params};
+use crate::paging::{Page, PageRequest};
+use crate::services::DeviceEndpoint;
+
+/// There are three protocols; the documented limit of devices on a page serves here too.
+const PAGE_SIZE_MAX: u32 = 50;
+
+/// Where devices send to by one protocol.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Endpoint {
+    /// `UDP`, `COAP` or `LWM2M`.
+    #[schema(example = "COAP")]
+    protocol: &'static str,
+    /// Always true: what is listed, listens.
+    active: bool,
+    /// The name that devices look up.
+    #[schema(example = "coap.gateway.example.com")]
+    domain: String,
+    /// The addresses behind it.
+    ip_addresses: Vec<String>,
+    /// The port without encryption.
+    #[schema(example = 5683)]
+    port: u16,
+    /// The port with DTLS.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(example = 5684)]
+    secure_port: Option<u16>,
+}
+
+/// Where devices send to by one protocol, with its settings.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct EndpointWithSettings {
+    #[serde(flatten)]
+    endpoint: Endpoint,
+    /// What can be switched; nothing yet.
+    settings: Vec<EndpointSetting>,
+}
+
+/// A switch of an endpoint.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct EndpointSetting {
+    /// Its name.
+    name: String,
+    /// `ENABLED` or `DISABLED`.
+    state: String,
+    /// What it does.
+    description: String,
+}
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+#[into_params(parameter_in = Query)]
+pub(crate) struct ListParams {
+    /// The page.
+    #[param(value_type = Option<u32>, minimum = 1, maximum = 50, default = 1)]
+    page: Option<String>,
+    /// Endpoints on a page.
+    #[param(value_type = Option<u32>, minimum = 1, maximum = 50, default = 10)]
+    page_size: Option<String>,
+}
+
+impl From<DeviceEndpoint> for Endpoint {
+    fn from(endpoint: DeviceEndpoint) -> Self {
+        let DeviceEndpoint { protocol, domain, ip_addresses, port, secure_port } = endpoint;
+        Self {
+            protocol: protocol.as_str(),
+            active: true,
+            domain,
+            ip_addresses: ip_addresses.iter().map(ToString::to_string).collect(),
+            port,
+            secure_port,
+        }
+    }
+}
+
+/// List where devices send to.
+#[utoipa::path(
+    get, path = "/v1/integrate/devices/endpoints", tag = "Device endpoints", params(ListParams),
+    responses((status = 200, description = "A page of endpoints.", body = Page<Endpoint>))
+)]
+pub(crate) async fn list(
+    State(api): State<ManagementApi>,
+    Params(ListParams { page, page_size }): Params<ListParams>,
+) -> Result<Json<Page<Endpoint>>, ApiError> {
+    let request = PageRequest::parse(page.as_deref(), page_size.as_deref(), PAGE_SIZE_MAX)?;
+    let all = api.services().settings.endpoints.clone();
+    Ok(Json(request.slice(all).map(Endpoint::from)))
+}
+
+/// Where devices send to by one protocol.
+#[utoipa::path(
+    get, path = "/v1/integrate/devices/endpoints/{protocol}", tag = "Device endpoints",
+    params(("protocol" = String, Path, description = "UDP, COAP or LWM2M.")),
+    responses((status = 200, description = "The endpoint.", body = EndpointWithSettings))
+)]
+pub(crate) async fn find(
+    State(api): State<ManagementApi>,
+    Id(text): Id,
+) -> Result<Json<EndpointWithSettings>, ApiError> {
+    let endpoints = &api.services().settings.endpoints;
+    let protocol = text.parse::<Protocol>().ok();
+    let found = endpoints.iter().find(|endpoint| Some(endpoint.protocol) == protocol);
+    let endpoint = found.ok_or_else(|| ApiError::not_found("endpoint", &text))?;
+    Ok(Json(EndpointWithSettings { endpoint: endpoint.clone().into(), settings: Vec::new() }))
+}

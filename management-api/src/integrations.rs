@@ -1,0 +1,277 @@
+//! Integrations of any kind (management-api 2.5.5).
+
+use std::collections::BTreeMap;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use cloud_integrator::{
+    ChangeError, CreateError, EVENT_VERSION, Integration as StoredIntegration, WebhookPatch,
+};
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+use crate::api::ManagementApi;
+use crate::error::{ApiError, ErrorBody};
+use crate::extract::{Id, JsonBody, Params};
+use crate::paging::{Page, PageRequest};
+
+/// The documented limit of devices on a page serves here too.
+const PAGE_SIZE_MAX: u32 = 50;
+
+/// An integration.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Integration {
+    /// The id: 21 characters.
+    #[schema(example = "AP3dIUs3c7_Oo2yJYaXWg")]
+    id: String,
+    /// The customer's name for it.
+    name: String,
+    /// `WEBHOOK`.
+    #[serde(rename = "type")]
+    #[schema(example = "WEBHOOK")]
+    kind: &'static str,
+    /// `ROLLOUT_DONE`, `INTEGRATION_ACTIVE` or `INTEGRATION_FAILED`.
+    #[schema(example = "INTEGRATION_ACTIVE")]
+    state: &'static str,
+    /// What it wants.
+    event_types: Vec<EventTypeVersion>,
+    /// Whether payloads that are valid JSON are sent as JSON.
+    json_payload_enabled: bool,
+    /// When it was created, in UTC.
+    created_time: String,
+    /// When the customer last changed it, in UTC.
+    updated_time: String,
+    /// When the first message of a device was delivered, in UTC.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_successful_message_delivery: Option<String>,
+}
+
+/// An integration with all that belongs to its kind.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct IntegrationDetails {
+    #[serde(flatten)]
+    integration: Integration,
+    /// Where events go.
+    #[schema(example = "https://example.com/events?iccid=:iccid:")]
+    url: String,
+    /// The headers of each request.
+    headers: BTreeMap<String, String>,
+}
+
+/// A type of event that an integration wants.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct EventTypeVersion {
+    /// `TELEMETRY_DATA`, `LIFECYCLE`, `ERROR`, `GEOFENCE` or `LOCATION`.
+    #[serde(rename = "type")]
+    #[schema(example = "TELEMETRY_DATA")]
+    kind: &'static str,
+    /// The version of its shape.
+    #[schema(example = "1.0.0")]
+    version: &'static str,
+}
+
+/// A type of event that an integration is to get.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct WantedEventType {
+    /// `TELEMETRY_DATA`, `LIFECYCLE`, `ERROR`, `GEOFENCE` or `LOCATION`.
+    #[serde(rename = "type")]
+    #[schema(example = "TELEMETRY_DATA")]
+    kind: String,
+    /// The version of its shape; without it the newest.
+    #[schema(example = "1.0.0")]
+    version: Option<String>,
+}
+
+/// A change of an integration; what is absent stays.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub(crate) struct IntegrationChange {
+    /// Where events go: `https`, with placeholders `:iccid:`, `:imsi:`, `:ip:`.
+    url: Option<String>,
+    /// All headers anew, with placeholders in their values.
+    headers: Option<BTreeMap<String, String>>,
+    /// All event types anew, at least one.
+    event_types: Option<Vec<WantedEventType>>,
+    /// Whether payloads that are valid JSON are sent as JSON.
+    json_payload_enabled: Option<bool>,
+}
+
+/// Every type of event.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct EventTypeList {
+    /// The types.
+    event_types: Vec<EventTypeEntry>,
+}
+
+/// A type of event with an example.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct EventTypeEntry {
+    /// The name.
+    #[schema(example = "TELEMETRY_DATA")]
+    name: &'static str,
+    /// What triggers it.
+    description: &'static str,
+    /// The version of its shape.
+    version: &'static str,
+    /// An example of the whole event.
+    #[schema(value_type = Object)]
+    payload: serde_json::Value,
+}
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+#[into_params(parameter_in = Query)]
+pub(crate) struct ListParams {
+    /// The page.
+    #[param(value_type = Option<u32>, minimum = 1, maximum = 50, default = 1)]
+    page: Option<String>,
+    /// Integrations on a page.
+    #[param(value_type = Option<u32>, minimum = 1, maximum = 50, default = 10)]
+    page_size: Option<String>,
+}
+
+impl From<StoredIntegration> for Integration {
+    fn from(stored: StoredIntegration) -> Self {
+        let types = stored.event_types.iter();
+        Self {
+            kind: stored.kind(),
+            event_types: types
+                .map(|kind| EventTypeVersion { kind: kind.as_str(), version: EVENT_VERSION })
+                .collect(),
+            id: stored.id,
+            name: stored.name,
+            state: stored.state.as_str(),
+            json_payload_enabled: stored.json_payload_enabled,
+            created_time: stored.created_at.to_string(),
+            updated_time: stored.updated_at.to_string(),
+            last_successful_message_delivery: stored.first_delivery_at.map(|at| at.to_string()),
+        }
+    }
+}
+
+impl From<StoredIntegration> for IntegrationDetails {
+    fn from(mut stored: StoredIntegration) -> Self {
+        let url = std::mem::take(&mut stored.url);
+        let headers = std::mem::take(&mut stored.headers);
+        Self { integration: stored.into(), url, headers }
+    }
+}
+
+/// List integrations.
+#[utoipa::path(
+    get, path = "/v1/integrate/clouds", tag = "Cloud Integrator", params(ListParams),
+    responses((status = 200, description = "A page of integrations.", body = Page<Integration>))
+)]
+pub(crate) async fn list(
+    State(api): State<ManagementApi>,
+    Params(ListParams { page, page_size }): Params<ListParams>,
+) -> Result<Json<Page<Integration>>, ApiError> {
+    let request = PageRequest::parse(page.as_deref(), page_size.as_deref(), PAGE_SIZE_MAX)?;
+    let all = api.services().integrations.list().await;
+    let all = all.map_err(|error| ApiError::internal("listing integrations", error))?;
+    Ok(Json(request.slice(all).map(Integration::from)))
+}
+
+/// One integration.
+#[utoipa::path(
+    get, path = "/v1/integrate/clouds/{integrationId}", tag = "Cloud Integrator",
+    params(("integrationId" = String, Path, description = "The integration's id.")),
+    responses((status = 200, description = "The integration.", body = IntegrationDetails))
+)]
+pub(crate) async fn find(
+    State(api): State<ManagementApi>,
+    Id(id): Id,
+) -> Result<Json<IntegrationDetails>, ApiError> {
+    let found = api.services().integrations.find(&id).await;
+    let found = found.map_err(|error| ApiError::internal("finding an integration", error))?;
+    found.map(|stored| Json(stored.into())).ok_or_else(|| ApiError::not_found("integration", id))
+}
+
+/// Change an integration. Its name cannot be changed.
+#[utoipa::path(
+    patch, path = "/v1/integrate/clouds/{integrationId}", tag = "Cloud Integrator",
+    params(("integrationId" = String, Path, description = "The integration's id.")),
+    request_body = IntegrationChange,
+    responses(
+        (status = 200, description = "The integration as it is now.", body = IntegrationDetails),
+        (status = 409, description = "Another webhook has the URL.", body = ErrorBody),
+    )
+)]
+pub(crate) async fn patch(
+    State(api): State<ManagementApi>,
+    Id(id): Id,
+    JsonBody(change): JsonBody<IntegrationChange>,
+) -> Result<Json<IntegrationDetails>, ApiError> {
+    apply(&api, &id, change).await.map(Json)
+}
+
+/// Delete an integration. What waits for it is not delivered any more.
+#[utoipa::path(
+    delete, path = "/v1/integrate/clouds/{integrationId}", tag = "Cloud Integrator",
+    params(("integrationId" = String, Path, description = "The integration's id.")),
+    responses((status = 204, description = "The integration is deleted."))
+)]
+pub(crate) async fn delete(
+    State(api): State<ManagementApi>,
+    Id(id): Id,
+) -> Result<StatusCode, ApiError> {
+    let deleted = api.services().integrations.delete(&id).await;
+    deleted.map(|()| StatusCode::NO_CONTENT).map_err(change_error)
+}
+
+/// Every type of event, with an example.
+#[utoipa::path(
+    get, path = "/v1/integrate/clouds/eventTypes", tag = "Cloud Integrator",
+    responses((status = 200, description = "The types.", body = EventTypeList))
+)]
+pub(crate) async fn event_types(State(api): State<ManagementApi>) -> Json<EventTypeList> {
+    let entries = api.services().integrations.event_types().into_iter();
+    let event_types = entries.map(|entry| EventTypeEntry {
+        name: entry.name,
+        description: entry.description,
+        version: entry.version,
+        payload: entry.payload,
+    });
+    Json(EventTypeList { event_types: event_types.collect() })
+}
+
+/// Changes an integration.
+pub(crate) async fn apply(
+    api: &ManagementApi,
+    id: &str,
+    change: IntegrationChange,
+) -> Result<IntegrationDetails, ApiError> {
+    let IntegrationChange { url, headers, event_types, json_payload_enabled } = change;
+    let event_types = event_types.map(wanted);
+    let patch = WebhookPatch { url, headers, event_types, json_payload_enabled };
+    let changed = api.services().integrations.patch(id, patch).await;
+    changed.map(IntegrationDetails::from).map_err(change_error)
+}
+
+/// Event types as the integrator takes them.
+pub(crate) fn wanted(list: Vec<WantedEventType>) -> Vec<(String, Option<String>)> {
+    list.into_iter().map(|wanted| (wanted.kind, wanted.version)).collect()
+}
+
+/// Why an integration was not created.
+pub(crate) fn create_error(error: CreateError) -> ApiError {
+    match error {
+        CreateError::Invalid(invalid) => ApiError::bad_request(invalid.to_string()),
+        CreateError::Conflict | CreateError::TooMany(_) => ApiError::conflict(error.to_string()),
+        CreateError::Store(error) => ApiError::internal("creating an integration", error),
+    }
+}
+
+/// Why an integration was not changed.
+pub(crate) fn change_error(error: ChangeError) -> ApiError {
+    match error {
+        ChangeError::NotFound(id) => ApiError::not_found("integration", id),
+        ChangeError::Invalid(invalid) => ApiError::bad_request(invalid.to_string()),
+        ChangeError::Conflict | ChangeError::NotFailed(_) => ApiError::conflict(error.to_string()),
+        ChangeError::Store(error) => ApiError::internal("changing an integration", error),
+    }
+}

@@ -1,0 +1,281 @@
+//! A gateway without device listeners: what the tests talk to.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use cloud_integrator::{Integrations, WebhookOptions};
+use connectivity::{NewSim, SimPatch, SimRegistry};
+use inspector::Inspector;
+use management_api::clients::{Clients, NewClient};
+use management_api::server::{Limits, Server, ServerConfig};
+use management_api::{DeviceEndpoint, ManagementApi, MetricsText, Readiness, Services, Settings};
+use message_log::{DeviceKey, Kind, MessageLog, NewRecord};
+use reqwest::{Method, StatusCode};
+use serde_json::Value;
+use state::StateFile;
+use tempfile::TempDir;
+use template_library::Templates;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use vocabulary::{
+    EventId, EventKind, Iccid, Identity, IdentityClass, Notice, NoticeCategory, NoticeKind,
+    Protocol, Telemetry, Timestamp,
+};
+
+pub const ACCOUNT: &str = "2000523120";
+pub const ICCID: &str = "8988280666000002864";
+
+pub struct Gateway {
+    pub folder: TempDir,
+    pub address: SocketAddr,
+    pub clients: Clients,
+    pub client: NewClient,
+    pub registry: Arc<SimRegistry>,
+    pub templates: Templates,
+    pub inspector: Inspector,
+    pub log: MessageLog,
+    pub readiness: Readiness,
+    pub http: reqwest::Client,
+    token: String,
+    stop: Option<oneshot::Sender<()>>,
+    serving: Option<JoinHandle<()>>,
+}
+
+/// What a test may choose.
+#[derive(Default)]
+pub struct Choices {
+    pub limits: Limits,
+    pub settings: Settings,
+    pub operations_apart: bool,
+}
+
+/// An answer, read as a whole.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: StatusCode,
+    pub headers: reqwest::header::HeaderMap,
+    pub text: String,
+}
+
+impl Answer {
+    pub async fn of(response: reqwest::Response) -> Self {
+        let (status, headers) = (response.status(), response.headers().clone());
+        Self { status, headers, text: response.text().await.unwrap() }
+    }
+
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.text).unwrap_or_else(|error| panic!("{error}: {self:?}"))
+    }
+
+    /// The answer's JSON, after checking its status.
+    pub fn expect(&self, status: u16) -> Value {
+        assert_eq!(self.status.as_u16(), status, "{self:?}");
+        if self.text.is_empty() { Value::Null } else { self.json() }
+    }
+
+    /// The first entry of `errors`, after checking the documented shape of a refusal.
+    pub fn refusal(&self, status: u16) -> Value {
+        let body = self.expect(status);
+        assert_eq!(body["statusCode"], status, "{body}");
+        assert!(body["statusText"].is_string(), "{body}");
+        assert!(body["errors"][0]["message"].is_string(), "{body}");
+        body["errors"][0].clone()
+    }
+}
+
+impl Gateway {
+    pub async fn start() -> Self {
+        Self::start_with(Choices::default()).await
+    }
+
+    pub async fn start_with(choices: Choices) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let config = ServerConfig {
+            address: "127.0.0.1:0".parse().unwrap(),
+            tls: None,
+            allow_plain_http: false,
+            limits: choices.limits,
+        };
+        let http = reqwest::Client::new();
+        Self::start_in(folder, config, choices, http).await
+    }
+
+    pub async fn start_in(
+        folder: TempDir,
+        config: ServerConfig,
+        choices: Choices,
+        http: reqwest::Client,
+    ) -> Self {
+        let state = StateFile::new(folder.path().join("state.db"));
+        let log_folder = folder.path().join("messages");
+        let (log, _) = MessageLog::open(&log_folder, message_log::Options::default()).unwrap();
+        let clients = Clients::open(&state, ACCOUNT).unwrap();
+        let client = clients.create("tests").unwrap();
+        let templates = Templates::open(&state).unwrap();
+        let inspector =
+            Inspector::open_for_customer(&state, log.clone(), templates.clone(), ACCOUNT).unwrap();
+        let registry = Arc::new(SimRegistry::open(&state).unwrap());
+        let webhook = WebhookOptions { allow_http_loopback: true, ..WebhookOptions::default() };
+        let integrations = cloud_integrator::Settings { webhook, ..Default::default() };
+        let integrations = Integrations::open(&state, integrations).unwrap();
+        let readiness = Readiness::default();
+        readiness.set(true);
+        let api = ManagementApi::new(Services {
+            clients: clients.clone(),
+            registry: Arc::clone(&registry),
+            templates: templates.clone(),
+            inspector: inspector.clone(),
+            integrations,
+            log: log.clone(),
+            metrics: MetricsText::new(|| "simgate_up 1\n".to_owned()),
+            readiness: readiness.clone(),
+            settings: Settings { endpoints: endpoints(), ..choices.settings },
+        })
+        .unwrap();
+        let router =
+            if choices.operations_apart { api.router() } else { api.router_with_operations() };
+        let server = Server::bind(config).await.unwrap();
+        let address = server.address();
+        let (stop, stopped) = oneshot::channel();
+        let serving = tokio::spawn(server.serve(router, async {
+            let _ = stopped.await;
+        }));
+        let mut gateway = Self {
+            folder,
+            address,
+            clients,
+            client,
+            registry,
+            templates,
+            inspector,
+            log,
+            readiness,
+            http,
+            token: String::new(),
+            stop: Some(stop),
+            serving: Some(serving),
+        };
+        if !gateway.is_tls() {
+            gateway.token = gateway.login().await;
+        }
+        gateway
+    }
+
+    fn is_tls(&self) -> bool {
+        self.folder.path().join("certificate.pem").exists()
+    }
+
+    pub fn url(&self, path: &str) -> String {
+        let scheme = if self.is_tls() { "https" } else { "http" };
+        format!("{scheme}://localhost:{}{path}", self.address.port())
+    }
+
+    pub async fn login(&self) -> String {
+        let NewClient { client_id, client_secret } = &self.client;
+        let request = self
+            .http
+            .post(self.url("/management-api/oauth/token?grant_type=client_credentials"))
+            .basic_auth(client_id, Some(client_secret));
+        let body = Answer::of(request.send().await.unwrap()).await.expect(200);
+        body["access_token"].as_str().unwrap().to_owned()
+    }
+
+    /// A request with a token, below `/management-api`.
+    pub fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
+        let url = self.url(&format!("/management-api{path}"));
+        self.http.request(method, url).bearer_auth(&self.token)
+    }
+
+    pub async fn get(&self, path: &str) -> Answer {
+        Answer::of(self.request(Method::GET, path).send().await.unwrap()).await
+    }
+
+    pub async fn send(&self, method: Method, path: &str, body: Value) -> Answer {
+        Answer::of(self.request(method, path).json(&body).send().await.unwrap()).await
+    }
+
+    pub async fn post(&self, path: &str, body: Value) -> Answer {
+        self.send(Method::POST, path, body).await
+    }
+
+    pub async fn patch(&self, path: &str, body: Value) -> Answer {
+        self.send(Method::PATCH, path, body).await
+    }
+
+    pub async fn delete(&self, path: &str) -> Answer {
+        Answer::of(self.request(Method::DELETE, path).send().await.unwrap()).await
+    }
+
+    pub async fn post_empty(&self, path: &str) -> Answer {
+        Answer::of(self.request(Method::POST, path).send().await.unwrap()).await
+    }
+
+    /// Puts a SIM into the registry.
+    pub fn add_sim(&self, iccid: &str, ip: &str) {
+        let properties = SimPatch {
+            imsi: Some(Some("901405100002864".parse().unwrap())),
+            ip: Some(Some(ip.parse().unwrap())),
+            ..SimPatch::default()
+        };
+        let new = NewSim { iccid: iccid.parse().unwrap(), properties };
+        self.registry.create(new, SystemTime::now().into()).unwrap();
+    }
+
+    /// Appends a message as the gateway would, `at` ago.
+    pub async fn append(&self, protocol: Protocol, payload: &[u8], at: Timestamp) -> EventId {
+        let iccid: Iccid = ICCID.parse().unwrap();
+        let telemetry = Telemetry {
+            identity: Identity { iccid, imsi: None, ip: None },
+            class: IdentityClass::SimIp,
+            protocol,
+            topic: (protocol == Protocol::Coap).then_some("room/1"),
+            template: self.templates.active(protocol),
+            exchange: None,
+            payload,
+        };
+        self.append_event(EventKind::Telemetry, iccid.as_u64(), telemetry.encode(), at).await
+    }
+
+    /// Appends a notice about the message `about`.
+    pub async fn append_notice(&self, about: EventId) -> EventId {
+        let iccid: Iccid = ICCID.parse().unwrap();
+        let message = "Translator[UserPayloadError]";
+        let mut notice = Notice::new(NoticeCategory::Error, NoticeKind::Device, message);
+        notice.iccid = Some(iccid);
+        notice.payload_of = Some(about.to_string());
+        let now = SystemTime::now().into();
+        self.append_event(EventKind::Notice, iccid.as_u64(), notice.encode(), now).await
+    }
+
+    async fn append_event(
+        &self,
+        kind: EventKind,
+        device: u64,
+        body: Vec<u8>,
+        received_at: Timestamp,
+    ) -> EventId {
+        let (kind, device) = (Kind::new(kind.code()), DeviceKey::from_u64(device));
+        let before = self.log.end();
+        self.log.append(vec![NewRecord { kind, device, received_at, body }]).await.unwrap();
+        let limits = message_log::ReadLimits { records: 10, bytes: 1 << 20 };
+        self.log.read(before, limits).unwrap().records.last().unwrap().id
+    }
+
+    /// Asks the server to stop and waits until it has.
+    pub async fn stop(mut self) {
+        drop(self.stop.take());
+        self.serving.take().unwrap().await.unwrap();
+    }
+}
+
+fn endpoints() -> Vec<DeviceEndpoint> {
+    let endpoint = |protocol, port| DeviceEndpoint {
+        protocol,
+        domain: "gateway.example.com".to_owned(),
+        ip_addresses: vec![[10, 0, 0, 1].into()],
+        port,
+        secure_port: None,
+    };
+    vec![endpoint(Protocol::Udp, 4445), endpoint(Protocol::Coap, 5683)]
+}

@@ -1,0 +1,14 @@
+//! The API over real sockets, on real domain crates in a folder of its own.
+
+mod administration_logs;
+mod contract;
+mod devices;
+mod gateway;
+mod history;
+mod integrations;
+mod limits;
+mod oauth;
+mod operations;
+mod sims;
+mod templates;
+mod tls;

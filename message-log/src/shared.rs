@@ -1,0 +1,162 @@
+//! What the handle, the writer and the keeper share.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::Duration;
+
+use rusqlite::Connection;
+use tokio::sync::watch;
+
+use crate::catalog::Catalog;
+use crate::disk::Ballast;
+use crate::options::Options;
+use crate::queue::Queue;
+use crate::segment::Segment;
+use crate::types::Offset;
+
+/// How the log fares.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// Appends are taken.
+    Healthy,
+    /// The disk is full: appends are refused, reads work, and the log looks for space by itself.
+    NoSpace,
+    /// The storage failed. Nothing is acknowledged any more: the process should end with code 74.
+    Failed,
+}
+
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) dir: PathBuf,
+    pub(crate) options: Options,
+    pub(crate) catalog: Arc<Catalog>,
+    pub(crate) queue: Queue,
+    pub(crate) ballast: Ballast,
+    pub(crate) state: watch::Sender<State>,
+    pub(crate) end: watch::Sender<Offset>,
+    /// Records in the log, damaged ones included.
+    pub(crate) records: AtomicU64,
+    pub(crate) post: Post,
+}
+
+/// What writer and keeper hand to each other.
+#[derive(Debug, Default)]
+pub(crate) struct Post {
+    inner: Mutex<PostInner>,
+    changed: Condvar,
+    urgent: AtomicBool,
+}
+
+#[derive(Debug, Default)]
+struct PostInner {
+    spare: Option<Spare>,
+    full: Vec<Full>,
+    stopped: bool,
+}
+
+/// An empty segment, ready to be written.
+#[derive(Debug)]
+pub(crate) struct Spare {
+    pub(crate) number: u32,
+    pub(crate) path: PathBuf,
+    pub(crate) connection: Connection,
+}
+
+/// A segment that is to be sealed. Its connection was the writer's, if it was this process that
+/// wrote it.
+#[derive(Debug)]
+pub(crate) struct Full {
+    pub(crate) segment: Arc<Segment>,
+    pub(crate) connection: Option<Connection>,
+}
+
+impl Shared {
+    pub(crate) fn state(&self) -> State {
+        *self.state.borrow()
+    }
+
+    /// Changes the state; a failure is for ever.
+    pub(crate) fn set_state(&self, new: State) {
+        let changed = self.state.send_if_modified(|state| {
+            let changes = *state != new && *state != State::Failed;
+            if changes {
+                *state = new;
+            }
+            changes
+        });
+        if changed {
+            let code = match new {
+                State::Healthy => 0.0,
+                State::NoSpace => 1.0,
+                State::Failed => 2.0,
+            };
+            metrics::gauge!("simgate_log_state").set(code);
+            match new {
+                State::Healthy => tracing::info!("message log takes records again"),
+                State::NoSpace => tracing::error!("message log is out of disk space"),
+                State::Failed => tracing::error!("message log failed, the process must end"),
+            }
+        }
+    }
+}
+
+impl Post {
+    pub(crate) fn put_spare(&self, spare: Spare) {
+        self.lock().spare = Some(spare);
+    }
+
+    pub(crate) fn has_spare(&self) -> bool {
+        self.lock().spare.is_some()
+    }
+
+    pub(crate) fn take_spare(&self) -> Option<Spare> {
+        self.lock().spare.take()
+    }
+
+    /// Hands over a segment that is to be sealed, and wakes the keeper.
+    pub(crate) fn put_full(&self, full: Full) {
+        self.lock().full.push(full);
+        self.changed.notify_all();
+    }
+
+    /// Puts back what could not be sealed now.
+    pub(crate) fn put_back(&self, full: Full) {
+        self.lock().full.insert(0, full);
+    }
+
+    pub(crate) fn take_full(&self) -> Option<Full> {
+        let mut inner = self.lock();
+        if inner.full.is_empty() { None } else { Some(inner.full.remove(0)) }
+    }
+
+    /// Wakes the keeper before its time.
+    pub(crate) fn hurry(&self) {
+        self.urgent.store(true, Ordering::Release);
+        self.changed.notify_all();
+    }
+
+    pub(crate) fn stop(&self) {
+        self.lock().stopped = true;
+        self.changed.notify_all();
+    }
+
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.lock().stopped
+    }
+
+    /// The keeper's sleep; ends early when there is something to do.
+    pub(crate) fn sleep(&self, time: Duration) {
+        let inner = self.lock();
+        let is_idle = |inner: &mut PostInner| {
+            !inner.stopped && inner.full.is_empty() && !self.urgent.load(Ordering::Acquire)
+        };
+        let slept = self.changed.wait_timeout_while(inner, time, is_idle);
+        drop(slept.unwrap_or_else(PoisonError::into_inner));
+        self.urgent.store(false, Ordering::Release);
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, PostInner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,333 @@
+//! A gateway under test: the real program, as its user starts it.
+
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+/// The longest that a start, a stop or an expected change may take on a slow machine.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The running program and what it printed about itself.
+pub(crate) struct Gateway {
+    child: Child,
+    pub(crate) udp: SocketAddr,
+    pub(crate) coap: SocketAddr,
+    pub(crate) api: SocketAddr,
+    /// Everything printed before it was ready.
+    pub(crate) greeting: Vec<String>,
+}
+
+/// The data folder of a gateway, and how it is started.
+pub(crate) struct Place {
+    pub(crate) folder: tempfile::TempDir,
+    variables: Vec<(String, String)>,
+}
+
+impl Place {
+    /// A place with nothing in it; ports are free ones.
+    pub(crate) fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let mut place = Self { folder, variables: Vec::new() };
+        place.set("SIMGATE_DEVICES_UDP", "[{ listen = \"127.0.0.1:0\" }]");
+        place.set("SIMGATE_DEVICES_COAP", "[{ listen = \"127.0.0.1:0\" }]");
+        place.set("SIMGATE_API_LISTEN", "127.0.0.1:0");
+        place.set("SIMGATE_WEBHOOKS_ALLOW_HTTP_LOOPBACK", "true");
+        place
+    }
+
+    pub(crate) fn data(&self) -> PathBuf {
+        self.folder.path().join("data")
+    }
+
+    /// Sets an environment variable for the program.
+    pub(crate) fn set(&mut self, name: &str, value: &str) {
+        self.variables.retain(|(other, _)| other != name);
+        self.variables.push((name.to_owned(), value.to_owned()));
+    }
+
+    /// Later starts take the same ports, as devices expect.
+    pub(crate) fn keep_ports(&mut self, gateway: &Gateway) {
+        self.set("SIMGATE_DEVICES_UDP", &format!("[{{ listen = \"{}\" }}]", gateway.udp));
+        self.set("SIMGATE_DEVICES_COAP", &format!("[{{ listen = \"{}\" }}]", gateway.coap));
+        self.set("SIMGATE_API_LISTEN", &gateway.api.to_string());
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_simgate"));
+        command.args(arguments).arg("--data").arg(self.data());
+        command.envs(self.variables.iter().map(|(name, value)| (name, value)));
+        command
+    }
+
+    /// Runs a command of the program to its end.
+    pub(crate) fn run(&self, arguments: &[&str]) -> Output {
+        self.command(arguments).output().unwrap()
+    }
+
+    /// Writes `csv` and imports it.
+    pub(crate) fn import(&self, csv: &str) -> Output {
+        let file = self.folder.path().join("sims.csv");
+        std::fs::write(&file, csv).unwrap();
+        self.run(&["sims", "import", file.to_str().unwrap()])
+    }
+
+    /// Imports the SIMs of a simulated fleet.
+    pub(crate) fn import_fleet(&self, fleet: &simulator::Fleet) {
+        let output = self.import(&fleet.csv());
+        assert!(output.status.success(), "{output:?}");
+    }
+
+    /// Starts the gateway and waits until it says that it is ready.
+    pub(crate) fn start(&self) -> Gateway {
+        let mut command = self.command(&["serve"]);
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+        let mut greeting = Vec::new();
+        for line in BufReader::new(child.stdout.take().unwrap()).lines() {
+            greeting.push(line.unwrap());
+            if greeting.last().unwrap().starts_with("ready") {
+                break;
+            }
+        }
+        let address = |scheme: &str| {
+            let line = greeting.iter().find_map(|line| line.split_once(scheme)).unwrap_or_else(
+                || panic!("no {scheme} address in {greeting:?}"),
+            );
+            line.1.split('/').next().unwrap().trim().parse().unwrap()
+        };
+        Gateway {
+            udp: address("udp://"),
+            coap: address("coap://"),
+            api: address("http://"),
+            child,
+            greeting,
+        }
+    }
+
+    /// A client of the API of `gateway`, with a token.
+    pub(crate) fn api(&self, gateway: &Gateway) -> Api {
+        let output = self.run(&["client", "create", "--name", "test"]);
+        assert!(output.status.success(), "{output:?}");
+        let client: Value = serde_json::from_slice(&output.stdout).unwrap();
+        Api::log_in(
+            gateway.api,
+            client["client_id"].as_str().unwrap(),
+            client["client_secret"].as_str().unwrap(),
+        )
+    }
+}
+
+impl Gateway {
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// SIGKILL: no chance to write anything.
+    pub(crate) fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// SIGTERM, and what became of it.
+    pub(crate) fn terminate(mut self) -> ExitStatus {
+        let id = i32::try_from(self.child.id()).unwrap();
+        nix::sys::signal::kill(
+            nix::unistd::Pid::from_raw(id),
+            nix::sys::signal::Signal::SIGTERM,
+        )
+        .unwrap();
+        self.wait()
+    }
+
+    /// Waits for the end of the process.
+    pub(crate) fn wait(&mut self) -> ExitStatus {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            assert!(Instant::now() < deadline, "the gateway does not end");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// The value of a metric, summed over all label sets that hold every one of `labels`.
+    pub(crate) fn metric(&self, name: &str, labels: &[&str]) -> f64 {
+        let text = http_text(&format!("http://{}/metrics", self.api));
+        text.lines()
+            .filter(|line| line.split(['{', ' ']).next() == Some(name))
+            .filter(|line| labels.iter().all(|label| line.contains(label)))
+            .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
+            .sum()
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A client of the management API.
+pub(crate) struct Api {
+    runtime: tokio::runtime::Runtime,
+    client: reqwest::Client,
+    base: String,
+    token: String,
+}
+
+impl Api {
+    fn log_in(address: SocketAddr, id: &str, secret: &str) -> Self {
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let base = format!("http://{address}/management-api");
+        let client = http_client();
+        let answer = runtime.block_on(async {
+            let request = client.post(format!("{base}/oauth/token")).basic_auth(id, Some(secret));
+            let body = serde_json::json!({ "grant_type": "client_credentials" });
+            request.json(&body).send().await.unwrap().json::<Value>().await.unwrap()
+        });
+        let token = answer["access_token"].as_str().unwrap_or_else(|| panic!("{answer}"));
+        Self { runtime, client, base, token: token.to_owned() }
+    }
+
+    /// Calls the API; the status and the body (null where it is not JSON).
+    pub(crate) fn call(&self, method: &str, path: &str, body: Option<Value>) -> (u16, Value) {
+        self.runtime.block_on(async {
+            let url = format!("{}{path}", self.base);
+            let method = reqwest::Method::from_bytes(method.as_bytes()).unwrap();
+            let mut request = self.client.request(method, url).bearer_auth(&self.token);
+            if let Some(body) = body {
+                request = request.json(&body);
+            }
+            let answer = request.send().await.unwrap();
+            let status = answer.status().as_u16();
+            let text = answer.text().await.unwrap();
+            (status, serde_json::from_str(&text).unwrap_or(Value::Null))
+        })
+    }
+
+    pub(crate) fn get(&self, path: &str) -> Value {
+        let (status, body) = self.call("GET", path, None);
+        assert_eq!(status, 200, "{path}: {body}");
+        body
+    }
+
+    pub(crate) fn post(&self, path: &str, body: Value) -> Value {
+        let (status, answer) = self.call("POST", path, Some(body));
+        assert!((200..300).contains(&status), "{path}: {status} {answer}");
+        answer
+    }
+
+    /// Creates an active template for both protocols.
+    pub(crate) fn template(&self, template: &Value) -> Value {
+        self.post(
+            "/v1/optimize/templates",
+            serde_json::json!({
+                "name": "test",
+                "template": template.to_string(),
+                "protocolFilter": ["UDP", "COAP"],
+                "status": "ACTIVE",
+            }),
+        )
+    }
+
+    /// Creates a webhook for all telemetry and errors.
+    pub(crate) fn webhook(&self, url: &str) -> Value {
+        self.post(
+            "/v1/integrate/clouds/webhooks",
+            serde_json::json!({
+                "name": "test",
+                "url": url,
+                "headers": {},
+                "eventTypes": [
+                    { "type": "TELEMETRY_DATA" }, { "type": "ERROR" }, { "type": "LIFECYCLE" },
+                ],
+            }),
+        )
+    }
+}
+
+fn http_client() -> reqwest::Client {
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    reqwest::Client::builder().no_proxy().timeout(PATIENCE).build().unwrap()
+}
+
+/// The body of a page that needs no token.
+pub(crate) fn http_text(url: &str) -> String {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        http_client().get(url).send().await.unwrap().text().await.unwrap()
+    })
+}
+
+/// Waits until `found` finds something.
+pub(crate) fn eventually<T>(what: &str, mut found: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(value) = found() {
+            return value;
+        }
+        assert!(Instant::now() < deadline, "{what} did not happen within {PATIENCE:?}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// One SIM with the address `ip`, as a line of CSV with its header.
+pub(crate) fn one_sim(iccid: &str, ip: &str) -> String {
+    format!("iccid,imsi,msisdn,imei,ip,label\n{iccid},901405100002864,,,{ip},test\n")
+}
+
+/// A CoAP POST from `device`, and the answer's code (class * 100 + detail) and payload.
+pub(crate) fn coap_post(
+    device: &std::net::UdpSocket,
+    to: SocketAddr,
+    message_id: u16,
+    query: Option<&str>,
+    payload: &[u8],
+) -> (u16, Vec<u8>) {
+    let mut request = vec![0x42, 0x02];
+    request.extend_from_slice(&message_id.to_be_bytes());
+    request.extend_from_slice(&message_id.to_le_bytes());
+    if let Some(query) = query {
+        push_option(&mut request, 15, query.as_bytes());
+    }
+    request.push(0xff);
+    request.extend_from_slice(payload);
+    device.set_read_timeout(Some(PATIENCE)).unwrap();
+    device.send_to(&request, to).unwrap();
+    let mut answer = [0; 1_500];
+    let length = device.recv(&mut answer).unwrap();
+    assert_eq!(answer[2..4], request[2..4], "the answer's message id");
+    let code = u16::from(answer[1] >> 5) * 100 + u16::from(answer[1] & 0x1f);
+    let payload = answer[..length].iter().position(|byte| *byte == 0xff);
+    (code, payload.map_or(Vec::new(), |at| answer[at + 1..length].to_vec()))
+}
+
+/// The first option of a message.
+fn push_option(message: &mut Vec<u8>, number: u8, value: &[u8]) {
+    let nibble = |number: usize| match number {
+        0..=12 => (u8::try_from(number).unwrap(), vec![]),
+        13..=268 => (13, vec![u8::try_from(number - 13).unwrap()]),
+        more => (14, u16::try_from(more - 269).unwrap().to_be_bytes().to_vec()),
+    };
+    let (delta, delta_more) = nibble(usize::from(number));
+    let (length, length_more) = nibble(value.len());
+    message.push(delta << 4 | length);
+    message.extend(delta_more);
+    message.extend(length_more);
+    message.extend_from_slice(value);
+}
+
+/// A program of the machine, or a clear failure: `./test.sh` installs what is needed.
+pub(crate) fn foreign(program: &str) -> Command {
+    let found = std::env::var_os("PATH").is_some_and(|path| {
+        std::env::split_paths(&path).any(|folder| folder.join(program).exists())
+    });
+    assert!(found || Path::new(program).exists(), "{program} is missing: run ./test.sh");
+    Command::new(program)
+}
