@@ -50,7 +50,7 @@ fn main() {
         integrations.start(source.clone()).await.unwrap();
         integrations.create(webhook(&format!("http://{address}/events"))).await.unwrap();
         integrations.shutdown(Duration::from_secs(1)).await;
-        fill(&log, records);
+        fill(&log, records).await;
         let (before, start) = (processor_secs(), Instant::now());
         integrations.start(source).await.unwrap();
         while received.load(Ordering::Relaxed) < records {
@@ -81,10 +81,10 @@ fn webhook(url: &str) -> NewWebhook {
     }
 }
 
-fn fill(log: &MessageLog, records: usize) {
+async fn fill(log: &MessageLog, records: usize) {
     for chunk in 0..records.div_ceil(1_000) {
         let batch = (chunk * 1_000..records.min((chunk + 1) * 1_000)).map(record).collect();
-        log.append(batch).wait().unwrap();
+        log.append(batch).await.unwrap();
     }
 }
 
@@ -94,7 +94,7 @@ fn record(number: usize) -> NewRecord {
         identity: Identity {
             iccid: vocabulary::Iccid::from_u64(device).unwrap(),
             imsi: vocabulary::Imsi::from_u64(901_405_100_000_000 + number as u64 % DEVICES),
-            ip: Some([10, 1, (number % DEVICES as usize >> 8) as u8, number as u8].into()),
+            ip: Some([10, 1, 2, 3].into()),
         },
         class: IdentityClass::SimIp,
         protocol: Protocol::Udp,

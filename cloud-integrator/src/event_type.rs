@@ -54,7 +54,8 @@ pub enum EventTypesError {
     Empty,
     /// A name that is not known.
     #[error(
-        "event type {0:?} is not known, allowed: TELEMETRY_DATA, LIFECYCLE, ERROR, GEOFENCE, LOCATION"
+        "event type {0:?} is not known, allowed: \
+         TELEMETRY_DATA, LIFECYCLE, ERROR, GEOFENCE, LOCATION"
     )]
     Unknown(String),
     /// A version that does not exist.
@@ -135,7 +136,7 @@ impl EventType {
                 "device":{"iccid":"8988280666000002864","imsi":"901405100002864",
                 "ip":"100.91.200.24"},
                 "lifecycle":{"type":"DEVICE_FIRST_TIME_REGISTERED",
-                "message":"New Device successfully registered for the first time - 8988280666000002864"}}"#
+        "message":"New Device successfully registered for the first time - 8988280666000002864"}}"#
             }
             Self::Error => {
                 r#"{"type":"ERROR","id":"1-62580000-00005fb82c196babcd000080",

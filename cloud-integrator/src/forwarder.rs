@@ -76,12 +76,15 @@ impl Forwarder {
         sink: S,
         settings: ForwarderSettings,
     ) -> Self {
-        let (stop, stopped) = oneshot::channel();
+        let (stop, mut stopped) = oneshot::channel();
         let task = tokio::spawn(async move {
-            let id: Arc<str> = bookmark.id().into();
-            let end = Position { resume: source.log.end().as_u64(), holes: Vec::new() };
-            let reader = Reader { source, subscription, integration: id };
-            let position = first_position(&bookmark, end).await;
+            let end = source.log.end().as_u64();
+            let integration: Arc<str> = bookmark.id().into();
+            let reader = Reader { source, subscription, integration };
+            let position = tokio::select! {
+                position = first_position(&bookmark, end) => position,
+                _ = &mut stopped => return,
+            };
             Run::new(reader, bookmark, sink, settings, position).until_stopped(stopped).await;
         });
         Self { stop, task }
@@ -97,13 +100,21 @@ impl Forwarder {
     }
 }
 
-/// The saved position; asked for until the state file gives an answer.
-async fn first_position(bookmark: &Bookmark, end: Position) -> Position {
+/// The saved position, asked for until the state file gives an answer; the log's `end` where there
+/// is none.
+async fn first_position(bookmark: &Bookmark, end: u64) -> Position {
+    let at_end = Position { resume: end, holes: Vec::new() };
     loop {
         let bookmark = bookmark.clone();
         match spawn_blocking(move || bookmark.position()).await {
+            Ok(Ok(Some(position))) if position.resume > end => {
+                // Waiting until a new log has grown as long would lose what it receives.
+                let resume = position.resume;
+                tracing::error!(resume, end, "the cursor is ahead of the log: not the same log?");
+                return at_end;
+            }
             Ok(Ok(Some(position))) => return position,
-            Ok(Ok(None)) => return end,
+            Ok(Ok(None)) => return at_end,
             Ok(Err(error)) => tracing::warn!(%error, "the cursor cannot be read"),
             Err(error) => tracing::error!(%error, "the cursor cannot be read"),
         }

@@ -129,7 +129,8 @@ impl Integrations {
         EventType::catalogue()
     }
 
-    /// Creates a webhook. It starts with what the log receives from now on.
+    /// Creates a webhook. It starts with what the log receives from now on; before
+    /// [`Integrations::start`], with what the log receives from then on.
     pub async fn create(&self, new: NewWebhook) -> Result<Integration, CreateError> {
         check_name(&new.name)?;
         let event_types = parse_event_types(&new.event_types)?;

@@ -4,221 +4,27 @@
 //! Forwarding is driven twice: by scripted sinks, for outcomes that a real cloud seldom has, and
 //! by the webhook sink against a scripted receiver on loopback.
 
-mod receiver;
+#![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 
-use std::collections::{BTreeMap, HashMap};
-use std::future::Future;
+mod receiver;
+mod world;
+
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use cloud_integrator::{
     ChangeError, CreateError, Delivery, Endpoint, EventType, EventTypes, Failure, FailureClass,
-    Forwarder, ForwarderSettings, GateSettings, IntegrationState, Integrations, NewWebhook,
-    Outcome, RetryPolicy, Schedule, Settings, Sink, Source, Store, Subject, Subscription,
-    WebhookClient, WebhookOptions, WebhookPatch, WindowLimits,
+    Forwarder, IntegrationState, NewWebhook, Outcome, Sink, Store, Subject, Subscription,
+    WebhookClient, WebhookOptions, WebhookPatch,
 };
-use message_log::{DeviceKey, Kind, MessageLog, NewRecord};
 use receiver::{Answer, Received};
-use state::StateFile;
-use template_library::Templates;
-use vocabulary::{
-    EventId, EventKind, Identity, IdentityClass, Notice, NoticeCategory, NoticeKind, Protocol,
-    Telemetry,
+use vocabulary::{EventId, Notice, NoticeCategory, NoticeKind};
+use world::{
+    Entry, Ledger, PATIENCE, World, base64_of, everything, hasty, interleaved, until, until_async,
+    webhook,
 };
-
-/// A test that waits longer has failed.
-const PATIENCE: Duration = Duration::from_secs(20);
-
-/// Retries in milliseconds, so that a test need not wait for the contract's hours.
-const HASTY: RetryPolicy = RetryPolicy {
-    schedule: Schedule {
-        waits: &[Duration::from_millis(5), Duration::from_millis(20)],
-        jitter_percent: 20,
-    },
-    gate: GateSettings {
-        failures: 10,
-        pause_min: Duration::from_millis(10),
-        pause_max: Duration::from_millis(40),
-    },
-};
-
-fn hasty() -> ForwarderSettings {
-    ForwarderSettings {
-        window: WindowLimits { records: 64, bytes: 1 << 20, concurrency: 8 },
-        retry: HASTY,
-        save_interval: Duration::from_millis(20),
-    }
-}
-
-/// A gateway's log and state in a folder of its own.
-struct World {
-    _folder: tempfile::TempDir,
-    file: StateFile,
-    log: MessageLog,
-    source: Source,
-}
-
-impl World {
-    fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let file = StateFile::new(folder.path().join("state.db"));
-        let (log, _) = MessageLog::open(&folder.path().join("log"), Default::default()).unwrap();
-        let source = Source { log: log.clone(), templates: Templates::open(&file).unwrap() };
-        Self { _folder: folder, file, log, source }
-    }
-
-    fn integrations(&self) -> Integrations {
-        let settings = Settings {
-            forwarder: hasty(),
-            webhook: WebhookOptions { allow_http_loopback: true, ..WebhookOptions::default() },
-            integrations_max: 3,
-        };
-        Integrations::open(&self.file, settings).unwrap()
-    }
-
-    /// An integration that exists in the store alone: its forwarders are the test's.
-    async fn bare_integration(&self) -> (Store, String) {
-        let integrations = self.integrations();
-        integrations.start(self.source.clone()).await.unwrap();
-        let created = integrations.create(webhook("http://127.0.0.1:9/")).await.unwrap();
-        integrations.shutdown(Duration::ZERO).await;
-        (Store::open(&self.file).unwrap(), created.id)
-    }
-
-    /// Appends one message with one byte of payload for each pair of device and byte.
-    async fn send(&self, messages: &[(u64, u8)]) {
-        let records = messages.iter().map(|(device, byte)| message(*device, &[*byte])).collect();
-        self.log.append(records).await.unwrap();
-    }
-
-    async fn notice(&self, notice: &Notice) {
-        let record = NewRecord {
-            kind: Kind::new(EventKind::Notice.code()),
-            device: DeviceKey::NONE,
-            received_at: SystemTime::now().into(),
-            body: notice.encode(),
-        };
-        self.log.append(vec![record]).await.unwrap();
-    }
-}
-
-fn message(device: u64, payload: &[u8]) -> NewRecord {
-    let telemetry = Telemetry {
-        identity: Identity {
-            iccid: vocabulary::Iccid::from_u64(device).unwrap(),
-            imsi: None,
-            ip: Some([10, 0, 0, 1].into()),
-        },
-        class: IdentityClass::SimIp,
-        protocol: Protocol::Udp,
-        topic: None,
-        template: None,
-        exchange: None,
-        payload,
-    };
-    NewRecord {
-        kind: Kind::new(EventKind::Telemetry.code()),
-        device: DeviceKey::from_u64(device),
-        received_at: SystemTime::now().into(),
-        body: telemetry.encode(),
-    }
-}
-
-fn webhook(url: &str) -> NewWebhook {
-    NewWebhook {
-        name: "a webhook".to_owned(),
-        url: url.to_owned(),
-        headers: BTreeMap::from([("x-device".to_owned(), ":iccid:/:imsi:".to_owned())]),
-        event_types: vec![("TELEMETRY_DATA".to_owned(), None), ("ERROR".to_owned(), None)],
-        json_payload_enabled: false,
-    }
-}
-
-fn everything() -> Subscription {
-    Subscription { event_types: EventTypes::ALL, json_payload_enabled: false }
-}
-
-/// `messages` messages of each of `devices` devices, interleaved.
-fn interleaved(devices: u64, messages: u8) -> Vec<(u64, u8)> {
-    (0..messages).flat_map(|byte| (1..=devices).map(move |device| (device, byte))).collect()
-}
-
-async fn until(what: &str, mut done: impl FnMut() -> bool) {
-    let start = Instant::now();
-    while !done() {
-        assert!(start.elapsed() < PATIENCE, "waited too long for {what}");
-        tokio::time::sleep(Duration::from_millis(2)).await;
-    }
-}
-
-async fn until_async<F: Future<Output = bool>>(what: &str, mut done: impl FnMut() -> F) {
-    let start = Instant::now();
-    while !done().await {
-        assert!(start.elapsed() < PATIENCE, "waited too long for {what}");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-}
-
-/// What reached the other side, in the order of the attempts.
-#[derive(Debug, Clone, Default)]
-struct Ledger(Arc<Mutex<Vec<Entry>>>);
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Entry {
-    id: String,
-    device: String,
-    value: String,
-    taken: bool,
-}
-
-impl Ledger {
-    fn note(&self, id: &str, body: &[u8], taken: bool) {
-        let event: serde_json::Value = serde_json::from_slice(body).unwrap();
-        let text = |value: &serde_json::Value| value.as_str().unwrap_or("none").to_owned();
-        let entry = Entry {
-            id: id.to_owned(),
-            device: text(&event["device"]["iccid"]),
-            value: text(&event["payload"]["value"]),
-            taken,
-        };
-        self.0.lock().unwrap().push(entry);
-    }
-
-    fn attempts(&self) -> Vec<Entry> {
-        self.0.lock().unwrap().clone()
-    }
-
-    /// The entries that were taken, the first time each id was.
-    fn taken_once(&self) -> Vec<Entry> {
-        let mut taken: Vec<Entry> = Vec::new();
-        for entry in self.attempts().into_iter().filter(|entry| entry.taken) {
-            match taken.iter().find(|other| other.id == entry.id) {
-                Some(other) => assert_eq!(other, &entry, "one id, one content"),
-                None => taken.push(entry),
-            }
-        }
-        taken
-    }
-
-    /// Each device's messages arrived in their order, and all of them.
-    fn assert_complete_and_in_order(&self, devices: u64, messages: u8) {
-        let mut by_device: HashMap<String, Vec<String>> = HashMap::new();
-        for entry in self.taken_once() {
-            by_device.entry(entry.device).or_default().push(entry.value);
-        }
-        assert_eq!(by_device.len() as u64, devices);
-        let expected: Vec<String> = (0..messages).map(base64_of).collect();
-        for (device, values) in by_device {
-            assert_eq!(values, expected, "device {device}");
-        }
-    }
-}
-
-fn base64_of(byte: u8) -> String {
-    use base64::Engine as _;
-    base64::engine::general_purpose::STANDARD.encode([byte])
-}
 
 type Decide = dyn Fn(&Delivery, usize) -> Outcome + Send + Sync;
 
@@ -268,6 +74,37 @@ async fn every_message_arrives_in_its_devices_order_although_half_of_the_attempt
     until("all messages", || sink.ledger.taken_once().len() == 140).await;
     forwarder.stop(PATIENCE).await;
     sink.ledger.assert_complete_and_in_order(7, 20);
+    assert_eq!(store.bookmark(&id).cursor().unwrap(), Some(world.log.end().as_u64()));
+}
+
+#[tokio::test]
+async fn a_message_that_is_stuck_makes_nothing_come_twice_after_a_restart() {
+    let world = World::new();
+    let (store, id) = world.bare_integration().await;
+    let poison = vocabulary::Iccid::from_u64(2);
+    let sink =
+        Scripted::new(
+            move |delivery, _| {
+                if delivery.subject.iccid == poison { retry() } else { Outcome::Delivered }
+            },
+        );
+    world.send(&interleaved(4, 12)).await;
+    let forwarder = start(&world, &store, &id, sink.clone());
+    until("the other devices", || sink.ledger.taken_once().len() == 36).await;
+    forwarder.stop(PATIENCE).await;
+    let mended = Scripted::new(|_, _| Outcome::Delivered);
+    let forwarder = start(&world, &store, &id, mended.clone());
+    world.send(&[(9, 0)]).await;
+    until("the stuck device", || mended.ledger.taken_once().len() == 13).await;
+    forwarder.stop(PATIENCE).await;
+    let attempts = mended.ledger.attempts();
+    assert_eq!(attempts.len(), 13, "{attempts:?}");
+    let stuck: Vec<String> = attempts
+        .into_iter()
+        .filter(|entry| entry.device.ends_with('2'))
+        .map(|entry| entry.value)
+        .collect();
+    assert_eq!(stuck, (0..12).map(base64_of).collect::<Vec<_>>());
     assert_eq!(store.bookmark(&id).cursor().unwrap(), Some(world.log.end().as_u64()));
 }
 
@@ -390,6 +227,41 @@ async fn only_what_is_subscribed_is_pushed_and_an_integration_hears_nothing_abou
     assert_eq!(sink.ledger.attempts().len(), 1);
 }
 
+#[tokio::test]
+async fn a_reader_that_retention_overtook_says_so_and_goes_on_with_the_oldest() {
+    let world = World::with(message_log::Options {
+        segment_records: 10,
+        retention: Duration::from_millis(1),
+        check_interval: Duration::from_millis(10),
+        ..message_log::Options::default()
+    });
+    let (store, id) = world.bare_integration().await;
+    for byte in 0..50 {
+        world.send(&[(1, byte)]).await;
+    }
+    until("retention", || world.log.oldest() > message_log::Offset::BEGINNING).await;
+    let sink = Scripted::new(|_, _| Outcome::Delivered);
+    let forwarder = start(&world, &store, &id, sink.clone());
+    world.send(&[(2, 77)]).await;
+    until("what is kept", || {
+        sink.ledger.taken_once().iter().any(|entry| entry.value == base64_of(77))
+    })
+    .await;
+    // The notice is an event of its own, about the integration, for others to hear.
+    let rare = message_log::KindSet::rare();
+    let limits = message_log::ReadLimits::default();
+    until("the notice", || {
+        let batch = world.log.read_kinds(world.log.oldest(), rare, limits).unwrap();
+        batch.records.iter().any(|record| {
+            let notice = Notice::decode(&record.body).unwrap();
+            notice.message == "CloudIntegrator[MessagesExpired]"
+                && notice.integration.as_deref() == Some(id.as_str())
+        })
+    })
+    .await;
+    forwarder.stop(PATIENCE).await;
+}
+
 /// Starts a receiver whose answers `answer` decides by the number of the request.
 async fn scripted_receiver(
     ledger: &Ledger,
@@ -510,6 +382,48 @@ async fn an_endpoint_that_is_not_there_is_a_failure_to_connect() {
     let Outcome::Retry { reason, .. } = sink.deliver(delivery()).await else { panic!("taken") };
     assert_eq!(reason.class, FailureClass::Connect);
     assert!(!reason.text.contains("s3cret"));
+}
+
+/// A receiver with a certificate of its own for `localhost`; gives its port and the certificate.
+async fn tls_receiver() -> (u16, Vec<u8>) {
+    use tokio_rustls::{TlsAcceptor, rustls};
+    let names = vec!["localhost".to_owned()];
+    let certified = rcgen::generate_simple_self_signed(names).unwrap();
+    let key = rustls::pki_types::PrivateKeyDer::try_from(certified.signing_key.serialize_der());
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![certified.cert.der().clone()], key.unwrap())
+        .unwrap();
+    let acceptor = TlsAcceptor::from(Arc::new(config));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let Ok(stream) = acceptor.accept(stream).await else { continue };
+            let script: receiver::Script = Arc::new(|_: &Received<'_>| Answer::Ok);
+            tokio::spawn(receiver::converse(stream, script));
+        }
+    });
+    (port, certified.cert.pem().into_bytes())
+}
+
+#[tokio::test]
+async fn a_certificate_must_be_trusted_and_have_the_right_name() {
+    let (port, root) = tls_receiver().await;
+    let outcome = async |host: &str, extra_roots_pem: Vec<Vec<u8>>| {
+        let url = format!("https://{host}:{port}/");
+        let options = WebhookOptions { extra_roots_pem, ..WebhookOptions::default() };
+        let endpoint = Endpoint::new(&url, &BTreeMap::new(), false).unwrap();
+        WebhookClient::new(&options, 4).unwrap().sink(endpoint).deliver(delivery()).await
+    };
+    assert_eq!(outcome("localhost", vec![root.clone()]).await, Outcome::Delivered);
+    for (host, roots) in [("localhost", vec![]), ("127.0.0.1", vec![root])] {
+        let Outcome::Retry { reason, .. } = outcome(host, roots).await else { panic!("taken") };
+        assert_eq!(reason.class, FailureClass::Tls, "{reason}");
+    }
 }
 
 #[tokio::test]

@@ -19,7 +19,7 @@
 //! * **`int` is signed, `uint` is not**, whatever `signed` says; `integer` (also the default where
 //!   `type` is absent) is unsigned unless `signed` is true or `"true"`.
 //! * **`json`** takes the value as it is in the payload; a `type` beside it is accepted and
-//!   changes nothing.
+//!   changes nothing. A whole object or list is taken too; the order of an object's keys may change.
 //! * **`case`** matches by type and value; all numbers are doubles, so `1` and `1.0` are equal.
 //! * **`actuate`** (the other direction) is accepted and ignored.
 //! * **`at`** gives [`Details::at_unix_micros`] and does not appear in the JSON.

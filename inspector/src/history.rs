@@ -24,7 +24,7 @@ use crate::translation::{self, PayloadText, TemplateChoice, Translation};
 use crate::window::{BackwardWindow, PAGE_SIZE_DEFAULT, PageSizeError, Window, check_page_size};
 
 /// Records looked at for one page. A page whose filter matches more rarely ends early, with a
-/// token to go on: at about a microsecond each this is some ten milliseconds.
+/// token to go on: at up to 7 microseconds each (measured) that is after 70 milliseconds.
 const SCANNED_MAX: usize = 10_000;
 
 /// Records read at once while looking for the next that match.

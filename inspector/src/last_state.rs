@@ -13,8 +13,8 @@
 //! `topic` is there where the message had one, `encoding` where no template translated it.
 //!
 //! A message that its template cannot translate is an entry of the administration log and not a
-//! state (platform-behaviour 6.2), and so is one of more than [`STATE_BYTES_MAX`](crate::STATE_BYTES_MAX) bytes: the state
-//! before it stays.
+//! state (platform-behaviour 6.2), and so is one of more than
+//! [`STATE_BYTES_MAX`](crate::STATE_BYTES_MAX) bytes: the state before it stays.
 
 use serde_json::{Map, Value, json};
 use template_library::StoreError;

@@ -330,7 +330,8 @@ impl Reader {
         let batch = match self.log.read_kinds(self.position, telemetry, READ_LIMITS) {
             Ok(batch) => batch,
             Err(ReadError::Overtaken { oldest }) => {
-                tracing::warn!(from = %self.position, to = %oldest, "retention overtook the reader");
+                let from = self.position;
+                tracing::warn!(%from, to = %oldest, "retention overtook the reader");
                 self.position = oldest;
                 let progress = &mut self.recent.lock().progress;
                 progress.position = oldest;

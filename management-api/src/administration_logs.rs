@@ -166,7 +166,8 @@ impl From<LogItem> for AdministrationLog {
 
 /// List entries, the newest first.
 #[utoipa::path(
-    get, path = "/v1/administrationLogs", tag = "Administration log", params(ListParams),
+    get, path = "/v1/administrationLogs",
+    operation_id = "listAdministrationLogs", tag = "Administration log", params(ListParams),
     responses((status = 200, description = "A page of entries.", body = Page<AdministrationLog>))
 )]
 pub(crate) async fn list(
@@ -188,7 +189,8 @@ pub(crate) async fn list(
 
 /// Entries per day, over seven days.
 #[utoipa::path(
-    get, path = "/v1/administrationLogs/stats", tag = "Administration log",
+    get, path = "/v1/administrationLogs/stats",
+    operation_id = "getAdministrationLogStats", tag = "Administration log",
     params(StatisticsParams),
     responses((status = 200, description = "The numbers.", body = LogStatistics))
 )]
@@ -221,7 +223,8 @@ pub(crate) async fn statistics(
 
 /// A URL under which the payload of an entry lies for a few minutes.
 #[utoipa::path(
-    get, path = "/v1/administrationLogs/{logId}/payload", tag = "Administration log",
+    get, path = "/v1/administrationLogs/{logId}/payload",
+    operation_id = "getAdministrationLogPayload", tag = "Administration log",
     params(("logId" = String, Path, description = "The entry's id.")),
     responses((status = 200, description = "The URL.", body = String,
         content_type = "text/x-uri"))

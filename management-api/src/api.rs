@@ -128,7 +128,12 @@ pub(crate) fn open_routes() -> OpenApiRouter<ManagementApi> {
 
 /// Paths that need a token: the documented ones, and simgate's own.
 pub(crate) fn guarded_routes() -> OpenApiRouter<ManagementApi> {
-    let routes = OpenApiRouter::new()
+    let routes = inspection_routes().merge(configuration_routes()).merge(own_routes());
+    OpenApiRouter::new().nest(PREFIX, routes)
+}
+
+fn inspection_routes() -> OpenApiRouter<ManagementApi> {
+    OpenApiRouter::new()
         .routes(routes!(devices::list))
         .routes(routes!(devices::find))
         .routes(routes!(devices::last_state))
@@ -137,6 +142,13 @@ pub(crate) fn guarded_routes() -> OpenApiRouter<ManagementApi> {
         .routes(routes!(history::of_all))
         .routes(routes!(history::insights_of_device))
         .routes(routes!(history::insights_of_all))
+        .routes(routes!(administration_logs::list))
+        .routes(routes!(administration_logs::statistics))
+        .routes(routes!(administration_logs::payload_link))
+}
+
+fn configuration_routes() -> OpenApiRouter<ManagementApi> {
+    OpenApiRouter::new()
         .routes(routes!(templates::list, templates::create))
         .routes(routes!(templates::patch, templates::delete))
         .routes(routes!(templates::test))
@@ -147,17 +159,17 @@ pub(crate) fn guarded_routes() -> OpenApiRouter<ManagementApi> {
         .routes(routes!(webhooks::patch))
         .routes(routes!(webhooks::test))
         .routes(routes!(webhooks::restart))
-        .routes(routes!(administration_logs::list))
-        .routes(routes!(administration_logs::statistics))
-        .routes(routes!(administration_logs::payload_link))
         .routes(routes!(endpoints::list))
         .routes(routes!(endpoints::find))
+}
+
+fn own_routes() -> OpenApiRouter<ManagementApi> {
+    OpenApiRouter::new()
         .routes(routes!(sims::list, sims::create))
         .routes(routes!(sim_import::import))
         .routes(routes!(sims::find, sims::patch, sims::delete))
         .routes(routes!(messages::list))
-        .routes(routes!(messages::find));
-    OpenApiRouter::new().nest(PREFIX, routes)
+        .routes(routes!(messages::find))
 }
 
 /// Paths for operators; they show no customer's data.

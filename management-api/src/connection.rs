@@ -26,10 +26,11 @@ use tracing::debug;
 /// when it has a timer.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// A connection without a request in progress is closed after this long: it also ends those who
-/// never send a first request and those who never read the last answer.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+/// never send a first request and those who never read the last answer. With the check and the
+/// farewell below it stays under the 30 s of delivery-and-safety F30.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(20);
 /// How often that is looked at.
-const IDLE_CHECK: Duration = Duration::from_secs(5);
+const IDLE_CHECK: Duration = Duration::from_secs(2);
 /// What a connection has to say goodbye after it was told to close.
 const FAREWELL: Duration = Duration::from_secs(5);
 /// Streams of one HTTP/2 connection (delivery-and-safety T23).

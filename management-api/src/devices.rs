@@ -107,7 +107,8 @@ impl From<Sim> for Device {
 
 /// List devices.
 #[utoipa::path(
-    get, path = "/v1/inspect/devices", tag = "Inspector", params(ListParams),
+    get, path = "/v1/inspect/devices",
+    operation_id = "listDevices", tag = "Inspector", params(ListParams),
     responses((status = 200, description = "A page of devices.", body = Page<Device>))
 )]
 pub(crate) async fn list(
@@ -123,7 +124,8 @@ pub(crate) async fn list(
 
 /// One device.
 #[utoipa::path(
-    get, path = "/v1/inspect/devices/{deviceId}", tag = "Inspector",
+    get, path = "/v1/inspect/devices/{deviceId}",
+    operation_id = "getDevice", tag = "Inspector",
     params(("deviceId" = String, Path, description = "The ICCID.")),
     responses((status = 200, description = "The device.", body = Device))
 )]
@@ -136,7 +138,8 @@ pub(crate) async fn find(
 
 /// The last known state of a device, for each protocol.
 #[utoipa::path(
-    get, path = "/v1/inspect/devices/{deviceId}/telemetry", tag = "Inspector",
+    get, path = "/v1/inspect/devices/{deviceId}/telemetry",
+    operation_id = "getDeviceTelemetry", tag = "Inspector",
     params(("deviceId" = String, Path, description = "The ICCID."), StateParams),
     responses((status = 200, description = "The state.", body = DeviceState))
 )]
@@ -158,7 +161,8 @@ pub(crate) async fn last_state(
 
 /// How many devices there are.
 #[utoipa::path(
-    get, path = "/v1/devices/stats", tag = "Inspector",
+    get, path = "/v1/devices/stats",
+    operation_id = "getDeviceStats", tag = "Inspector",
     responses((status = 200, description = "The numbers.", body = DeviceStatistics))
 )]
 pub(crate) async fn statistics(

@@ -86,7 +86,8 @@ impl From<DeviceEndpoint> for Endpoint {
 
 /// List where devices send to.
 #[utoipa::path(
-    get, path = "/v1/integrate/devices/endpoints", tag = "Device endpoints", params(ListParams),
+    get, path = "/v1/integrate/devices/endpoints",
+    operation_id = "listEndpoints", tag = "Device endpoints", params(ListParams),
     responses((status = 200, description = "A page of endpoints.", body = Page<Endpoint>))
 )]
 pub(crate) async fn list(
@@ -100,7 +101,8 @@ pub(crate) async fn list(
 
 /// Where devices send to by one protocol.
 #[utoipa::path(
-    get, path = "/v1/integrate/devices/endpoints/{protocol}", tag = "Device endpoints",
+    get, path = "/v1/integrate/devices/endpoints/{protocol}",
+    operation_id = "getEndpoint", tag = "Device endpoints",
     params(("protocol" = String, Path, description = "UDP, COAP or LWM2M.")),
     responses((status = 200, description = "The endpoint.", body = EndpointWithSettings))
 )]

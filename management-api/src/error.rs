@@ -58,8 +58,7 @@ pub(crate) struct ErrorDetail {
 #[derive(Debug)]
 pub(crate) struct ApiError {
     status: StatusCode,
-    // Boxed: a refusal is rare, and every handler returns room for one.
-    details: Box<Vec<ErrorDetail>>,
+    details: Vec<ErrorDetail>,
     header: Option<(HeaderName, HeaderValue)>,
 }
 
@@ -87,7 +86,7 @@ impl ErrorDetail {
 impl ApiError {
     /// A refusal with one cause.
     pub(crate) fn new(status: StatusCode, detail: ErrorDetail) -> Self {
-        Self { status, details: Box::new(vec![detail]), header: None }
+        Self { status, details: vec![detail], header: None }
     }
 
     /// 400 because of one field of the query, the path or the body.
@@ -159,7 +158,7 @@ impl IntoResponse for ApiError {
             } else {
                 self.status.canonical_reason().unwrap_or("Error")
             },
-            errors: *self.details,
+            errors: self.details,
         };
         let mut response = (self.status, axum::Json(body)).into_response();
         if let Some((name, value)) = self.header {

@@ -167,7 +167,8 @@ impl InsightsParams {
 
 /// Stored messages of one device, the newest first.
 #[utoipa::path(
-    get, path = "/v1/inspect/devices/{deviceId}/history", tag = "Inspector",
+    get, path = "/v1/inspect/devices/{deviceId}/history",
+    operation_id = "getDeviceHistory", tag = "Inspector",
     params(("deviceId" = String, Path, description = "The ICCID."), DeviceHistoryParams),
     responses(
         (status = 200, description = "A page of messages.", body = TokenPage<HistoryEntry>),
@@ -189,7 +190,8 @@ pub(crate) async fn of_device(
 
 /// Stored messages of all devices, the newest first.
 #[utoipa::path(
-    get, path = "/v1/inspect/devices/history", tag = "Inspector", params(HistoryParams),
+    get, path = "/v1/inspect/devices/history",
+    operation_id = "getHistory", tag = "Inspector", params(HistoryParams),
     responses(
         (status = 200, description = "A page of messages.", body = TokenPage<HistoryEntry>),
         (status = 410, description = "The messages of this page were deleted.",
@@ -206,7 +208,8 @@ pub(crate) async fn of_all(
 
 /// How many messages of one device were received, over time.
 #[utoipa::path(
-    get, path = "/v1/inspect/devices/{deviceId}/history/insights", tag = "Inspector",
+    get, path = "/v1/inspect/devices/{deviceId}/history/insights",
+    operation_id = "getDeviceInsights", tag = "Inspector",
     params(("deviceId" = String, Path, description = "The ICCID."), DeviceInsightsParams),
     responses((status = 200, description = "The numbers.", body = Insights))
 )]
@@ -224,7 +227,8 @@ pub(crate) async fn insights_of_device(
 
 /// How many messages were received, over time.
 #[utoipa::path(
-    get, path = "/v1/inspect/devices/history/insights", tag = "Inspector", params(InsightsParams),
+    get, path = "/v1/inspect/devices/history/insights",
+    operation_id = "getInsights", tag = "Inspector", params(InsightsParams),
     responses((status = 200, description = "The numbers.", body = Insights))
 )]
 pub(crate) async fn insights_of_all(
@@ -269,8 +273,8 @@ fn query(
 
 /// Messages on a page of stored messages.
 pub(crate) fn page_size(text: Option<&str>) -> Result<usize, ApiError> {
-    // Both are a few dozen.
-    let (default, max) = (PAGE_SIZE_DEFAULT as u32, PAGE_SIZE_MAX as u32);
+    let [default, max] =
+        [PAGE_SIZE_DEFAULT, PAGE_SIZE_MAX].map(|size| u32::try_from(size).unwrap_or(u32::MAX));
     number("pageSize", text, default, max).map(|size| size as usize)
 }
 

@@ -163,7 +163,8 @@ impl From<StoredIntegration> for IntegrationDetails {
 
 /// List integrations.
 #[utoipa::path(
-    get, path = "/v1/integrate/clouds", tag = "Cloud Integrator", params(ListParams),
+    get, path = "/v1/integrate/clouds",
+    operation_id = "listIntegrations", tag = "Cloud Integrator", params(ListParams),
     responses((status = 200, description = "A page of integrations.", body = Page<Integration>))
 )]
 pub(crate) async fn list(
@@ -178,7 +179,8 @@ pub(crate) async fn list(
 
 /// One integration.
 #[utoipa::path(
-    get, path = "/v1/integrate/clouds/{integrationId}", tag = "Cloud Integrator",
+    get, path = "/v1/integrate/clouds/{integrationId}",
+    operation_id = "getIntegration", tag = "Cloud Integrator",
     params(("integrationId" = String, Path, description = "The integration's id.")),
     responses((status = 200, description = "The integration.", body = IntegrationDetails))
 )]
@@ -193,7 +195,8 @@ pub(crate) async fn find(
 
 /// Change an integration. Its name cannot be changed.
 #[utoipa::path(
-    patch, path = "/v1/integrate/clouds/{integrationId}", tag = "Cloud Integrator",
+    patch, path = "/v1/integrate/clouds/{integrationId}",
+    operation_id = "changeIntegration", tag = "Cloud Integrator",
     params(("integrationId" = String, Path, description = "The integration's id.")),
     request_body = IntegrationChange,
     responses(
@@ -211,7 +214,8 @@ pub(crate) async fn patch(
 
 /// Delete an integration. What waits for it is not delivered any more.
 #[utoipa::path(
-    delete, path = "/v1/integrate/clouds/{integrationId}", tag = "Cloud Integrator",
+    delete, path = "/v1/integrate/clouds/{integrationId}",
+    operation_id = "deleteIntegration", tag = "Cloud Integrator",
     params(("integrationId" = String, Path, description = "The integration's id.")),
     responses((status = 204, description = "The integration is deleted."))
 )]
@@ -225,7 +229,8 @@ pub(crate) async fn delete(
 
 /// Every type of event, with an example.
 #[utoipa::path(
-    get, path = "/v1/integrate/clouds/eventTypes", tag = "Cloud Integrator",
+    get, path = "/v1/integrate/clouds/eventTypes",
+    operation_id = "listEventTypes", tag = "Cloud Integrator",
     responses((status = 200, description = "The types.", body = EventTypeList))
 )]
 pub(crate) async fn event_types(State(api): State<ManagementApi>) -> Json<EventTypeList> {

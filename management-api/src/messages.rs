@@ -155,7 +155,8 @@ fn translation(translation: Translation) -> Option<MessageTranslation> {
 ///
 /// Unlike the history this shows messages that no template could translate, too.
 #[utoipa::path(
-    get, path = "/simgate/v1/messages", tag = "simgate", params(ListParams),
+    get, path = "/simgate/v1/messages",
+    operation_id = "listMessages", tag = "simgate", params(ListParams),
     responses(
         (status = 200, description = "A page of messages.", body = TokenPage<Message>),
         (status = 410, description = "The messages of this page were deleted.",
@@ -187,7 +188,8 @@ pub(crate) async fn list(
 
 /// One stored message with all that is known of it.
 #[utoipa::path(
-    get, path = "/simgate/v1/messages/{messageId}", tag = "simgate",
+    get, path = "/simgate/v1/messages/{messageId}",
+    operation_id = "getMessage", tag = "simgate",
     params(("messageId" = String, Path, description = "The id, in either form."), FindParams),
     responses((status = 200, description = "The message.", body = Message))
 )]
@@ -209,7 +211,8 @@ pub(crate) async fn find(
 ///
 /// The link itself is the permission: it needs no token, and ends after a few minutes.
 #[utoipa::path(
-    get, path = "/simgate/v1/payloads/{logId}", tag = "simgate", security(()),
+    get, path = "/simgate/v1/payloads/{logId}",
+    operation_id = "getLinkedPayload", tag = "simgate", security(()),
     params(("logId" = String, Path, description = "The entry's id."), LinkParams),
     responses(
         (status = 200, description = "The payload.", body = [u8],

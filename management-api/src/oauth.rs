@@ -4,10 +4,12 @@
 //! in the query. All three are understood. Errors have the documented shape, which is not that of
 //! the other paths.
 
+use std::time::Duration;
+
 use axum::Json;
 use axum::body::Body;
 use axum::extract::{Extension, Query, Request, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
+use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -80,7 +82,8 @@ struct Credentials {
 ///
 /// A repeated call returns the same token with a smaller `expires_in`, until it is nearly over.
 #[utoipa::path(
-    post, path = "/oauth/token", tag = "OAuth",
+    post, path = "/oauth/token",
+    operation_id = "issueToken", tag = "OAuth",
     params(TokenRequest),
     request_body(content(
         (TokenRequest = "application/json"),
@@ -98,17 +101,8 @@ pub(crate) async fn issue_token(
     State(api): State<ManagementApi>,
     Extension(peer): Extension<Peer>,
     request: Request,
-) -> Result<Response, Response> {
-    if let Err(wait) = api.admit_login(peer.ip) {
-        let mut response = refusal(
-            StatusCode::TOO_MANY_REQUESTS,
-            "TooManyRequests",
-            "Too many requests for tokens from this address.",
-        );
-        let (name, value) = retry_after(wait);
-        response.headers_mut().insert(name, value);
-        return Err(response);
-    }
+) -> Result<Response, Refusal> {
+    api.admit_login(peer.ip).map_err(Refusal::TooMany)?;
     let (parts, body) = request.into_parts();
     let answer = answer(&api, &parts.headers, &parts.uri, body).await;
     if answer.is_err() {
@@ -117,26 +111,73 @@ pub(crate) async fn issue_token(
     answer
 }
 
+/// Why a client gets no token.
+pub(crate) enum Refusal {
+    /// The client's fault, with a documented code.
+    Request(&'static str, String),
+    /// Too fast; the wait until there is room again.
+    TooMany(Duration),
+    /// What every path refuses: a body that is too long or too slow, a failure of our own.
+    Other(ApiError),
+}
+
+impl From<ApiError> for Refusal {
+    fn from(error: ApiError) -> Self {
+        Self::Other(error)
+    }
+}
+
+impl Refusal {
+    fn request(error_code: &'static str, message: impl Into<String>) -> Self {
+        Self::Request(error_code, message.into())
+    }
+
+    fn body(cause: impl std::fmt::Display) -> Self {
+        Self::request("BodyValidationError", format!("Request body validation error: {cause}"))
+    }
+
+    fn content_type() -> Self {
+        Self::request("UnsupportedContentTypeError", "Content-Type not supported")
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        let (status, error_code, message, wait) = match self {
+            Self::Other(error) => return error.into_response(),
+            Self::Request(code, message) => (StatusCode::BAD_REQUEST, code, message, None),
+            Self::TooMany(wait) => (
+                StatusCode::TOO_MANY_REQUESTS,
+                "TooManyRequests",
+                "Too many requests for tokens from this address.".to_owned(),
+                Some(wait),
+            ),
+        };
+        let body = TokenError { status_code: status.as_u16(), error_code, message };
+        let mut response = (status, Json(body)).into_response();
+        if let Some((name, value)) = wait.map(retry_after) {
+            response.headers_mut().insert(name, value);
+        }
+        response
+    }
+}
+
 async fn answer(
     api: &ManagementApi,
     headers: &HeaderMap,
     uri: &Uri,
     body: Body,
-) -> Result<Response, Response> {
+) -> Result<Response, Refusal> {
     check_grant_type(headers, uri, body).await?;
-    let credentials = credentials(headers)?;
+    let Credentials { id, secret } = credentials(headers)?;
     let clients = api.services().clients.clone();
-    let Credentials { id, secret } = credentials;
-    let (verdict, id) = blocking("checking a client", move || (clients.verify(&id, &secret), id))
-        .await
-        .map_err(IntoResponse::into_response)?;
-    let verdict =
-        verdict.map_err(|error| ApiError::internal("checking a client", error).into_response())?;
-    match verdict {
+    let (verdict, id) =
+        blocking("checking a client", move || (clients.verify(&id, &secret), id)).await?;
+    match verdict.map_err(|error| ApiError::internal("checking a client", error))? {
         Verdict::Accepted => Ok(granted(api, id)),
-        Verdict::Unknown => Err(bad_request("BadCredentials", "User does not exist.")),
+        Verdict::Unknown => Err(Refusal::request("BadCredentials", "User does not exist.")),
         Verdict::WrongSecret => {
-            Err(bad_request("BadCredentials", "Incorrect username or password"))
+            Err(Refusal::request("BadCredentials", "Incorrect username or password"))
         }
     }
 }
@@ -144,50 +185,39 @@ async fn answer(
 fn granted(api: &ManagementApi, client_id: String) -> Response {
     let now_s = unix_now_s();
     let issued = api.tokens().issue(&client_id, now_s);
-    let mut response = Json(TokenResponse {
+    let body = TokenResponse {
         status_code: StatusCode::OK.as_u16(),
         access_token: issued.token,
         token_type: "bearer",
         expires_in: issued.expires_at_s.saturating_sub(now_s),
         user_id: client_id,
         scope: SCOPE,
-    })
-    .into_response();
-    // RFC 6749 §5.1 asks for both.
-    let headers = response.headers_mut();
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    headers.insert(header::PRAGMA, HeaderValue::from_static("no-cache"));
-    response
+    };
+    // RFC 6749 §5.1 asks for both headers.
+    ([(header::CACHE_CONTROL, "no-store"), (header::PRAGMA, "no-cache")], Json(body))
+        .into_response()
 }
 
-async fn check_grant_type(headers: &HeaderMap, uri: &Uri, body: Body) -> Result<(), Response> {
+async fn check_grant_type(headers: &HeaderMap, uri: &Uri, body: Body) -> Result<(), Refusal> {
     let media = media_type(headers);
     let is_form = media.as_deref() == Some("application/x-www-form-urlencoded");
     if !is_form && !matches!(media.as_deref(), None | Some("application/json")) {
-        return Err(unsupported());
+        return Err(Refusal::content_type());
     }
-    let body = read_body(body, BODY_BYTES_MAX).await.map_err(IntoResponse::into_response)?;
+    let body = read_body(body, BODY_BYTES_MAX).await?;
     let asked = if body.is_empty() {
         from_query(uri.query().unwrap_or_default())
     } else if is_form {
         from_query(&String::from_utf8_lossy(&body))
     } else if media.is_some() {
-        serde_json::from_slice(&body).map_err(|error| {
-            bad_request("BodyValidationError", format!("Request body validation error: {error}"))
-        })?
+        serde_json::from_slice(&body).map_err(Refusal::body)?
     } else {
-        return Err(unsupported());
+        return Err(Refusal::content_type());
     };
     match asked.grant_type.as_deref() {
         Some(GRANT_TYPE) => Ok(()),
-        Some(_) => Err(bad_request(
-            "BodyValidationError",
-            "Request body validation error: 'grant_type' must be 'client_credentials'",
-        )),
-        None => Err(bad_request(
-            "BodyValidationError",
-            "Request body validation error: Missing attributes 'grant_type'",
-        )),
+        Some(_) => Err(Refusal::body("'grant_type' must be 'client_credentials'")),
+        None => Err(Refusal::body("Missing attributes 'grant_type'")),
     }
 }
 
@@ -197,7 +227,7 @@ fn from_query(query: &str) -> TokenRequest {
     Query::try_from_uri(&uri).map(|Query(request)| request).unwrap_or_default()
 }
 
-fn credentials(headers: &HeaderMap) -> Result<Credentials, Response> {
+fn credentials(headers: &HeaderMap) -> Result<Credentials, Refusal> {
     let decoded = headers
         .get(header::AUTHORIZATION)
         .and_then(|value| value.to_str().ok())
@@ -213,21 +243,6 @@ fn credentials(headers: &HeaderMap) -> Result<Credentials, Response> {
         (true, false) => "'username'",
         (false, true) => "'password'",
     };
-    Err(bad_request(
-        "AuthValidationError",
-        format!("Auth header validation error: Missing attributes {missing}"),
-    ))
-}
-
-fn unsupported() -> Response {
-    bad_request("UnsupportedContentTypeError", "Content-Type not supported")
-}
-
-fn bad_request(error_code: &'static str, message: impl Into<String>) -> Response {
-    refusal(StatusCode::BAD_REQUEST, error_code, message)
-}
-
-fn refusal(status: StatusCode, error_code: &'static str, message: impl Into<String>) -> Response {
-    let body = TokenError { status_code: status.as_u16(), error_code, message: message.into() };
-    (status, Json(body)).into_response()
+    let message = format!("Auth header validation error: Missing attributes {missing}");
+    Err(Refusal::Request("AuthValidationError", message))
 }

@@ -45,7 +45,8 @@ pub fn openapi_json() -> &'static str {
 
 /// This document.
 #[utoipa::path(
-    get, path = "/openapi.json", tag = "simgate", security(()),
+    get, path = "/openapi.json",
+    operation_id = "getOpenApi", tag = "simgate", security(()),
     responses((status = 200, description = "The document.", body = Object))
 )]
 pub(crate) async fn document() -> impl IntoResponse {

@@ -40,7 +40,8 @@ pub(crate) struct LogHealth {
 
 /// How the gateway is.
 #[utoipa::path(
-    get, path = "/health", tag = "Operations", security(()),
+    get, path = "/health",
+    operation_id = "getHealth", tag = "Operations", security(()),
     responses(
         (status = 200, description = "The gateway takes messages.", body = Health),
         (status = 503, description = "The gateway takes no messages.", body = Health),
@@ -66,7 +67,8 @@ pub(crate) async fn health(State(api): State<ManagementApi>) -> impl IntoRespons
 
 /// The metrics, in the Prometheus text format.
 #[utoipa::path(
-    get, path = "/metrics", tag = "Operations", security(()),
+    get, path = "/metrics",
+    operation_id = "getMetrics", tag = "Operations", security(()),
     responses((status = 200, description = "The metrics.", body = String,
         content_type = "text/plain; version=0.0.4"))
 )]

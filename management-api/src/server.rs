@@ -5,7 +5,7 @@
 //! |---|---|
 //! | TLS handshake | 5 s |
 //! | head of a request (HTTP/1.1), also between two requests | 10 s |
-//! | connection without a request in progress (HTTP/2 too) | 30 s |
+//! | connection without a request in progress (HTTP/2 too) | 20 s |
 //! | streams of an HTTP/2 connection | 64 |
 //! | connections | [`Limits`] |
 //!

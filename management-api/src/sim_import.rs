@@ -108,7 +108,8 @@ impl Read for Pieces {
 /// The first line names the columns: `iccid`, and any of `imsi`, `msisdn`, `imei`, `ip`, `label`,
 /// `status`. Good lines are taken, bad ones reported; importing a file twice changes nothing.
 #[utoipa::path(
-    post, path = "/simgate/v1/sims/import", tag = "simgate",
+    post, path = "/simgate/v1/sims/import",
+    operation_id = "importSims", tag = "simgate",
     request_body(content = String, content_type = "text/csv",
         description = "At most 512 MB and 4,000,000 lines."),
     responses(

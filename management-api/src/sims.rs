@@ -138,7 +138,8 @@ impl From<StoredSim> for Sim {
 
 /// List SIMs.
 #[utoipa::path(
-    get, path = "/simgate/v1/sims", tag = "simgate", params(ListParams),
+    get, path = "/simgate/v1/sims",
+    operation_id = "listSims", tag = "simgate", params(ListParams),
     responses((status = 200, description = "A page of SIMs.", body = Page<Sim>))
 )]
 pub(crate) async fn list(
@@ -154,7 +155,8 @@ pub(crate) async fn list(
 
 /// Create a SIM.
 #[utoipa::path(
-    post, path = "/simgate/v1/sims", tag = "simgate", request_body = SimCreate,
+    post, path = "/simgate/v1/sims",
+    operation_id = "createSim", tag = "simgate", request_body = SimCreate,
     responses(
         (status = 201, description = "The SIM.", body = Sim),
         (status = 409, description = "The SIM exists, or its address is another SIM's.",
@@ -182,7 +184,8 @@ pub(crate) async fn create(
 
 /// One SIM.
 #[utoipa::path(
-    get, path = "/simgate/v1/sims/{iccid}", tag = "simgate",
+    get, path = "/simgate/v1/sims/{iccid}",
+    operation_id = "getSim", tag = "simgate",
     params(("iccid" = String, Path, description = "The card.")),
     responses((status = 200, description = "The SIM.", body = Sim))
 )]
@@ -196,7 +199,8 @@ pub(crate) async fn find(
 
 /// Change a SIM.
 #[utoipa::path(
-    patch, path = "/simgate/v1/sims/{iccid}", tag = "simgate", request_body = SimChange,
+    patch, path = "/simgate/v1/sims/{iccid}",
+    operation_id = "changeSim", tag = "simgate", request_body = SimChange,
     params(("iccid" = String, Path, description = "The card.")),
     responses(
         (status = 200, description = "The SIM as it is now.", body = Sim),
@@ -217,7 +221,8 @@ pub(crate) async fn patch(
 
 /// Remove a SIM. Its messages stay.
 #[utoipa::path(
-    delete, path = "/simgate/v1/sims/{iccid}", tag = "simgate",
+    delete, path = "/simgate/v1/sims/{iccid}",
+    operation_id = "deleteSim", tag = "simgate",
     params(("iccid" = String, Path, description = "The card.")),
     responses((status = 204, description = "The SIM is removed."))
 )]

@@ -107,7 +107,8 @@ impl From<StoredTemplate> for Template {
 
 /// List templates. There is at most one for each protocol, so there are no pages.
 #[utoipa::path(
-    get, path = "/v1/optimize/templates", tag = "Energy Saver",
+    get, path = "/v1/optimize/templates",
+    operation_id = "listTemplates", tag = "Energy Saver",
     responses((status = 200, description = "All templates.", body = Vec<Template>))
 )]
 pub(crate) async fn list(
@@ -122,7 +123,8 @@ pub(crate) async fn list(
 
 /// Create a template.
 #[utoipa::path(
-    post, path = "/v1/optimize/templates", tag = "Energy Saver", request_body = TemplateCreate,
+    post, path = "/v1/optimize/templates",
+    operation_id = "createTemplate", tag = "Energy Saver", request_body = TemplateCreate,
     responses(
         (status = 201, description = "The template.", body = Template),
         (status = 409, description = "Another template has one of the protocols.",
@@ -148,7 +150,8 @@ pub(crate) async fn create(
 
 /// Change a template.
 #[utoipa::path(
-    patch, path = "/v1/optimize/templates/{templateId}", tag = "Energy Saver",
+    patch, path = "/v1/optimize/templates/{templateId}",
+    operation_id = "changeTemplate", tag = "Energy Saver",
     params(("templateId" = String, Path, description = "The template's id.")),
     request_body = TemplateChange,
     responses(
@@ -182,7 +185,8 @@ pub(crate) async fn patch(
 
 /// Delete a template. Stored messages can still be translated with it.
 #[utoipa::path(
-    delete, path = "/v1/optimize/templates/{templateId}", tag = "Energy Saver",
+    delete, path = "/v1/optimize/templates/{templateId}",
+    operation_id = "deleteTemplate", tag = "Energy Saver",
     params(("templateId" = String, Path, description = "The template's id.")),
     responses((status = 204, description = "The template is deleted."))
 )]
@@ -197,7 +201,8 @@ pub(crate) async fn delete(
 
 /// Try a template on a payload. Nothing is stored, nothing changes.
 #[utoipa::path(
-    post, path = "/v1/optimize/messages/test", tag = "Energy Saver", request_body = TemplateTest,
+    post, path = "/v1/optimize/messages/test",
+    operation_id = "testTemplate", tag = "Energy Saver", request_body = TemplateTest,
     responses((status = 200, description = "The translation.", body = TemplateTestResult))
 )]
 pub(crate) async fn test(

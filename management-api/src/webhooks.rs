@@ -65,7 +65,8 @@ pub(crate) struct WebhookRestart {
 
 /// Create a webhook. It gets what is received from now on.
 #[utoipa::path(
-    post, path = "/v1/integrate/clouds/webhooks", tag = "Cloud Integrator",
+    post, path = "/v1/integrate/clouds/webhooks",
+    operation_id = "createWebhook", tag = "Cloud Integrator",
     request_body = WebhookCreate,
     responses(
         (status = 201, description = "The webhook.", body = IntegrationDetails),
@@ -86,7 +87,8 @@ pub(crate) async fn create(
 
 /// Change a webhook. Its name cannot be changed.
 #[utoipa::path(
-    patch, path = "/v1/integrate/clouds/webhooks/{integrationId}", tag = "Cloud Integrator",
+    patch, path = "/v1/integrate/clouds/webhooks/{integrationId}",
+    operation_id = "changeWebhook", tag = "Cloud Integrator",
     params(("integrationId" = String, Path, description = "The webhook's id.")),
     request_body = IntegrationChange,
     responses(
@@ -104,7 +106,8 @@ pub(crate) async fn patch(
 
 /// Send a TEST_MESSAGE to a webhook. Its state does not change.
 #[utoipa::path(
-    post, path = "/v1/integrate/clouds/webhooks/{integrationId}/test", tag = "Cloud Integrator",
+    post, path = "/v1/integrate/clouds/webhooks/{integrationId}/test",
+    operation_id = "testWebhook", tag = "Cloud Integrator",
     params(("integrationId" = String, Path, description = "The webhook's id.")),
     responses((status = 200, description = "The outcome.", body = WebhookTest))
 )]
@@ -119,6 +122,7 @@ pub(crate) async fn test(
 /// Start a failed webhook again, if it takes a TEST_MESSAGE.
 #[utoipa::path(
     post, path = "/v1/integrate/clouds/webhooks/{integrationId}/restart",
+    operation_id = "restartWebhook",
     tag = "Cloud Integrator",
     params(("integrationId" = String, Path, description = "The webhook's id.")),
     responses(

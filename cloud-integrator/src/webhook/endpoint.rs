@@ -342,7 +342,8 @@ mod tests {
             );
             let sent = endpoint.headers(&subject).expect("values of a fixed set are valid");
             prop_assert_eq!(sent.len(), 2);
-            prop_assert!(sent["x-device"].as_bytes().iter().all(|byte| matches!(byte, b' '..=b'~')));
+            let value = sent["x-device"].as_bytes();
+            prop_assert!(value.iter().all(|byte| matches!(byte, b' '..=b'~')));
         }
     }
 }

@@ -7,14 +7,15 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpListener;
 
 /// A request as it came.
 pub(crate) struct Received<'a> {
     /// Request line and headers.
     pub(crate) head: &'a str,
     /// The body.
+    #[allow(dead_code, reason = "not every user of this module looks at bodies")]
     pub(crate) body: &'a [u8],
 }
 
@@ -54,14 +55,21 @@ pub(crate) async fn serve(script: Script) -> SocketAddr {
     let address = listener.local_addr().expect("it is bound");
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
-            tokio::spawn(converse(stream, Arc::clone(&script)));
+            let script = Arc::clone(&script);
+            tokio::spawn(async move {
+                stream.set_nodelay(true)?;
+                converse(stream, script).await
+            });
         }
     });
     address
 }
 
-async fn converse(mut stream: TcpStream, script: Script) -> io::Result<()> {
-    stream.set_nodelay(true)?;
+/// Answers the requests of one connection.
+pub(crate) async fn converse(
+    mut stream: impl AsyncRead + AsyncWrite + Unpin,
+    script: Script,
+) -> io::Result<()> {
     let mut buffer = vec![0; 64 * 1_024];
     let mut filled = 0;
     loop {
@@ -94,6 +102,7 @@ async fn converse(mut stream: TcpStream, script: Script) -> io::Result<()> {
                 }
             }
         }
+        stream.flush().await?;
     }
 }
 

@@ -35,7 +35,8 @@ impl Default for Transmission {
 #[derive(Debug, Clone)]
 pub struct Limits {
     /// Exchanges remembered against duplicates, the oldest leave first. Default 1,000,000: 4,000
-    /// messages per second for the exchange lifetime, in about 55 MB.
+    /// messages per second for the exchange lifetime. Measured: 49 bytes each, and 61 more for
+    /// each peer that has any.
     pub exchanges_max: u32,
     /// The same for one peer. Default 4,096: ten messages per second, the usual allowance of a
     /// device, for the exchange lifetime are 2,470.

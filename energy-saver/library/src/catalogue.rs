@@ -140,7 +140,6 @@ impl Templates {
         if let Some(name) = &patch.name {
             check_name(name)?;
         }
-        patch.source.as_deref().map(Program::compile).transpose()?;
         self.change(|transaction, now| {
             let mut template = find(transaction, id)?;
             if let Some(filter) = patch.protocol_filter {
@@ -150,6 +149,7 @@ impl Templates {
             template.name = patch.name.unwrap_or(template.name);
             template.status = patch.status.unwrap_or(template.status);
             if let Some(source) = patch.source.filter(|source| *source != template.source) {
+                Program::compile(&source)?;
                 check_room(transaction)?;
                 store::replace_version(transaction, template.version, now)?;
                 template.version = store::insert_version(transaction, &source, now)?;

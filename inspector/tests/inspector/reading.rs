@@ -191,7 +191,11 @@ proptest! {
             }
         }
         let insights = world.inspector.insights(InsightsQuery {
-            device: device.map(iccid), protocol: None, from: Some(from), until: Some(until), interval,
+            device: device.map(iccid),
+            protocol: None,
+            from: Some(from),
+            until: Some(until),
+            interval,
         }).unwrap();
         let found: Vec<_> =
             insights.iter().map(|item| ((slot(item.time), item.protocol), item.amount)).collect();

@@ -50,8 +50,10 @@ fn every_operation_describes_itself_and_its_refusals() {
     let document = document();
     assert!(document["openapi"].as_str().unwrap().starts_with("3.1"));
     assert!(document["components"]["schemas"]["Error"].is_object());
+    let mut ids = std::collections::HashSet::new();
     for (path, method, operation) in operations() {
         let name = format!("{method} {path}");
+        assert!(ids.insert(operation["operationId"].clone()), "{name}: id is not unique");
         assert!(operation["summary"].is_string(), "{name} has no summary");
         assert!(operation["tags"][0].is_string(), "{name} has no tag");
         let responses = operation["responses"].as_object().unwrap();
@@ -93,7 +95,7 @@ async fn without_a_token_every_path_but_the_open_ones_answers_401() {
     assert!(operations.len() > 35, "{}", operations.len());
     for (path, method, _) in operations {
         let name = format!("{method} {path}");
-        let concrete = path.replace('{', "").replace('}', "");
+        let concrete = path.replace(['{', '}'], "");
         let request = gateway.http.request(method, gateway.url(&concrete));
         let answer = Answer::of(request.send().await.unwrap()).await;
         if OPEN.contains(&path.as_str()) {

@@ -50,8 +50,11 @@ async fn the_last_state_is_shown_for_each_protocol() {
     assert_eq!(gateway.get(&path).await.expect(200), json!({"id": ICCID, "state": {}}));
     gateway.append(Protocol::Udp, b"Hello", Timestamp::from(std::time::SystemTime::now())).await;
     let mut reader = gateway.inspector.reader().unwrap();
-    while reader.step().unwrap() > 0 {}
-    reader.flush().unwrap();
+    let read = tokio::task::spawn_blocking(move || {
+        while reader.step().unwrap() > 0 {}
+        reader.flush().unwrap();
+    });
+    read.await.unwrap();
     let state = gateway.get(&path).await.expect(200);
     assert_eq!(state["state"]["UDP"]["payload"], "SGVsbG8=");
     let state = gateway.get(&format!("{path}?protocol=coap")).await.expect(200);

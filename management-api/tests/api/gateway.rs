@@ -23,20 +23,21 @@ use vocabulary::{
     Protocol, Telemetry, Timestamp,
 };
 
-pub const ACCOUNT: &str = "2000523120";
-pub const ICCID: &str = "8988280666000002864";
+pub(crate) const ACCOUNT: &str = "2000523120";
+pub(crate) const ICCID: &str = "8988280666000002864";
 
-pub struct Gateway {
-    pub folder: TempDir,
-    pub address: SocketAddr,
-    pub clients: Clients,
-    pub client: NewClient,
-    pub registry: Arc<SimRegistry>,
-    pub templates: Templates,
-    pub inspector: Inspector,
-    pub log: MessageLog,
-    pub readiness: Readiness,
-    pub http: reqwest::Client,
+pub(crate) struct Gateway {
+    pub(crate) folder: TempDir,
+    pub(crate) address: SocketAddr,
+    pub(crate) clients: Clients,
+    pub(crate) client: NewClient,
+    pub(crate) registry: Arc<SimRegistry>,
+    pub(crate) templates: Templates,
+    pub(crate) inspector: Inspector,
+    pub(crate) log: MessageLog,
+    pub(crate) readiness: Readiness,
+    pub(crate) http: reqwest::Client,
+    pub(crate) api: ManagementApi,
     token: String,
     stop: Option<oneshot::Sender<()>>,
     serving: Option<JoinHandle<()>>,
@@ -44,38 +45,38 @@ pub struct Gateway {
 
 /// What a test may choose.
 #[derive(Default)]
-pub struct Choices {
-    pub limits: Limits,
-    pub settings: Settings,
-    pub operations_apart: bool,
+pub(crate) struct Choices {
+    pub(crate) limits: Limits,
+    pub(crate) settings: Settings,
+    pub(crate) operations_apart: bool,
 }
 
 /// An answer, read as a whole.
 #[derive(Debug)]
-pub struct Answer {
-    pub status: StatusCode,
-    pub headers: reqwest::header::HeaderMap,
-    pub text: String,
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: reqwest::header::HeaderMap,
+    pub(crate) text: String,
 }
 
 impl Answer {
-    pub async fn of(response: reqwest::Response) -> Self {
+    pub(crate) async fn of(response: reqwest::Response) -> Self {
         let (status, headers) = (response.status(), response.headers().clone());
         Self { status, headers, text: response.text().await.unwrap() }
     }
 
-    pub fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_str(&self.text).unwrap_or_else(|error| panic!("{error}: {self:?}"))
     }
 
     /// The answer's JSON, after checking its status.
-    pub fn expect(&self, status: u16) -> Value {
+    pub(crate) fn expect(&self, status: u16) -> Value {
         assert_eq!(self.status.as_u16(), status, "{self:?}");
         if self.text.is_empty() { Value::Null } else { self.json() }
     }
 
     /// The first entry of `errors`, after checking the documented shape of a refusal.
-    pub fn refusal(&self, status: u16) -> Value {
+    pub(crate) fn refusal(&self, status: u16) -> Value {
         let body = self.expect(status);
         assert_eq!(body["statusCode"], status, "{body}");
         assert!(body["statusText"].is_string(), "{body}");
@@ -85,11 +86,11 @@ impl Answer {
 }
 
 impl Gateway {
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         Self::start_with(Choices::default()).await
     }
 
-    pub async fn start_with(choices: Choices) -> Self {
+    pub(crate) async fn start_with(choices: Choices) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let config = ServerConfig {
             address: "127.0.0.1:0".parse().unwrap(),
@@ -101,7 +102,7 @@ impl Gateway {
         Self::start_in(folder, config, choices, http).await
     }
 
-    pub async fn start_in(
+    pub(crate) async fn start_in(
         folder: TempDir,
         config: ServerConfig,
         choices: Choices,
@@ -152,6 +153,7 @@ impl Gateway {
             log,
             readiness,
             http,
+            api,
             token: String::new(),
             stop: Some(stop),
             serving: Some(serving),
@@ -166,12 +168,12 @@ impl Gateway {
         self.folder.path().join("certificate.pem").exists()
     }
 
-    pub fn url(&self, path: &str) -> String {
+    pub(crate) fn url(&self, path: &str) -> String {
         let scheme = if self.is_tls() { "https" } else { "http" };
         format!("{scheme}://localhost:{}{path}", self.address.port())
     }
 
-    pub async fn login(&self) -> String {
+    pub(crate) async fn login(&self) -> String {
         let NewClient { client_id, client_secret } = &self.client;
         let request = self
             .http
@@ -182,37 +184,37 @@ impl Gateway {
     }
 
     /// A request with a token, below `/management-api`.
-    pub fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
+    pub(crate) fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
         let url = self.url(&format!("/management-api{path}"));
         self.http.request(method, url).bearer_auth(&self.token)
     }
 
-    pub async fn get(&self, path: &str) -> Answer {
+    pub(crate) async fn get(&self, path: &str) -> Answer {
         Answer::of(self.request(Method::GET, path).send().await.unwrap()).await
     }
 
-    pub async fn send(&self, method: Method, path: &str, body: Value) -> Answer {
+    pub(crate) async fn send(&self, method: Method, path: &str, body: Value) -> Answer {
         Answer::of(self.request(method, path).json(&body).send().await.unwrap()).await
     }
 
-    pub async fn post(&self, path: &str, body: Value) -> Answer {
+    pub(crate) async fn post(&self, path: &str, body: Value) -> Answer {
         self.send(Method::POST, path, body).await
     }
 
-    pub async fn patch(&self, path: &str, body: Value) -> Answer {
+    pub(crate) async fn patch(&self, path: &str, body: Value) -> Answer {
         self.send(Method::PATCH, path, body).await
     }
 
-    pub async fn delete(&self, path: &str) -> Answer {
+    pub(crate) async fn delete(&self, path: &str) -> Answer {
         Answer::of(self.request(Method::DELETE, path).send().await.unwrap()).await
     }
 
-    pub async fn post_empty(&self, path: &str) -> Answer {
+    pub(crate) async fn post_empty(&self, path: &str) -> Answer {
         Answer::of(self.request(Method::POST, path).send().await.unwrap()).await
     }
 
     /// Puts a SIM into the registry.
-    pub fn add_sim(&self, iccid: &str, ip: &str) {
+    pub(crate) fn add_sim(&self, iccid: &str, ip: &str) {
         let properties = SimPatch {
             imsi: Some(Some("901405100002864".parse().unwrap())),
             ip: Some(Some(ip.parse().unwrap())),
@@ -223,7 +225,12 @@ impl Gateway {
     }
 
     /// Appends a message as the gateway would, `at` ago.
-    pub async fn append(&self, protocol: Protocol, payload: &[u8], at: Timestamp) -> EventId {
+    pub(crate) async fn append(
+        &self,
+        protocol: Protocol,
+        payload: &[u8],
+        at: Timestamp,
+    ) -> EventId {
         let iccid: Iccid = ICCID.parse().unwrap();
         let telemetry = Telemetry {
             identity: Identity { iccid, imsi: None, ip: None },
@@ -238,7 +245,7 @@ impl Gateway {
     }
 
     /// Appends a notice about the message `about`.
-    pub async fn append_notice(&self, about: EventId) -> EventId {
+    pub(crate) async fn append_notice(&self, about: EventId) -> EventId {
         let iccid: Iccid = ICCID.parse().unwrap();
         let message = "Translator[UserPayloadError]";
         let mut notice = Notice::new(NoticeCategory::Error, NoticeKind::Device, message);
@@ -263,7 +270,7 @@ impl Gateway {
     }
 
     /// Asks the server to stop and waits until it has.
-    pub async fn stop(mut self) {
+    pub(crate) async fn stop(mut self) {
         drop(self.stop.take());
         self.serving.take().unwrap().await.unwrap();
     }

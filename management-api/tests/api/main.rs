@@ -1,5 +1,7 @@
 //! The API over real sockets, on real domain crates in a folder of its own.
 
+#![allow(clippy::unwrap_used, reason = "the whole program is a test")]
+
 mod administration_logs;
 mod contract;
 mod devices;

@@ -1,3 +1,4 @@
+use management_api::server::{Limits, Server, ServerConfig};
 use serde_json::json;
 
 use crate::gateway::{Answer, Choices, Gateway};
@@ -33,4 +34,19 @@ async fn operations_can_lie_on_a_listener_of_their_own() {
     let gateway = Gateway::start_with(choices).await;
     open(&gateway, "/health").await.refusal(404);
     open(&gateway, "/metrics").await.refusal(404);
+    let config = ServerConfig {
+        address: "127.0.0.1:0".parse().unwrap(),
+        tls: None,
+        allow_plain_http: false,
+        limits: Limits::default(),
+    };
+    let server = Server::bind(config).await.unwrap();
+    let base = format!("http://{}", server.address());
+    tokio::spawn(server.serve(gateway.api.operations_router(), std::future::pending()));
+    let get = async |path: &str| {
+        Answer::of(gateway.http.get(format!("{base}{path}")).send().await.unwrap()).await
+    };
+    get("/health").await.expect(200);
+    assert_eq!(get("/metrics").await.status, 200);
+    get("/management-api/openapi.json").await.refusal(404);
 }

@@ -1,0 +1,212 @@
+//! A gateway's log and state, devices that send, and a ledger of what reached the cloud.
+
+use std::collections::{BTreeMap, HashMap};
+use std::future::Future;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant, SystemTime};
+
+use cloud_integrator::{
+    EventTypes, ForwarderSettings, GateSettings, Integrations, NewWebhook, RetryPolicy, Schedule,
+    Settings, Source, Store, Subscription, WebhookOptions, WindowLimits,
+};
+use message_log::{DeviceKey, Kind, MessageLog, NewRecord};
+use state::StateFile;
+use template_library::Templates;
+use vocabulary::{EventKind, Identity, IdentityClass, Notice, Protocol, Telemetry};
+
+/// A test that waits longer has failed.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Retries in milliseconds, so that a test need not wait for the contract's hours.
+pub(crate) const HASTY: RetryPolicy = RetryPolicy {
+    schedule: Schedule {
+        waits: &[Duration::from_millis(5), Duration::from_millis(20)],
+        jitter_percent: 20,
+    },
+    gate: GateSettings {
+        failures: 10,
+        pause_min: Duration::from_millis(10),
+        pause_max: Duration::from_millis(40),
+    },
+};
+
+pub(crate) fn hasty() -> ForwarderSettings {
+    ForwarderSettings {
+        window: WindowLimits { records: 64, bytes: 1 << 20, concurrency: 8 },
+        retry: HASTY,
+        save_interval: Duration::from_millis(20),
+    }
+}
+
+/// A gateway's log and state in a folder of its own.
+pub(crate) struct World {
+    _folder: tempfile::TempDir,
+    pub(crate) file: StateFile,
+    pub(crate) log: MessageLog,
+    pub(crate) source: Source,
+}
+
+impl World {
+    pub(crate) fn new() -> Self {
+        Self::with(message_log::Options::default())
+    }
+
+    pub(crate) fn with(options: message_log::Options) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let file = StateFile::new(folder.path().join("state.db"));
+        let (log, _) = MessageLog::open(&folder.path().join("log"), options).unwrap();
+        let source = Source { log: log.clone(), templates: Templates::open(&file).unwrap() };
+        Self { _folder: folder, file, log, source }
+    }
+
+    pub(crate) fn integrations(&self) -> Integrations {
+        let settings = Settings {
+            forwarder: hasty(),
+            webhook: WebhookOptions { allow_http_loopback: true, ..WebhookOptions::default() },
+            integrations_max: 3,
+        };
+        Integrations::open(&self.file, settings).unwrap()
+    }
+
+    /// An integration that exists in the store alone: its forwarders are the test's.
+    pub(crate) async fn bare_integration(&self) -> (Store, String) {
+        let integrations = self.integrations();
+        integrations.start(self.source.clone()).await.unwrap();
+        let created = integrations.create(webhook("http://127.0.0.1:9/")).await.unwrap();
+        integrations.shutdown(Duration::ZERO).await;
+        (Store::open(&self.file).unwrap(), created.id)
+    }
+
+    /// Appends one message with one byte of payload for each pair of device and byte.
+    pub(crate) async fn send(&self, messages: &[(u64, u8)]) {
+        let records = messages.iter().map(|(device, byte)| message(*device, &[*byte])).collect();
+        self.log.append(records).await.unwrap();
+    }
+
+    pub(crate) async fn notice(&self, notice: &Notice) {
+        let record = NewRecord {
+            kind: Kind::new(EventKind::Notice.code()),
+            device: DeviceKey::NONE,
+            received_at: SystemTime::now().into(),
+            body: notice.encode(),
+        };
+        self.log.append(vec![record]).await.unwrap();
+    }
+}
+
+pub(crate) fn message(device: u64, payload: &[u8]) -> NewRecord {
+    let telemetry = Telemetry {
+        identity: Identity {
+            iccid: vocabulary::Iccid::from_u64(device).unwrap(),
+            imsi: None,
+            ip: Some([10, 0, 0, 1].into()),
+        },
+        class: IdentityClass::SimIp,
+        protocol: Protocol::Udp,
+        topic: None,
+        template: None,
+        exchange: None,
+        payload,
+    };
+    NewRecord {
+        kind: Kind::new(EventKind::Telemetry.code()),
+        device: DeviceKey::from_u64(device),
+        received_at: SystemTime::now().into(),
+        body: telemetry.encode(),
+    }
+}
+
+pub(crate) fn webhook(url: &str) -> NewWebhook {
+    NewWebhook {
+        name: "a webhook".to_owned(),
+        url: url.to_owned(),
+        headers: BTreeMap::from([("x-device".to_owned(), ":iccid:/:imsi:".to_owned())]),
+        event_types: vec![("TELEMETRY_DATA".to_owned(), None), ("ERROR".to_owned(), None)],
+        json_payload_enabled: false,
+    }
+}
+
+pub(crate) fn everything() -> Subscription {
+    Subscription { event_types: EventTypes::ALL, json_payload_enabled: false }
+}
+
+/// `messages` messages of each of `devices` devices, interleaved.
+pub(crate) fn interleaved(devices: u64, messages: u8) -> Vec<(u64, u8)> {
+    (0..messages).flat_map(|byte| (1..=devices).map(move |device| (device, byte))).collect()
+}
+
+pub(crate) async fn until(what: &str, mut done: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !done() {
+        assert!(start.elapsed() < PATIENCE, "waited too long for {what}");
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}
+
+pub(crate) async fn until_async<F: Future<Output = bool>>(what: &str, mut done: impl FnMut() -> F) {
+    let start = Instant::now();
+    while !done().await {
+        assert!(start.elapsed() < PATIENCE, "waited too long for {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// What reached the other side, in the order of the attempts.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Ledger(Arc<Mutex<Vec<Entry>>>);
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Entry {
+    pub(crate) id: String,
+    pub(crate) device: String,
+    pub(crate) value: String,
+    pub(crate) taken: bool,
+}
+
+impl Ledger {
+    pub(crate) fn note(&self, id: &str, body: &[u8], taken: bool) {
+        let event: serde_json::Value = serde_json::from_slice(body).unwrap();
+        let text = |value: &serde_json::Value| value.as_str().unwrap_or("none").to_owned();
+        let entry = Entry {
+            id: id.to_owned(),
+            device: text(&event["device"]["iccid"]),
+            value: text(&event["payload"]["value"]),
+            taken,
+        };
+        self.0.lock().unwrap().push(entry);
+    }
+
+    pub(crate) fn attempts(&self) -> Vec<Entry> {
+        self.0.lock().unwrap().clone()
+    }
+
+    /// The entries that were taken, the first time each id was.
+    pub(crate) fn taken_once(&self) -> Vec<Entry> {
+        let mut taken: Vec<Entry> = Vec::new();
+        for entry in self.attempts().into_iter().filter(|entry| entry.taken) {
+            match taken.iter().find(|other| other.id == entry.id) {
+                Some(other) => assert_eq!(other, &entry, "one id, one content"),
+                None => taken.push(entry),
+            }
+        }
+        taken
+    }
+
+    /// Each device's messages arrived in their order, and all of them.
+    pub(crate) fn assert_complete_and_in_order(&self, devices: u64, messages: u8) {
+        let mut by_device: HashMap<String, Vec<String>> = HashMap::new();
+        for entry in self.taken_once() {
+            by_device.entry(entry.device).or_default().push(entry.value);
+        }
+        assert_eq!(by_device.len() as u64, devices);
+        let expected: Vec<String> = (0..messages).map(base64_of).collect();
+        for (device, values) in by_device {
+            assert_eq!(values, expected, "device {device}");
+        }
+    }
+}
+
+pub(crate) fn base64_of(byte: u8) -> String {
+    use base64::Engine as _;
+    base64::engine::general_purpose::STANDARD.encode([byte])
+}
