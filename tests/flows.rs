@@ -14,8 +14,11 @@ const ICCID: &str = "8988280666000002864";
 fn receiver() -> (simulator::Receiver, Arc<Mutex<Vec<Value>>>) {
     let events = Arc::new(Mutex::new(Vec::new()));
     let kept = Arc::clone(&events);
-    let receiver = simulator::Receiver::start(move |body: &[u8]| {
-        kept.lock().unwrap().push(serde_json::from_slice(body).unwrap());
+    let receiver = simulator::Receiver::start(simulator::ReceiverOptions {
+        on_delivery: Some(Box::new(move |delivery: &simulator::Delivery| {
+            kept.lock().unwrap().push(serde_json::from_slice(&delivery.body).unwrap());
+        })),
+        ..simulator::ReceiverOptions::default()
     })
     .unwrap();
     (receiver, events)
@@ -79,10 +82,7 @@ fn a_datagram_and_a_coap_post_arrive_decoded() {
     assert_eq!(items.len(), 2);
     assert_eq!(items[0]["protocol"], "COAP");
     assert_eq!(items[0]["topic"], "some/topic");
-    assert_eq!(
-        items[1]["payload"],
-        r#"{"Temperature":26,"Humidity":55,"Switch":false}"#
-    );
+    assert_eq!(items[1]["payload"], r#"{"Temperature":26,"Humidity":55,"Switch":false}"#);
     assert!(gateway.terminate().success());
 }
 
@@ -165,11 +165,16 @@ fn a_dead_webhook_delays_no_device_and_loses_nothing_over_a_restart() {
 
     let events = Arc::new(Mutex::new(Vec::new()));
     let kept = Arc::clone(&events);
-    let _receiver = simulator::Receiver::start_at(address, move |body: &[u8]| {
-        let event: Value = serde_json::from_slice(body).unwrap();
-        if event["type"] == "TELEMETRY_DATA" {
-            kept.lock().unwrap().push(event["payload"]["value"].as_str().unwrap().to_owned());
-        }
+    let _receiver = simulator::Receiver::start(simulator::ReceiverOptions {
+        address,
+        on_delivery: Some(Box::new(move |delivery: &simulator::Delivery| {
+            let event: Value = serde_json::from_slice(&delivery.body).unwrap();
+            if event["type"] == "TELEMETRY_DATA" {
+                let value = event["payload"]["value"].as_str().unwrap();
+                kept.lock().unwrap().push(value.to_owned());
+            }
+        })),
+        ..simulator::ReceiverOptions::default()
     })
     .unwrap();
     let gateway = place.start();

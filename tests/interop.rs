@@ -69,6 +69,9 @@ fn aiocoap_gets_the_documented_answers() {
     let output = foreign(&python).arg(script).arg(gateway.coap.to_string()).output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{text}\n{}", String::from_utf8_lossy(&output.stderr));
-    assert_eq!(text.trim(), "con 2.04\nnon 2.04\nblocks 2.04\ntopic 4.00\nmissing 4.04\nlarge 4.13");
+    assert_eq!(
+        text.trim(),
+        "con 2.04\nnon 2.04\nblocks 2.04\ntopic 4.00\nmissing 4.04\nlarge 4.13"
+    );
     assert_eq!(payloads(&place, &gateway).len(), 3);
 }

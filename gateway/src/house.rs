@@ -14,7 +14,7 @@ use management_api::clients::Clients;
 use message_log::{MessageLog, Opened};
 use state::StateFile;
 use template_library::Templates;
-use tracing::{info, warn};
+use tracing::warn;
 use vocabulary::Timestamp;
 
 use crate::config::Config;
@@ -96,7 +96,6 @@ impl House {
 }
 
 fn report(opened: &Opened) {
-    info!(?opened, "message log opened");
     if opened.damaged > 0 {
         warn!(damaged = opened.damaged, "records of the message log are damaged and skipped");
     }

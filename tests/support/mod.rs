@@ -77,7 +77,9 @@ impl Place {
 
     /// Imports the SIMs of a simulated fleet.
     pub(crate) fn import_fleet(&self, fleet: &simulator::Fleet) {
-        let output = self.import(&fleet.csv());
+        let mut csv = Vec::new();
+        fleet.write_csv(&mut csv).unwrap();
+        let output = self.import(std::str::from_utf8(&csv).unwrap());
         assert!(output.status.success(), "{output:?}");
     }
 
@@ -93,9 +95,10 @@ impl Place {
             }
         }
         let address = |scheme: &str| {
-            let line = greeting.iter().find_map(|line| line.split_once(scheme)).unwrap_or_else(
-                || panic!("no {scheme} address in {greeting:?}"),
-            );
+            let line = greeting
+                .iter()
+                .find_map(|line| line.split_once(scheme))
+                .unwrap_or_else(|| panic!("no {scheme} address in {greeting:?}"));
             line.1.split('/').next().unwrap().trim().parse().unwrap()
         };
         Gateway {
@@ -134,11 +137,8 @@ impl Gateway {
     /// SIGTERM, and what became of it.
     pub(crate) fn terminate(mut self) -> ExitStatus {
         let id = i32::try_from(self.child.id()).unwrap();
-        nix::sys::signal::kill(
-            nix::unistd::Pid::from_raw(id),
-            nix::sys::signal::Signal::SIGTERM,
-        )
-        .unwrap();
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(id), nix::sys::signal::Signal::SIGTERM)
+            .unwrap();
         self.wait()
     }
 
@@ -182,8 +182,7 @@ pub(crate) struct Api {
 
 impl Api {
     fn log_in(address: SocketAddr, id: &str, secret: &str) -> Self {
-        let runtime =
-            tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let base = format!("http://{address}/management-api");
         let client = http_client();
         let answer = runtime.block_on(async {
@@ -260,9 +259,7 @@ fn http_client() -> reqwest::Client {
 /// The body of a page that needs no token.
 pub(crate) fn http_text(url: &str) -> String {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(async {
-        http_client().get(url).send().await.unwrap().text().await.unwrap()
-    })
+    runtime.block_on(async { http_client().get(url).send().await.unwrap().text().await.unwrap() })
 }
 
 /// Waits until `found` finds something.
