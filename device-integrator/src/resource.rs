@@ -6,7 +6,7 @@ use coap::wire::{Code, ContentFormat};
 use coap::{IncomingRequest, Response};
 use vocabulary::Topic;
 
-use crate::uplink::Receipt;
+use crate::uplink::{Receipt, Shed};
 
 /// The query that names a topic: `?t=some/topic`.
 const TOPIC_QUERY: &str = "t=";
@@ -79,9 +79,13 @@ pub(crate) fn answer(receipt: &Receipt) -> Response {
     match receipt {
         Receipt::Stored | Receipt::Duplicate => Response::new(Code::CHANGED),
         Receipt::Unauthorised(reason) => unauthorised(reason),
-        Receipt::Unavailable { retry_after, .. } => {
+        Receipt::Unavailable { reason, retry_after } => {
             let seconds = u32::try_from(retry_after.as_secs()).unwrap_or(u32::MAX);
-            Response::new(Code::SERVICE_UNAVAILABLE).with_max_age(seconds)
+            let code = match reason {
+                Shed::DeviceTooFast => Code::TOO_MANY_REQUESTS, // RFC 8516
+                _ => Code::SERVICE_UNAVAILABLE,
+            };
+            Response::new(code).with_max_age(seconds)
         }
     }
 }
@@ -96,7 +100,6 @@ fn unauthorised(reason: &str) -> Response {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::uplink::Shed;
     use coap::wire::OptionNumber;
     use std::time::Duration;
 

@@ -72,11 +72,14 @@ pub enum Shed {
     NoSpace,
     /// The store failed or is closed.
     StoreFailed,
+    /// The device sends more than it may.
+    DeviceTooFast,
 }
 
 impl Shed {
     /// All reasons.
-    pub const ALL: [Self; 4] = [Self::QueueFull, Self::Overdue, Self::NoSpace, Self::StoreFailed];
+    pub const ALL: [Self; 5] =
+        [Self::QueueFull, Self::Overdue, Self::NoSpace, Self::StoreFailed, Self::DeviceTooFast];
 
     /// The reason as the label of a metric.
     pub const fn as_str(self) -> &'static str {
@@ -85,6 +88,7 @@ impl Shed {
             Self::Overdue => "overdue",
             Self::NoSpace => "no_space",
             Self::StoreFailed => "store_failed",
+            Self::DeviceTooFast => "device_too_fast",
         }
     }
 }

@@ -55,6 +55,12 @@ pub(crate) struct Account {
 pub(crate) struct Devices {
     /// Sockets per listener; 0 stands for one per core.
     pub(crate) sockets: usize,
+    /// Messages per second that one device may send on average; 0 stands for no limit.
+    pub(crate) rate_per_second: u32,
+    /// Messages that one device may send at once.
+    pub(crate) rate_burst: u32,
+    /// The name that devices look up, as the API shows it; without it the listener's address.
+    pub(crate) domain: Option<String>,
     /// Plain UDP listeners.
     pub(crate) udp: Vec<UdpListener>,
     /// CoAP listeners.
@@ -104,6 +110,8 @@ pub(crate) struct Api {
     pub(crate) tls_key: Option<PathBuf>,
     /// Plain HTTP on an address that is not loopback, e.g. behind a reverse proxy.
     pub(crate) allow_plain_http: bool,
+    /// How clients reach the API, for links in its answers, e.g. behind a proxy.
+    pub(crate) public_url: Option<String>,
 }
 
 /// Metrics and health.
@@ -153,6 +161,9 @@ impl Default for Devices {
     fn default() -> Self {
         Self {
             sockets: 0,
+            rate_per_second: 0,
+            rate_burst: 50,
+            domain: None,
             udp: vec![UdpListener {
                 listen: SocketAddr::from(([127, 0, 0, 1], 4445)),
                 trusted_apn: false,
@@ -175,6 +186,7 @@ impl Default for Api {
             tls_certificate: None,
             tls_key: None,
             allow_plain_http: false,
+            public_url: None,
         }
     }
 }
@@ -222,6 +234,10 @@ impl Config {
         let segment = self.data.segment_records_max as usize;
         values::in_range("data.segment_records_max", segment, 1_000..=10_000_000)?;
         values::in_range("devices.sockets", self.devices.sockets, 0..=64)?;
+        let rate = self.devices.rate_per_second as usize;
+        values::in_range("devices.rate_per_second", rate, 0..=1_000_000)?;
+        let burst = self.devices.rate_burst as usize;
+        values::in_range("devices.rate_burst", burst, 1..=1_000_000)?;
         values::account_number(&self.account.number)?;
         for listener in &self.devices.udp {
             values::trusted("devices.udp", listener.listen, listener.trusted_apn)?;

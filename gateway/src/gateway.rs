@@ -23,6 +23,7 @@ use vocabulary::{IdentityClass, Protocol};
 
 use crate::config::{Api, Config};
 use crate::house::House;
+use crate::upkeep;
 
 /// How long attempts at webhooks may still run when the gateway stops; with the API's 5 s this
 /// stays below the 10 s that the whole has.
@@ -30,9 +31,6 @@ const FORWARDERS_GRACE: Duration = Duration::from_secs(3);
 
 /// How long the message log may take to commit what is queued before the process ends anyway.
 const CLOSE_TIME: Duration = Duration::from_secs(9);
-
-/// How often histograms are drained into their sums.
-const METRICS_UPKEEP: Duration = Duration::from_secs(5);
 
 /// A gateway that takes messages.
 pub(crate) struct Gateway {
@@ -73,16 +71,20 @@ impl Gateway {
         let addresses = servers.addresses(&listeners);
         let readiness = Readiness::default();
         let (servers_stop, stopped) = watch::channel(false);
-        tokio::spawn(upkeep(metrics.clone()));
-        let api = ManagementApi::new(services(&house, &addresses, metrics, &readiness))?;
+        tokio::spawn(upkeep::metrics(metrics.clone()));
+        tokio::spawn(upkeep::templates(house.log.clone(), house.templates.clone()));
+        let services = services(&house, config, &addresses, metrics, &readiness);
+        let api = ManagementApi::new(services)?;
         let sims_stop = Arc::new(AtomicBool::new(false));
         let source = Source { log: house.log.clone(), templates: house.templates.clone() };
         house.integrations.start(source).await.context("integrations cannot be started")?;
+        let ingest = house.ingest();
+        tokio::spawn(upkeep::rate(ingest.clone()));
         let gateway = Self {
             servers: servers.serve(&api, &stopped),
             inspector: house.inspector.reader()?.spawn()?,
             sims: sims.spawn(Arc::clone(&sims_stop))?,
-            devices: listeners.run(&house.ingest())?,
+            devices: listeners.run(&ingest)?,
             house,
             addresses,
             readiness,
@@ -167,6 +169,7 @@ impl Servers {
 
 fn services(
     house: &House,
+    config: &Config,
     addresses: &Addresses,
     metrics: PrometheusHandle,
     readiness: &Readiness,
@@ -174,7 +177,7 @@ fn services(
     let endpoint = |protocol, addresses: &[SocketAddr]| {
         addresses.first().map(|address: &SocketAddr| DeviceEndpoint {
             protocol,
-            domain: address.ip().to_string(),
+            domain: config.devices.domain.clone().unwrap_or_else(|| address.ip().to_string()),
             ip_addresses: addresses.iter().map(SocketAddr::ip).collect(),
             port: address.port(),
             secure_port: None,
@@ -193,6 +196,7 @@ fn services(
         readiness: readiness.clone(),
         settings: Settings {
             endpoints: endpoints.into_iter().flatten().collect(),
+            public_url: config.api.public_url.clone(),
             ..Settings::default()
         },
     }
@@ -246,14 +250,6 @@ fn operations_config(address: SocketAddr) -> ServerConfig {
     // No tenant data stands there, and the operator named the address for just this.
     let limits = Limits::default();
     ServerConfig { address, tls: None, allow_plain_http: true, limits }
-}
-
-async fn upkeep(metrics: PrometheusHandle) {
-    let mut due = tokio::time::interval(METRICS_UPKEEP);
-    loop {
-        due.tick().await;
-        metrics.run_upkeep();
-    }
 }
 
 fn report(part: &str, ended: anyhow::Result<()>) {

@@ -19,6 +19,7 @@ use vocabulary::Timestamp;
 
 use crate::config::Config;
 use crate::ingest::Ingest;
+use crate::rate::DeviceRate;
 use crate::readers::SimWatch;
 use crate::recovered::RecoveredExchanges;
 
@@ -32,6 +33,7 @@ pub(crate) struct House {
     pub(crate) inspector: Inspector,
     pub(crate) integrations: Integrations,
     recovered: Arc<RecoveredExchanges>,
+    rate: (u32, u32),
 }
 
 /// The state file of the configured data folder; creates the folder.
@@ -74,18 +76,16 @@ impl House {
             templates,
             log,
             recovered: Arc::new(recovered),
+            rate: (config.devices.rate_per_second, config.devices.rate_burst),
         })
     }
 
     /// The pipeline that listeners feed.
     pub(crate) fn ingest(&self) -> Ingest {
-        let recovered = Arc::clone(&self.recovered);
-        Ingest::new(
-            Arc::clone(&self.directory),
-            self.log.clone(),
-            self.templates.clone(),
-            recovered,
-        )
+        let (directory, recovered) = (Arc::clone(&self.directory), Arc::clone(&self.recovered));
+        let (per_second, burst) = self.rate;
+        let rate = DeviceRate::new(per_second, burst);
+        Ingest::new(directory, self.log.clone(), self.templates.clone(), recovered, rate)
     }
 
     /// Fills the directory of SIMs; the watch keeps it filled.

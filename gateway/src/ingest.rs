@@ -16,6 +16,7 @@ use vocabulary::{
     EventKind, Identity, Notice, NoticeCategory, NoticeKind, Protocol, Telemetry, Timestamp,
 };
 
+use crate::rate::DeviceRate;
 use crate::recovered::{self, RecoveredExchanges};
 
 /// Messages of known devices on their way into the log.
@@ -29,8 +30,13 @@ struct Parts {
     log: MessageLog,
     templates: Templates,
     recovered: Arc<RecoveredExchanges>,
+    rate: DeviceRate,
     refusals: Mutex<RefusalLog>,
 }
+
+/// After so long a device that was too fast may send again: its allowance per second is at least
+/// one.
+const RATE_RETRY: Duration = Duration::from_secs(1);
 
 /// What becomes of a batch of uplinks; resolves when those that were appended are durable.
 pub(crate) struct Admission {
@@ -46,9 +52,15 @@ impl Ingest {
         log: MessageLog,
         templates: Templates,
         recovered: Arc<RecoveredExchanges>,
+        rate: DeviceRate,
     ) -> Self {
         let refusals = Mutex::new(RefusalLog::new());
-        Self { parts: Arc::new(Parts { directory, log, templates, recovered, refusals }) }
+        Self { parts: Arc::new(Parts { directory, log, templates, recovered, rate, refusals }) }
+    }
+
+    /// Gives back the memory of devices that are silent.
+    pub(crate) fn forget_idle(&self) {
+        self.parts.rate.forget_idle();
     }
 }
 
@@ -92,6 +104,10 @@ impl Parts {
             .map(|exchange| recovered::digest(identity.iccid, &exchange, &uplink.payload));
         if exchange.is_some_and(|digest| self.recovered.contains(digest)) {
             return Err(Receipt::Duplicate);
+        }
+        if !self.rate.admits(identity.iccid) {
+            let reason = Shed::DeviceTooFast;
+            return Err(Receipt::Unavailable { reason, retry_after: RATE_RETRY });
         }
         Ok(self.record(uplink, identity, exchange))
     }
@@ -197,6 +213,7 @@ fn retry_after(reason: Shed, place: usize) -> Duration {
     let (least, spread) = match reason {
         Shed::QueueFull | Shed::Overdue => (30, 90),
         Shed::NoSpace | Shed::StoreFailed => (60, 240),
+        Shed::DeviceTooFast => return RATE_RETRY,
     };
     let nanos = std::time::SystemTime::UNIX_EPOCH
         .elapsed()

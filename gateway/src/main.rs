@@ -12,12 +12,14 @@ mod demo;
 mod gateway;
 mod house;
 mod ingest;
+mod rate;
 mod readers;
 mod recovered;
 mod serve;
 mod signals;
 mod sims;
 mod telemetry;
+mod upkeep;
 
 use arguments::{Arguments, Command};
 

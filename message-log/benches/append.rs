@@ -2,13 +2,19 @@
 //!
 //! ```text
 //! cargo bench -p message-log -- [--records 10000000] [--payload 100] [--batch 1000]
-//!     [--devices 100000] [--page 4096] [--wal 8388608] [--dir /path/on/a/real/disk] [--only latency]
+//!     [--devices 100000] [--page 4096] [--wal 8388608] [--dir /path/on/a/real/disk]
+//!     [--only latency]
 //! ```
 //!
 //! Prints records per second of each million, the newest 25 of one device, the time of a start,
 //! and how long appends wait when few are outstanding. Removes its files.
 
-#![allow(missing_docs, clippy::print_stdout, clippy::unwrap_used, reason = "a program, not a library")]
+#![allow(
+    missing_docs,
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "a program, not a library"
+)]
 
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
@@ -73,7 +79,7 @@ fn record(arguments: &Arguments, random: &mut u64) -> NewRecord {
         kind: Kind::new(1),
         device: DeviceKey::from_u64(*random % arguments.devices + 1),
         received_at: SystemTime::now().into(),
-        body: vec![*random as u8; arguments.payload],
+        body: vec![(*random & 0xff) as u8; arguments.payload],
     }
 }
 

@@ -151,9 +151,8 @@ impl Catalog {
 
     fn take_idle(&self, number: u32, is_sealed: bool) -> Option<Connection> {
         let mut idle = self.idle();
-        let position = idle
-            .iter()
-            .rposition(|idle| idle.number == number && idle.is_sealed == is_sealed)?;
+        let position =
+            idle.iter().rposition(|idle| idle.number == number && idle.is_sealed == is_sealed)?;
         idle.remove(position).map(|idle| idle.connection)
     }
 
@@ -185,11 +184,7 @@ pub(crate) enum ReadFault {
 
 impl From<rusqlite::Error> for ReadFault {
     fn from(error: rusqlite::Error) -> Self {
-        if segment::is_damage(&error) {
-            Self::Damaged
-        } else {
-            Self::Unopened(error.to_string())
-        }
+        if segment::is_damage(&error) { Self::Damaged } else { Self::Unopened(error.to_string()) }
     }
 }
 

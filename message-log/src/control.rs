@@ -56,8 +56,7 @@ impl Control {
         let connection = Connection::open(dir.join(FILE))?;
         connection.pragma_update(None, "journal_mode", "WAL")?;
         connection.pragma_update(None, "synchronous", "FULL")?;
-        let sound: String =
-            connection.query_row("PRAGMA quick_check(1)", (), |row| row.get(0))?;
+        let sound: String = connection.query_row("PRAGMA quick_check(1)", (), |row| row.get(0))?;
         if sound != "ok" {
             let code = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CORRUPT);
             return Err(rusqlite::Error::SqliteFailure(code, Some(sound)));
@@ -94,10 +93,7 @@ impl Control {
     pub(crate) fn floor(&self) -> rusqlite::Result<Floor> {
         let offset: Option<i64> = self.fact("floor_offset")?;
         let id: Option<[u8; 16]> = self.fact("floor_id")?;
-        Ok(Floor {
-            offset: offset.unwrap_or(0).cast_unsigned(),
-            id: id.map(EventId::from_bytes),
-        })
+        Ok(Floor { offset: offset.unwrap_or(0).cast_unsigned(), id: id.map(EventId::from_bytes) })
     }
 
     fn fact<T: rusqlite::types::FromSql>(&self, name: &str) -> rusqlite::Result<Option<T>> {
@@ -123,7 +119,12 @@ impl Control {
     }
 
     /// Marks a segment as sealed.
-    pub(crate) fn seal(&self, number: u32, first: u64, facts: &SealedFacts) -> rusqlite::Result<()> {
+    pub(crate) fn seal(
+        &self,
+        number: u32,
+        first: u64,
+        facts: &SealedFacts,
+    ) -> rusqlite::Result<()> {
         self.connection
             .execute(
                 "INSERT OR REPLACE INTO segments VALUES (?1, 1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",

@@ -18,7 +18,9 @@ const PIECE_BYTES: usize = 1 << 16;
 
 /// The lock of the folder; it ends with the value, also when the process is killed.
 #[derive(Debug)]
-pub(crate) struct FolderLock(#[allow(dead_code, reason = "held for its lock")] File);
+pub(crate) struct FolderLock {
+    _held: File,
+}
 
 impl FolderLock {
     /// `None` if somebody else has it. Readers share it.
@@ -27,7 +29,7 @@ impl FolderLock {
         let file = OpenOptions::new().create(true).append(true).open(path)?;
         let taken = if shared { file.try_lock_shared() } else { file.try_lock() };
         match taken {
-            Ok(()) => Ok(Some(Self(file))),
+            Ok(()) => Ok(Some(Self { _held: file })),
             Err(TryLockError::WouldBlock) => Ok(None),
             Err(TryLockError::Error(error)) => Err(error),
         }
@@ -97,7 +99,8 @@ pub(crate) fn free_bytes(dir: &Path) -> io::Result<u64> {
     let numbers = nix::sys::statvfs::statvfs(dir)?;
     // Their widths differ between platforms.
     #[allow(clippy::useless_conversion, reason = "u32 on some platforms")]
-    let (blocks, size) = (u64::from(numbers.blocks_available()), u64::from(numbers.fragment_size()));
+    let (blocks, size) =
+        (u64::from(numbers.blocks_available()), u64::from(numbers.fragment_size()));
     Ok(blocks.saturating_mul(size))
 }
 

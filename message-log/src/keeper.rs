@@ -64,7 +64,8 @@ impl Keeper {
             self.shared.post.sleep(self.shared.options.check_interval);
         }
         let in_order = self.shared.queue.ending() == Some(Ending::InOrder);
-        if in_order && self.shared.state() != State::Failed
+        if in_order
+            && self.shared.state() != State::Failed
             && let Err(error) = self.control.set_clean_mark()
         {
             tracing::warn!(%error, "the mark of an orderly end could not be set");

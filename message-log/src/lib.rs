@@ -35,6 +35,4 @@ pub use options::{Clock, Options};
 pub use queue::{Appended, Appending};
 pub use recovery::Opened;
 pub use shared::State;
-pub use types::{
-    Batch, DeviceKey, Kind, KindSet, NewRecord, Offset, Query, ReadLimits, Record,
-};
+pub use types::{Batch, DeviceKey, Kind, KindSet, NewRecord, Offset, Query, ReadLimits, Record};

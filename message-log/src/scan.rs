@@ -76,10 +76,7 @@ pub(crate) fn with_row<T>(
 }
 
 /// Reads a range into an index, and counts damaged rows.
-pub(crate) fn index(
-    connection: &Connection,
-    range: Range<u64>,
-) -> Result<(Chain, u64), ReadFault> {
+pub(crate) fn index(connection: &Connection, range: Range<u64>) -> Result<(Chain, u64), ReadFault> {
     let (mut chain, mut damaged) = (Chain::default(), 0);
     scan(connection, range, Direction::Rising, &mut |_, row| {
         match row {
@@ -183,8 +180,7 @@ mod tests {
             row[20] ^= u8::from(offset == 4);
             connection.execute(INSERT_ROW, (offset.cast_signed(), row)).unwrap();
         }
-        let rising =
-            vec![(0, true), (1, true), (2, false), (3, true), (4, false), (5, true)];
+        let rising = vec![(0, true), (1, true), (2, false), (3, true), (4, false), (5, true)];
         assert_eq!(visited(&connection, Direction::Rising), rising);
         let falling: Vec<_> = rising.into_iter().rev().collect();
         assert_eq!(visited(&connection, Direction::Falling), falling);

@@ -314,7 +314,8 @@ mod tests {
                 .map(|rare| rare.place)
                 .filter(|place| range.contains(place))
                 .collect();
-            let expected: Vec<u32> = range.filter(|place| *place < 5_000 && place % 5 == 0).collect();
+            let expected: Vec<u32> =
+                range.filter(|place| *place < 5_000 && place % 5 == 0).collect();
             assert_eq!(found, expected);
         }
     }

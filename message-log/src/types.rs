@@ -212,7 +212,7 @@ impl KindSet {
 }
 
 impl Default for ReadLimits {
-    /// 1,000 records, 4 MiB: about 20 ms of reading.
+    /// 1,000 records, 4 MiB: a bound for the memory of one reader (estimate).
     fn default() -> Self {
         Self { records: 1_000, bytes: 4 << 20 }
     }
@@ -221,14 +221,7 @@ impl Default for ReadLimits {
 impl Default for Query {
     /// The newest 25 of everything, the page size of the management API.
     fn default() -> Self {
-        Self {
-            device: None,
-            kinds: KindSet::ALL,
-            from: None,
-            until: None,
-            before: None,
-            limit: 25,
-        }
+        Self { device: None, kinds: KindSet::ALL, from: None, until: None, before: None, limit: 25 }
     }
 }
 

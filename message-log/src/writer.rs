@@ -27,7 +27,7 @@ const IDLE_WAIT: Duration = Duration::from_millis(100);
 /// After an idle wait a write-ahead file of this part of its limit is carried over already.
 const IDLE_CHECKPOINT_PART: u64 = 8;
 /// Pages that a commit writes beside those that it fills: the first page, the last leaf, the path
-/// to it (observed: 4 to 5).
+/// to it (estimate).
 const PAGES_PER_COMMIT: u64 = 5;
 /// Bytes of a frame of the write-ahead file beside its page (SQLite file format §4.2).
 const FRAME_HEADER_BYTES: u64 = 24;
@@ -67,7 +67,9 @@ impl Writer {
         loop {
             match Serving::serve(&mut self) {
                 Leave::Full => self.change_segment(),
-                Leave::End(Ending::AtOnce) => return self.shared.queue.refuse_all(AppendError::Closed),
+                Leave::End(Ending::AtOnce) => {
+                    return self.shared.queue.refuse_all(AppendError::Closed);
+                }
                 Leave::End(Ending::InOrder) => return self.close(),
                 Leave::Failed => return self.fail(),
             }
@@ -153,8 +155,7 @@ impl<'a> Serving<'a> {
             if let Some(leave) = self.leave() {
                 return leave;
             }
-            let options = &self.shared.options;
-            self.shared.queue.take(&mut batch, options.commit_records, IDLE_WAIT);
+            self.shared.queue.take(&mut batch, self.commit_records(), IDLE_WAIT);
             let is_idle = batch.is_empty();
             if !is_idle && self.append(&mut batch).is_break() {
                 return Leave::Failed;
@@ -187,6 +188,17 @@ impl<'a> Serving<'a> {
             records > 0 && age >= options.segment_span
         };
         ((is_full || is_old()) && self.shared.post.has_spare()).then_some(Leave::Full)
+    }
+
+    /// Records of the next commit at most: what the segment has room for, unless it is over full
+    /// and waits for a new one.
+    fn commit_records(&self) -> usize {
+        let options = &self.shared.options;
+        let room = u64::from(options.segment_records).saturating_sub(self.records());
+        match usize::try_from(room) {
+            Ok(room) if room > 0 => room.min(options.commit_records),
+            _ => options.commit_records,
+        }
     }
 
     fn records(&self) -> u64 {

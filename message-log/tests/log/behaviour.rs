@@ -163,7 +163,8 @@ fn numbers_and_ids_go_on_after_an_orderly_end_and_after_a_crash() {
     assert!(all.windows(2).all(|pair| pair[0].id < pair[1].id));
     for device in 1..=7 {
         let numbered = all.iter().filter(|record| record.device.as_u64() == device);
-        let numbers: Vec<_> = numbered.map(|record| record.device_seq).filter(|seq| *seq > 0).collect();
+        let numbers: Vec<_> =
+            numbered.map(|record| record.device_seq).filter(|seq| *seq > 0).collect();
         assert_eq!(numbers, (1..=numbers.len() as u64).collect::<Vec<_>>());
     }
 }
@@ -208,7 +209,11 @@ fn many_threads_append_and_read_at_once() {
             scope.spawn(move || {
                 for number in 0..500 {
                     let appended = log.append(vec![record(device, 1, number)]).wait().unwrap();
-                    let query = Query { device: Some(DeviceKey::from_u64(device)), limit: 1, ..Query::default() };
+                    let query = Query {
+                        device: Some(DeviceKey::from_u64(device)),
+                        limit: 1,
+                        ..Query::default()
+                    };
                     assert_eq!(log.newest(query).unwrap()[0].id, appended.ids[0]);
                 }
             });

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use message_log::{DeviceKey, KindSet, MessageLog, Offset, Query, Record};
 
-use crate::world::{fill, open, options_of, read_all, wait_until_sealed};
+use crate::world::{fill, fill_segments, open, options_of, read_all};
 
 const RECORDS: u64 = 3_000;
 
@@ -42,8 +42,7 @@ fn told(log: &MessageLog) -> (Vec<Record>, Vec<Record>, u64) {
 fn each_of_200_flipped_bits_is_found_or_harmless() {
     let folder = tempfile::tempdir().unwrap();
     let log = open(folder.path(), &options_of(1_000));
-    fill(&log, 0..RECORDS);
-    wait_until_sealed(&log);
+    fill_segments(&log, RECORDS / 1_000, 1_000);
     let truth: HashMap<Offset, Record> =
         read_all(&log).into_iter().map(|record| (record.offset, record)).collect();
     log.close();
@@ -82,8 +81,7 @@ fn each_of_200_flipped_bits_is_found_or_harmless() {
 fn a_ruined_segment_and_a_ruined_list_do_not_stop_the_start() {
     let folder = tempfile::tempdir().unwrap();
     let log = open(folder.path(), &options_of(1_000));
-    fill(&log, 0..RECORDS);
-    wait_until_sealed(&log);
+    fill_segments(&log, RECORDS / 1_000, 1_000);
     log.close();
     drop(log);
     let files = sealed_files(folder.path());

@@ -125,7 +125,8 @@ fn a_full_disk_passes() {
         Ok(output) => String::from_utf8_lossy(&output.stdout).into_owned(),
         Err(_) => String::new(),
     };
-    let is_possible = matches!(&output, Ok(output) if !matches!(output.status.code(), Some(1 | 99)));
+    let is_possible =
+        matches!(&output, Ok(output) if !matches!(output.status.code(), Some(1 | 99)));
     if !is_possible && !text.contains("running 1 test") {
         eprintln!("no private mount namespace here: only the limit on files was tested");
         return;

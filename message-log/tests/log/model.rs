@@ -12,8 +12,19 @@ use crate::world::{START_MICROS, open, options_of, record, wait_until_sealed};
 enum Step {
     /// Calls of append, each with so many records, all outstanding at once.
     Append(Vec<u8>),
-    Read { from: u16, records: u8, kinds: u8 },
-    Newest { device: u8, kinds: u8, before: u16, from: u16, until: u16, limit: u8 },
+    Read {
+        from: u16,
+        records: u8,
+        kinds: u8,
+    },
+    Newest {
+        device: u8,
+        kinds: u8,
+        before: u16,
+        from: u16,
+        until: u16,
+        limit: u8,
+    },
     Find(u16),
     Seal,
     /// Close in order and open again.
@@ -109,7 +120,8 @@ impl World {
     fn read(&self, from: u64, records: usize, kinds: KindSet) {
         let limits = ReadLimits { records, bytes: 1 << 20 };
         let batch = self.log.read_kinds(Offset::from_u64(from), kinds, limits).unwrap();
-        let wanted = self.model[from as usize..].iter().filter(|record| kinds.contains(record.kind));
+        let wanted =
+            self.model[from as usize..].iter().filter(|record| kinds.contains(record.kind));
         let expected: Vec<_> = wanted.take(records).cloned().collect();
         assert_eq!(batch.records, expected);
         assert!(records == 0 || batch.next == self.log.end() || expected.len() == records);
@@ -160,15 +172,18 @@ impl World {
                 // Half of the questions leave each condition out.
                 let time = |number: u16| {
                     let millis = i64::try_from(place(number)).unwrap();
-                    (number % 2 == 0).then(|| Timestamp::from_micros(START_MICROS + millis * 1_000))
+                    number
+                        .is_multiple_of(2)
+                        .then(|| Timestamp::from_micros(START_MICROS + millis * 1_000))
                 };
                 self.newest(Query {
-                    device: (device < 5).then(|| DeviceKey::from_u64(u64::from(device)))
+                    device: (device < 5)
+                        .then(|| DeviceKey::from_u64(u64::from(device)))
                         .filter(|device| !device.is_none()),
                     kinds: kind_set(kinds),
                     from: time(from),
                     until: time(until),
-                    before: (before % 2 == 0).then(|| Offset::from_u64(place(before))),
+                    before: before.is_multiple_of(2).then(|| Offset::from_u64(place(before))),
                     limit: usize::from(limit),
                 });
             }

@@ -53,6 +53,16 @@ pub(crate) fn fill(log: &MessageLog, numbers: std::ops::Range<u64>) {
     waiting.into_iter().for_each(|appending| drop(appending.wait().unwrap()));
 }
 
+/// As [`fill`], and each segment gets exactly `size` records; the last one is empty.
+pub(crate) fn fill_segments(log: &MessageLog, segments: u64, size: u64) {
+    for part in 0..segments {
+        let before = log.status().segments;
+        fill(log, part * size..(part + 1) * size);
+        wait_until("change of segment", || log.status().segments > before);
+    }
+    wait_until_sealed(log);
+}
+
 /// Reads everything from the oldest record on.
 pub(crate) fn read_all(log: &MessageLog) -> Vec<Record> {
     let mut all = Vec::new();
