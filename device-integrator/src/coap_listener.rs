@@ -11,7 +11,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant, SystemTime};
 
-use coap::wire::Code;
+use coap::wire::{Code, MessageId};
 use coap::{Endpoint, Event, IncomingRequest, Output};
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::watch;
@@ -20,6 +20,7 @@ use vocabulary::{IdentityClass, Protocol, Timestamp};
 use crate::counters::{CoapMetrics, Counters};
 use crate::listeners::CoapListenerConfig;
 use crate::resource::{self, Route};
+use crate::stranger::{self, Stranger};
 use crate::udp::{Outgoing, Received, UdpSocket};
 use crate::uplink::{Exchange, Ingest, Peer, Receipt, Uplink};
 
@@ -36,12 +37,20 @@ pub(crate) struct CoapListener<I: Ingest> {
     ingest: I,
     counters: Counters,
     metrics: CoapMetrics,
+    strangers: Strangers,
     received: Received,
     outgoing: Outgoing,
     /// Uplinks of the batch at hand, and the exchanges that wait for their receipts.
     uplinks: Vec<Uplink>,
     exchanges: Vec<CoapExchange>,
     admissions: FuturesUnordered<Pending<I::Admission>>,
+}
+
+/// Refuses senders that are no known SIM, without a memory of them.
+struct Strangers {
+    counters: Counters,
+    answer: Vec<u8>,
+    next_id: MessageId,
 }
 
 /// A batch on its way into the log, with the exchanges that its receipts answer.
@@ -57,13 +66,15 @@ impl<I: Ingest> CoapListener<I> {
             exchanges_max: u32::try_from(config.exchanges_max).unwrap_or(u32::MAX),
             ..coap::Limits::default()
         };
+        let counters = Counters::new(Protocol::Coap);
         let endpoint_config = coap::Config { limits, ..coap::Config::default() };
         Self {
             socket,
             class: config.class,
             endpoint: Endpoint::new(endpoint_config, random_seed()),
             ingest,
-            counters: Counters::new(Protocol::Coap),
+            strangers: Strangers::new(counters.clone()),
+            counters,
             metrics: CoapMetrics::default(),
             received: Received::default(),
             outgoing: Outgoing::default(),
@@ -121,8 +132,12 @@ impl<I: Ingest> CoapListener<I> {
         let now = Instant::now();
         let received_at = Timestamp::from(SystemTime::now());
         self.counters.received.increment(self.received.datagrams().len() as u64);
-        for (peer, bytes) in self.received.datagrams() {
-            self.endpoint.handle_datagram(now, peer, bytes);
+        for (address, bytes) in self.received.datagrams() {
+            let peer = Peer { address, class: self.class };
+            match self.ingest.screen(peer, Protocol::Coap, received_at) {
+                Ok(()) => self.endpoint.handle_datagram(now, address, bytes),
+                Err(reason) => self.strangers.refuse(address, bytes, reason, &mut self.outgoing),
+            }
         }
         self.collect(now, received_at);
         if !self.uplinks.is_empty() {
@@ -153,10 +168,10 @@ impl<I: Ingest> CoapListener<I> {
     ) {
         match resource::route(&request) {
             Route::Answer(response) => {
-                if response.code == Code::BAD_REQUEST {
-                    self.counters.malformed("request", 1);
-                } else {
-                    self.counters.control.increment(1);
+                match response.code {
+                    Code::BAD_REQUEST => self.counters.malformed("request", 1),
+                    Code::UNSUPPORTED_CONTENT_FORMAT => self.counters.malformed("format", 1),
+                    _ => self.counters.control.increment(1),
                 }
                 self.endpoint.respond(now, request.exchange, response);
             }
@@ -192,6 +207,30 @@ impl<I: Ingest> CoapListener<I> {
                 Output::Event(_) => {}
                 Output::Timeout(wake) => return wake,
             }
+        }
+    }
+}
+
+impl Strangers {
+    fn new(counters: Counters) -> Self {
+        Self { counters, answer: Vec::new(), next_id: MessageId(0) }
+    }
+
+    fn refuse(
+        &mut self,
+        address: SocketAddr,
+        datagram: &[u8],
+        reason: &'static str,
+        outgoing: &mut Outgoing,
+    ) {
+        self.next_id = MessageId(self.next_id.0.wrapping_add(1));
+        match stranger::answer(datagram, reason, self.next_id, &mut self.answer) {
+            Stranger::Refused => self.counters.receipt(&Receipt::Unauthorised(reason)),
+            Stranger::Malformed => self.counters.malformed("stranger", 1),
+            Stranger::Control => self.counters.control.increment(1),
+        }
+        if !self.answer.is_empty() {
+            outgoing.push(address, &self.answer);
         }
     }
 }

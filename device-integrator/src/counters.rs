@@ -84,15 +84,22 @@ impl CoapMetrics {
             }
             counter!("simgate_coap_total", "event" => name).increment(grown);
             if let Some(outcome) = outcome(name) {
-                let reason = if outcome == "malformed" { name } else { "" };
-                counter!(
-                    MESSAGES,
-                    "protocol" => Protocol::Coap.as_str(), "outcome" => outcome, "reason" => reason
-                )
-                .increment(grown);
+                message_counter(outcome, name).increment(grown);
             }
         }
         self.seen = *counters;
+    }
+}
+
+/// Only the outcomes that have reasons get the label: to Prometheus an empty label is none, so that
+/// the series would stand there twice.
+fn message_counter(outcome: &'static str, event: &'static str) -> Counter {
+    let protocol = Protocol::Coap.as_str();
+    match outcome {
+        "malformed" | "shed" => {
+            counter!(MESSAGES, "protocol" => protocol, "outcome" => outcome, "reason" => event)
+        }
+        _ => counter!(MESSAGES, "protocol" => protocol, "outcome" => outcome),
     }
 }
 

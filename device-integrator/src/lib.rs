@@ -13,6 +13,7 @@ mod drops;
 mod listeners;
 mod plain;
 mod resource;
+mod stranger;
 mod udp;
 mod uplink;
 

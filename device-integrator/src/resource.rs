@@ -6,6 +6,7 @@ use coap::wire::{Code, ContentFormat};
 use coap::{IncomingRequest, Response};
 use vocabulary::Topic;
 
+use crate::stranger;
 use crate::uplink::{Receipt, Shed};
 
 /// The query that names a topic: `?t=some/topic`.
@@ -90,10 +91,8 @@ pub(crate) fn answer(receipt: &Receipt) -> Response {
     }
 }
 
-/// The documented body. It stays below 136 bytes: the sender has not proved its address
-/// (RFC 9175 §2.4).
 fn unauthorised(reason: &str) -> Response {
-    let body = format!(r#"{{"statusText":"Unauthorized","errors":[{{"message":"{reason}"}}]}}"#);
+    let body = stranger::body(reason);
     Response::new(Code::UNAUTHORIZED).with_payload(ContentFormat::JSON, body)
 }
 

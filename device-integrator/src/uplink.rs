@@ -100,6 +100,10 @@ pub trait Ingest: Clone + Send + 'static {
     /// Resolves to one receipt per uplink, in the same order.
     type Admission: Future<Output = Vec<Receipt>> + Send;
 
+    /// Whether `peer` may speak at all, asked before a protocol spends memory on it; where not,
+    /// the reason, for the peer. The implementation tells its operator.
+    fn screen(&self, peer: Peer, protocol: Protocol, now: Timestamp) -> Result<(), &'static str>;
+
     /// Starts to admit `uplinks`. Never blocks: an uplink that cannot be taken is shed.
     fn admit(&self, uplinks: Vec<Uplink>) -> Self::Admission;
 }

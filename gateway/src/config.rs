@@ -251,6 +251,7 @@ impl Config {
             let limit = listener.exchanges_max;
             values::in_range("devices.coap.exchanges_max", limit, 1_000..=100_000_000)?;
         }
+        values::log_filter(&self.log.filter)?;
         values::api_security(&self.api)
     }
 }

@@ -3,13 +3,14 @@
 //! Reads memory only; the one thing it waits for is the commit.
 
 use std::future::Future;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use device_authenticator::{ListenerTrust, Refusal, RefusalLog, SimDirectory};
-use device_integrator::{Receipt, Shed, Uplink};
+use device_integrator::{Peer, Receipt, Shed, Uplink};
 use message_log::{AppendError, Appending, DeviceKey, Kind, MessageLog, NewRecord};
 use template_library::Templates;
 use vocabulary::{
@@ -85,20 +86,18 @@ impl device_integrator::Ingest for Ingest {
         let appending = (!records.is_empty()).then(|| parts.log.append(records));
         Admission { receipts, waiting, appending }
     }
+
+    fn screen(&self, peer: Peer, protocol: Protocol, now: Timestamp) -> Result<(), &'static str> {
+        self.parts.authenticate(peer, protocol, now).map(drop)
+    }
 }
 
 impl Parts {
     /// The record of an uplink, or the receipt of one that will not be stored.
     fn prepare(&self, uplink: &Uplink) -> Result<NewRecord, Receipt> {
-        let address = uplink.peer.address.ip();
-        let trust = match uplink.peer.class {
-            Some(_) => ListenerTrust::TrustedApn,
-            None => ListenerTrust::Untrusted,
-        };
         let identity = self
-            .directory
-            .authenticate(address, trust)
-            .map_err(|refusal| self.refuse(uplink, refusal))?;
+            .authenticate(uplink.peer, uplink.protocol, uplink.received_at)
+            .map_err(Receipt::Unauthorised)?;
         let exchange = uplink
             .exchange
             .map(|exchange| recovered::digest(identity.iccid, &exchange, &uplink.payload));
@@ -110,6 +109,30 @@ impl Parts {
             return Err(Receipt::Unavailable { reason, retry_after: RATE_RETRY });
         }
         Ok(self.record(uplink, identity, exchange))
+    }
+
+    /// Who the sender is, or why it is refused.
+    fn authenticate(
+        &self,
+        peer: Peer,
+        protocol: Protocol,
+        received_at: Timestamp,
+    ) -> Result<Identity, &'static str> {
+        let trust = match peer.class {
+            Some(_) => ListenerTrust::TrustedApn,
+            None => ListenerTrust::Untrusted,
+        };
+        let address = peer.address.ip();
+        self.directory.authenticate(address, trust).map_err(|refusal| {
+            self.log_refusal(address, protocol, &refusal, received_at);
+            match refusal {
+                Refusal::UnknownAddress => "the source address belongs to no known SIM",
+                Refusal::InactiveSim(_) => "the SIM is not active",
+                Refusal::UntrustedListener => {
+                    "this listener accepts no source address as an identity"
+                }
+            }
+        })
     }
 
     fn record(&self, uplink: &Uplink, identity: Identity, exchange: Option<u128>) -> NewRecord {
@@ -135,32 +158,36 @@ impl Parts {
     }
 
     /// Says in the administration log, not too often, that a sender was refused.
-    fn refuse(&self, uplink: &Uplink, refusal: Refusal) -> Receipt {
-        let address = uplink.peer.address.ip();
+    fn log_refusal(
+        &self,
+        address: IpAddr,
+        protocol: Protocol,
+        refusal: &Refusal,
+        received_at: Timestamp,
+    ) {
         let mut refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
         let admitted = refusals.admit(Instant::now(), address);
         drop(refusals);
         if let Some(suppressed) = admitted {
-            let notice = refusal_notice(uplink, &refusal, suppressed);
+            let notice = refusal_notice(address, protocol, refusal, suppressed);
             // Nobody waits for it: a refusal that cannot be logged is still counted.
-            drop(self.log.append(vec![notice_record(&notice, uplink.received_at)]));
+            drop(self.log.append(vec![notice_record(&notice, received_at)]));
         }
-        Receipt::Unauthorised(match refusal {
-            Refusal::UnknownAddress => "the source address belongs to no known SIM",
-            Refusal::InactiveSim(_) => "the SIM is not active",
-            Refusal::UntrustedListener => "this listener accepts no source address as an identity",
-        })
     }
 }
 
-fn refusal_notice(uplink: &Uplink, refusal: &Refusal, suppressed: u64) -> Notice {
+fn refusal_notice(
+    address: IpAddr,
+    protocol: Protocol,
+    refusal: &Refusal,
+    suppressed: u64,
+) -> Notice {
     let message = "DeviceAuthenticator[Unauthorized]";
     let mut notice = Notice::new(NoticeCategory::Error, NoticeKind::Device, message);
-    notice.ip = Some(uplink.peer.address.ip());
+    notice.ip = Some(address);
     if let Refusal::InactiveSim(identity) = refusal {
         notice = notice.about(*identity);
     }
-    let protocol = uplink.protocol;
     notice.description = match suppressed {
         0 => format!("{protocol} message refused: {refusal}"),
         more => format!("{protocol} message refused: {refusal} ({more} refusals not logged)"),

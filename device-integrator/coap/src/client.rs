@@ -166,11 +166,11 @@ impl<P: Copy + Eq + Hash> Clients<P> {
         self.tokens.get(&token).copied()
     }
 
-    pub(crate) fn get(&self, id: RequestId) -> Option<&Ongoing<P>> {
+    pub(crate) fn ongoing(&self, id: RequestId) -> Option<&Ongoing<P>> {
         self.requests.get(&id)
     }
 
-    pub(crate) fn get_mut(&mut self, id: RequestId) -> Option<&mut Ongoing<P>> {
+    pub(crate) fn ongoing_mut(&mut self, id: RequestId) -> Option<&mut Ongoing<P>> {
         self.requests.get_mut(&id)
     }
 

@@ -246,7 +246,7 @@ impl<P: Copy + Eq + Hash> Deduplicator<P> {
 
     fn current(&mut self, key: ExchangeKey) -> Option<&mut Record> {
         self.records
-            .get_mut(key.place)
+            .find_mut(key.place)
             .filter(|record| record.generation == key.generation)
             .filter(|record| record.status != Status::Forgotten)
     }

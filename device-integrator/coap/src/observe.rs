@@ -126,7 +126,7 @@ impl<P: Copy + Eq + Hash> Observations<P> {
         self.search(peer, |observation| observation.newest == Some(id))
     }
 
-    pub(crate) fn get_mut(&mut self, id: ObservationId) -> Option<&mut Observation<P>> {
+    pub(crate) fn entry_mut(&mut self, id: ObservationId) -> Option<&mut Observation<P>> {
         self.observations.get_mut(&id)
     }
 

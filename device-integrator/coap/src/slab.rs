@@ -52,7 +52,7 @@ impl<T> Slab<T> {
     }
 
     /// The value at a place that was once used.
-    pub(crate) fn get_mut(&mut self, place: u32) -> Option<&mut T> {
+    pub(crate) fn find_mut(&mut self, place: u32) -> Option<&mut T> {
         let place = place as usize;
         self.chunks.get_mut(place / CHUNK)?.get_mut(place % CHUNK)
     }
@@ -85,6 +85,6 @@ mod tests {
         slab.remove(7);
         assert_eq!(slab.insert(1), 7);
         assert_eq!((slab[7], slab[2_999]), (1, 2_999));
-        assert!(slab.get_mut(3_000).is_none());
+        assert!(slab.find_mut(3_000).is_none());
     }
 }

@@ -11,7 +11,8 @@ use coap::wire::MessageRef;
 use coap::{Config, Endpoint};
 use proptest::collection::vec;
 use proptest::prelude::*;
-use survival::{endpoint_survives, message_survives};
+use survival::endpoint::endpoint_survives;
+use survival::message::message_survives;
 
 /// Bytes that often are a message.
 fn likely_message() -> impl Strategy<Value = Vec<u8>> {

@@ -121,6 +121,17 @@ pub(super) fn account_number(number: &str) -> Result<(), ConfigError> {
     })
 }
 
+pub(super) fn log_filter(filter: &str) -> Result<(), ConfigError> {
+    if tracing_subscriber::EnvFilter::try_new(filter).is_ok() {
+        return Ok(());
+    }
+    Err(ConfigError::Range {
+        key: "log.filter",
+        found: format!("{filter:?}"),
+        allowed: "error, warn, info, debug, trace, and pairs such as gateway=debug".to_owned(),
+    })
+}
+
 pub(super) fn trusted(
     key: &'static str,
     address: SocketAddr,

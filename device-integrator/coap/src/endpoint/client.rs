@@ -94,7 +94,7 @@ impl<P: Copy + Eq + Hash> Endpoint<P> {
 
     /// Sends the message that a request's stage asks for.
     fn send_step(&mut self, now: Instant, id: RequestId) {
-        let Some(ongoing) = self.clients.get_mut(id) else { return };
+        let Some(ongoing) = self.clients.ongoing_mut(id) else { return };
         let message = self.identifiers.message_id(&ongoing.peer);
         ongoing.id = message;
         let (peer, confirmable) = (ongoing.peer, ongoing.request.confirmable);
@@ -113,7 +113,7 @@ impl<P: Copy + Eq + Hash> Endpoint<P> {
     pub(super) fn handle_response(&mut self, inbound: Inbound<'_, P>) {
         let message = &inbound.message;
         let found = self.clients.find(message.token).filter(|id| {
-            self.clients.get(*id).is_some_and(|ongoing| {
+            self.clients.ongoing(*id).is_some_and(|ongoing| {
                 (self.is_same_peer)(&ongoing.peer, &inbound.peer)
                     && (message.message_type != MessageType::Acknowledgement
                         || ongoing.id == message.id)
@@ -124,7 +124,7 @@ impl<P: Copy + Eq + Hash> Endpoint<P> {
             return;
         };
         let Some(key) = self.admit_response(&inbound) else { return };
-        if let Some(ongoing) = self.clients.get(id) {
+        if let Some(ongoing) = self.clients.ongoing(id) {
             self.reliability.finish(ongoing.peer, ongoing.id);
         }
         match review(message, &[OptionNumber::OSCORE], true) {
@@ -203,7 +203,7 @@ impl<P: Copy + Eq + Hash> Endpoint<P> {
         (id, review): (RequestId, Review),
     ) {
         let message = &inbound.message;
-        let Some(ongoing) = self.clients.get_mut(id) else { return };
+        let Some(ongoing) = self.clients.ongoing_mut(id) else { return };
         let sequence = review
             .observe
             .filter(|_| ongoing.request.observe && message.code.is_success())
@@ -226,7 +226,7 @@ impl<P: Copy + Eq + Hash> Endpoint<P> {
                 None
             }
         };
-        let Some(ongoing) = self.clients.get_mut(id) else { return };
+        let Some(ongoing) = self.clients.ongoing_mut(id) else { return };
         if sequence.is_some() || ongoing.head.is_none() {
             ongoing.notification = notification;
             ongoing.collected.clear();
@@ -258,7 +258,7 @@ impl<P: Copy + Eq + Hash> Endpoint<P> {
     }
 
     fn deliver_response(&mut self, now: Instant, id: RequestId) {
-        let Some(ongoing) = self.clients.get_mut(id) else { return };
+        let Some(ongoing) = self.clients.ongoing_mut(id) else { return };
         let Some(head) = ongoing.head.take() else { return };
         let response = IncomingResponse {
             request: id,

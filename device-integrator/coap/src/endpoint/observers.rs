@@ -47,7 +47,7 @@ impl<P: Copy + Eq + Hash> Endpoint<P> {
         response: Response,
         confirmable: bool,
     ) -> Result<(), ObservationEnded> {
-        let observer = self.observations.get_mut(observation).ok_or(ObservationEnded)?;
+        let observer = self.observations.entry_mut(observation).ok_or(ObservationEnded)?;
         if observer.unacknowledged.is_some() {
             observer.next = Some(response);
         } else {
@@ -62,7 +62,7 @@ impl<P: Copy + Eq + Hash> Endpoint<P> {
     }
 
     pub(super) fn notification_acknowledged(&mut self, now: Instant, id: ObservationId) {
-        let Some(observer) = self.observations.get_mut(id) else { return };
+        let Some(observer) = self.observations.entry_mut(id) else { return };
         observer.unacknowledged = None;
         observer.confirmed_at = now;
         if let Some(next) = observer.next.take() {
@@ -92,7 +92,7 @@ impl<P: Copy + Eq + Hash> Endpoint<P> {
         response: Response,
         confirmable: bool,
     ) {
-        let Some(observer) = self.observations.get_mut(id) else { return };
+        let Some(observer) = self.observations.entry_mut(id) else { return };
         let (peer, token, resource) = (observer.peer, observer.token, observer.resource);
         let wanted = confirmable
             || now.saturating_duration_since(observer.confirmed_at) >= CONFIRM_AT_LEAST_EVERY;

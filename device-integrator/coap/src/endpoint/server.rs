@@ -261,7 +261,7 @@ impl<P: Copy + Eq + Hash> Endpoint<P> {
     }
 
     fn additions(&mut self, exchange: &Exchange<P>) -> Additions {
-        let observation = exchange.observation.and_then(|id| self.observations.get_mut(id));
+        let observation = exchange.observation.and_then(|id| self.observations.entry_mut(id));
         let observe = observation.map(|observation| observation.next_sequence());
         Additions { observe, block1: exchange.block1, ..Additions::default() }
     }
