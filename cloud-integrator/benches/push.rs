@@ -4,7 +4,7 @@
 //! for each message. Prints the rate and the processor time that each side cost. Arguments:
 //! records (100,000), concurrency (64).
 
-#![allow(clippy::print_stdout, clippy::unwrap_used, missing_docs)]
+#![allow(clippy::print_stdout, clippy::unwrap_used, reason = "a benchmark prints its figures")]
 
 #[path = "../tests/receiver/mod.rs"]
 mod receiver;
@@ -30,9 +30,10 @@ fn main() {
     let received = Arc::new(AtomicUsize::new(0));
     let receiving = runtime("receiver", 1);
     let count = Arc::clone(&received);
-    let script: receiver::Script = Arc::new(move |_| {
+    let script: receiver::Script = Arc::new(move |request| {
+        assert!(request.header("webhook-id").is_some() && !request.body.is_empty());
         count.fetch_add(1, Ordering::Relaxed);
-        receiver::Answer::Ok
+        receiver::OK
     });
     let address = receiving.block_on(receiver::serve(script));
     let folder = tempfile::tempdir().unwrap();

@@ -1,6 +1,6 @@
 //! The JSON envelope of every event that is pushed.
 //!
-//! platform-behaviour.md §5.1 (fields), §5.2 (examples), §5.3 (encoding of payloads). Written
+//! Fields and encoding of payloads are those of 1NCE OS; docs/webhooks.md has examples. Written
 //! straight into bytes: telemetry passes here once for each integration and message. The order of
 //! properties has no meaning.
 
@@ -66,7 +66,7 @@ pub(crate) fn subject_of(telemetry: &Telemetry<'_>) -> Subject {
 }
 
 /// The type of event that an entry of the administration log becomes: errors are ERROR, steps in
-/// a device's life LIFECYCLE, anything else is not pushed (§5.4).
+/// a device's life LIFECYCLE, anything else is not pushed.
 pub(crate) fn event_type_of(notice: &Notice) -> Option<EventType> {
     match (notice.category, notice.kind) {
         (NoticeCategory::Error, _) => Some(EventType::Error),
@@ -184,7 +184,7 @@ fn write_lifecycle(out: &mut Vec<u8>, notice: &Notice) {
     write_string(out, &event);
     put(out, b",\"message\":");
     match notice.iccid {
-        // The documented text carries the ICCID (§5.2).
+        // The documented text carries the ICCID.
         Some(iccid) if event == "DEVICE_FIRST_TIME_REGISTERED" => write_string(
             out,
             &format!("New Device successfully registered for the first time - {iccid}"),
@@ -199,7 +199,7 @@ fn write_error(out: &mut Vec<u8>, id: EventId, notice: &Notice) {
         NoticeKind::Integration => "INTEGRATION",
         NoticeKind::Device => "DEVICE",
         NoticeKind::Location => "LOCATION",
-        // §5.1 lists no other.
+        // The documented list has no other.
         NoticeKind::General | NoticeKind::Lifecycle => "GENERAL",
     };
     put(out, b",\"error\":{\"id\":\"");

@@ -1,6 +1,6 @@
 //! The types of event that an integration can subscribe to.
 //!
-//! Names, triggers and shapes: platform-behaviour.md §5.1 to §5.4. [`EventType::Location`] and
+//! Names, triggers and shapes are those of 1NCE OS (docs/webhooks.md). [`EventType::Location`] and
 //! [`EventType::Geofence`] can be subscribed to already; nothing emits them yet.
 
 use std::fmt;

@@ -60,7 +60,7 @@ impl Default for ForwarderSettings {
     fn default() -> Self {
         Self {
             window: WindowLimits { records: 4_096, bytes: 8 << 20, concurrency: 64 },
-            retry: RetryPolicy::CONTRACT,
+            retry: RetryPolicy::DOCUMENTED,
             save_interval: Duration::from_millis(200),
         }
     }
@@ -151,8 +151,8 @@ struct Run<S> {
     unsaved: bool,
     saving: Option<JoinHandle<Result<(), StoreError>>>,
     save_after: Instant,
-    /// The last save failed: what cannot be recorded is not pushed (level L4 of the delivery
-    /// contract).
+    /// The last save failed: what cannot be recorded is not pushed, or a crash would
+    /// repeat all of it.
     paused: bool,
     meters: Meters,
 }

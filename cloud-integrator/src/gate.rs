@@ -1,7 +1,7 @@
 //! Keeps a failing endpoint from being hammered.
 //!
 //! After several failures in a row the whole endpoint counts as down: from then on only one
-//! attempt at a time, with growing pauses, until one succeeds (C16 of the delivery contract).
+//! attempt at a time, with growing pauses, until one succeeds.
 
 use std::time::{Duration, Instant};
 
@@ -17,8 +17,8 @@ pub struct GateSettings {
 }
 
 impl GateSettings {
-    /// As the delivery contract says (C16).
-    pub const CONTRACT: Self = Self {
+    /// What docs/webhooks.md promises.
+    pub const DOCUMENTED: Self = Self {
         failures: 10,
         pause_min: Duration::from_secs(5),
         pause_max: Duration::from_secs(300),
@@ -81,7 +81,7 @@ mod tests {
     #[test]
     fn ten_failures_close_it_and_pauses_double_up_to_the_limit() {
         let start = Instant::now();
-        let mut gate = Gate::new(GateSettings::CONTRACT);
+        let mut gate = Gate::new(GateSettings::DOCUMENTED);
         for _ in 0..9 {
             gate.failed(start, None);
             assert_eq!(gate.probe_at(), None);
@@ -102,7 +102,7 @@ mod tests {
     #[test]
     fn stragglers_do_not_lengthen_the_pause() {
         let start = Instant::now();
-        let mut gate = Gate::new(GateSettings { failures: 1, ..GateSettings::CONTRACT });
+        let mut gate = Gate::new(GateSettings { failures: 1, ..GateSettings::DOCUMENTED });
         gate.failed(start, None);
         gate.failed(start + secs(4), None);
         assert_eq!(gate.probe_at(), Some(start + secs(5)));
@@ -111,7 +111,7 @@ mod tests {
     #[test]
     fn the_endpoint_can_ask_for_a_longer_pause() {
         let start = Instant::now();
-        let mut gate = Gate::new(GateSettings { failures: 1, ..GateSettings::CONTRACT });
+        let mut gate = Gate::new(GateSettings { failures: 1, ..GateSettings::DOCUMENTED });
         gate.failed(start, Some(secs(60)));
         assert_eq!(gate.probe_at(), Some(start + secs(60)));
     }

@@ -10,7 +10,7 @@ use crate::event_type::{EventTypes, EventTypesError};
 use crate::store::StoreError;
 use crate::webhook::EndpointError;
 
-/// The longest name (platform-behaviour.md §8.3).
+/// The longest name, as documented.
 pub const NAME_CHARS_MAX: usize = 128;
 
 /// A configured integration.
@@ -35,11 +35,11 @@ pub struct Integration {
     /// When the customer last changed it.
     pub updated_at: Timestamp,
     /// When the first message of a device was delivered. The management API calls it
-    /// `lastSuccessfulMessageDelivery` although it is the first (platform-behaviour.md §5.5).
+    /// `lastSuccessfulMessageDelivery` although it is the first.
     pub first_delivery_at: Option<Timestamp>,
 }
 
-/// Where an integration stands (platform-behaviour.md §5.5).
+/// Where an integration stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum IntegrationState {
     /// Created, nothing delivered yet.

@@ -4,9 +4,9 @@
 //! runs one [`Forwarder`] for each integration. A forwarder reads the log from its own cursor,
 //! keeps the order of each device and drives a [`Sink`]; [`WebhookSink`] is the one kind so far.
 //!
-//! What it promises: platform-behaviour.md §5 and the delivery contract (C8 to C20): every record
-//! that is wanted is delivered at least once, in order per device, with the same id at every
-//! attempt; a slow or dead endpoint delays no device and no other endpoint.
+//! What it promises (docs/delivery.md, docs/webhooks.md): every record that is wanted is delivered
+//! at least once, in order per device, with the same id at every attempt; a slow or dead endpoint
+//! delays no device and no other endpoint.
 //!
 //! What it is not: it decides nothing about messages, decodes nothing by itself and never writes
 //! telemetry.

@@ -1,6 +1,6 @@
 //! Placeholders in a customer's URL and header values: `:iccid:`, `:imsi:`, `:ip:`.
 //!
-//! platform-behaviour.md §5.6. A datum that is not known becomes the literal `none`; an unknown
+//! A datum that is not known becomes the literal `none`, as 1NCE OS has it; an unknown
 //! placeholder stays as it is. The values come from a fixed set of digits, dots and hexadecimal
 //! groups, so nothing a device sends can reach a request through here.
 

@@ -33,8 +33,7 @@ pub trait Sink: Send + Sync + 'static {
     fn deliver(&self, delivery: Delivery) -> impl Future<Output = Outcome> + Send;
 }
 
-/// The longest that one attempt may take in all (platform-behaviour.md §5.5; C14 of the delivery
-/// contract).
+/// The longest that one attempt may take in all: the documented limit of 1NCE OS.
 pub const DELIVERY_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// One event on its way to a cloud. Cheap to clone.

@@ -1,7 +1,7 @@
 //! The sink that posts each event to a customer's URL.
 //!
-//! platform-behaviour.md §5.6: one `POST` per event, the envelope as JSON, the customer's own
-//! headers, placeholders in URL and headers. Beyond the documented platform: `webhook-id` and
+//! As in 1NCE OS: one `POST` per event, the envelope as JSON, the customer's own headers,
+//! placeholders in URL and headers. Beyond that: `webhook-id` and
 //! `webhook-timestamp` as Standard Webhooks names them, so that a receiver can drop duplicates.
 
 mod client;

@@ -1,7 +1,7 @@
 //! What a forwarder has read and not yet delivered: order, retries and the cursor. Pure.
 //!
 //! Records enter in the order of the log. Those of one device form a line: only its head is tried,
-//! and the next only when the head is done (C12 of the delivery contract). Lines do not wait for
+//! and the next only when the head is done (docs/delivery.md, Order). Lines do not wait for
 //! each other, except while the [`Gate`] is closed. The cursor is the lowest place that is not
 //! done: what lies below it is never needed again. What is done above it is known by the
 //! [`Position`], so that one record that is stuck does not make everything after it come twice.
@@ -36,8 +36,9 @@ pub struct RetryPolicy {
 }
 
 impl RetryPolicy {
-    /// The policy of the delivery contract.
-    pub const CONTRACT: Self = Self { schedule: Schedule::CONTRACT, gate: GateSettings::CONTRACT };
+    /// What docs/webhooks.md promises.
+    pub const DOCUMENTED: Self =
+        Self { schedule: Schedule::DOCUMENTED, gate: GateSettings::DOCUMENTED };
 }
 
 /// How an attempt ended, as far as the order of things is concerned.
@@ -279,7 +280,7 @@ mod tests {
     const LIMITS: WindowLimits = WindowLimits { records: 8, bytes: 100, concurrency: 3 };
 
     fn window() -> Window<u64> {
-        Window::new(LIMITS, RetryPolicy::CONTRACT, &Position::default(), 7)
+        Window::new(LIMITS, RetryPolicy::DOCUMENTED, &Position::default(), 7)
     }
 
     fn started(window: &mut Window<u64>, now: Instant) -> Vec<u64> {
@@ -349,7 +350,7 @@ mod tests {
         let mut now = Instant::now();
         let mut window = Window::new(
             WindowLimits { records: 100, bytes: 100, concurrency: 64 },
-            RetryPolicy::CONTRACT,
+            RetryPolicy::DOCUMENTED,
             &Position::default(),
             7,
         );
@@ -489,8 +490,8 @@ mod tests {
             steps in steps(),
             seed in any::<u64>(),
         ) {
-            let gate = GateSettings { failures: 4, ..GateSettings::CONTRACT };
-            let retry = RetryPolicy { gate, ..RetryPolicy::CONTRACT };
+            let gate = GateSettings { failures: 4, ..GateSettings::DOCUMENTED };
+            let retry = RetryPolicy { gate, ..RetryPolicy::DOCUMENTED };
             let mut model = Model {
                 window: Window::new(LIMITS, retry, &Position::default(), seed),
                 now: Instant::now(),

@@ -19,7 +19,7 @@ use cloud_integrator::{
     Forwarder, IntegrationState, NewWebhook, Outcome, Sink, Store, Subject, Subscription,
     WebhookClient, WebhookOptions, WebhookPatch,
 };
-use receiver::{Answer, Received};
+use receiver::{Answer, OK, Received};
 use vocabulary::{EventId, Notice, NoticeCategory, NoticeKind};
 use world::{
     Entry, Ledger, PATIENCE, World, base64_of, everything, hasty, interleaved, until, until_async,
@@ -262,6 +262,20 @@ async fn a_reader_that_retention_overtook_says_so_and_goes_on_with_the_oldest() 
     forwarder.stop(PATIENCE).await;
 }
 
+/// Closes the connection without an answer.
+const CLOSE: Answer = Answer { text: "", ..OK };
+/// Endless bytes of body after a 200.
+const ENDLESS: Answer = Answer {
+    text: "HTTP/1.1 200 OK\r\ncontent-length: 99999999999\r\n\r\n",
+    endless: &[b'x'; 4_096],
+    ..OK
+};
+
+/// Status line, headers and body of the test's own.
+fn raw(text: &'static str) -> Answer {
+    Answer { text, ..OK }
+}
+
 /// Starts a receiver whose answers `answer` decides by the number of the request.
 async fn scripted_receiver(
     ledger: &Ledger,
@@ -270,7 +284,7 @@ async fn scripted_receiver(
     let (ledger, count) = (ledger.clone(), AtomicUsize::new(0));
     let script: receiver::Script = Arc::new(move |request: &Received<'_>| {
         let answer = answer(request, count.fetch_add(1, Ordering::Relaxed));
-        let taken = matches!(answer, Answer::Ok);
+        let taken = answer == OK;
         ledger.note(request.header("webhook-id").unwrap(), request.body, taken);
         answer
     });
@@ -282,14 +296,12 @@ async fn a_webhook_survives_every_kind_of_bad_answer() {
     let world = World::new();
     let ledger = Ledger::default();
     let answers = |_: &Received<'_>, number: usize| match number % 8 {
-        0 => Answer::Raw("HTTP/1.1 500 No\r\ncontent-length: 2\r\n\r\nno"),
-        1 => Answer::Close,
-        2 => Answer::Raw(
-            "HTTP/1.1 302 Go\r\nlocation: http://127.0.0.1:1/\r\ncontent-length: 0\r\n\r\n",
-        ),
-        3 => Answer::Raw("this is not http\r\n\r\n"),
-        4 => Answer::Raw("HTTP/1.1 404 No\r\ncontent-length: 0\r\n\r\n"),
-        _ => Answer::Ok,
+        0 => raw("HTTP/1.1 500 No\r\ncontent-length: 2\r\n\r\nno"),
+        1 => CLOSE,
+        2 => raw("HTTP/1.1 302 Go\r\nlocation: http://127.0.0.1:1/\r\ncontent-length: 0\r\n\r\n"),
+        3 => raw("this is not http\r\n\r\n"),
+        4 => raw("HTTP/1.1 404 No\r\ncontent-length: 0\r\n\r\n"),
+        _ => OK,
     };
     let url = scripted_receiver(&ledger, answers).await;
     let integrations = world.integrations();
@@ -314,7 +326,7 @@ async fn a_request_has_the_documented_form() {
     let heads = Arc::clone(&seen);
     let script: receiver::Script = Arc::new(move |request: &Received<'_>| {
         heads.lock().unwrap().push(request.head.to_owned());
-        Answer::Ok
+        OK
     });
     let url = format!("http://{}/e?d=:iccid:&ip=:ip:&x=:x:", receiver::serve(script).await);
     let integrations = world.integrations();
@@ -346,7 +358,7 @@ fn delivery() -> Delivery {
 }
 
 async fn outcome_of(answer: Answer) -> Outcome {
-    let script: receiver::Script = Arc::new(move |_: &Received<'_>| answer.clone());
+    let script: receiver::Script = Arc::new(move |_: &Received<'_>| answer);
     let url = format!("http://{}/", receiver::serve(script).await);
     let endpoint = Endpoint::new(&url, &BTreeMap::new(), true).unwrap();
     let client = WebhookClient::new(&WebhookOptions::default(), 4).unwrap();
@@ -355,23 +367,21 @@ async fn outcome_of(answer: Answer) -> Outcome {
 
 #[tokio::test]
 async fn answers_of_a_webhook_have_their_outcomes() {
-    assert_eq!(outcome_of(Answer::Ok).await, Outcome::Delivered);
-    assert_eq!(outcome_of(Answer::Raw("HTTP/1.1 204 x\r\n\r\n")).await, Outcome::Delivered);
-    let late = Answer::After(
-        Duration::from_millis(50),
-        "HTTP/1.1 503 x\r\nretry-after: 120\r\ncontent-length: 0\r\n\r\n",
-    );
+    assert_eq!(outcome_of(OK).await, Outcome::Delivered);
+    assert_eq!(outcome_of(raw("HTTP/1.1 204 x\r\n\r\n")).await, Outcome::Delivered);
+    let busy = raw("HTTP/1.1 503 x\r\nretry-after: 120\r\ncontent-length: 0\r\n\r\n");
+    let late = Answer { pause: Duration::from_millis(50), ..busy };
     let Outcome::Retry { reason, after } = outcome_of(late).await else { panic!("not a retry") };
     assert_eq!(reason.to_string(), "status: the endpoint answered 503");
     assert_eq!(after, Some(Duration::from_secs(120)));
-    let Outcome::Retry { reason, .. } = outcome_of(Answer::Close).await else { panic!("taken") };
+    let Outcome::Retry { reason, .. } = outcome_of(CLOSE).await else { panic!("taken") };
     assert_eq!(reason.class, FailureClass::Transport);
 }
 
 #[tokio::test]
 async fn an_endless_answer_costs_neither_time_nor_memory() {
     let start = Instant::now();
-    assert_eq!(outcome_of(Answer::Endless).await, Outcome::Delivered);
+    assert_eq!(outcome_of(ENDLESS).await, Outcome::Delivered);
     assert!(start.elapsed() < Duration::from_secs(5));
 }
 
@@ -403,7 +413,7 @@ async fn tls_receiver() -> (u16, Vec<u8>) {
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
             let Ok(stream) = acceptor.accept(stream).await else { continue };
-            let script: receiver::Script = Arc::new(|_: &Received<'_>| Answer::Ok);
+            let script: receiver::Script = Arc::new(|_: &Received<'_>| OK);
             tokio::spawn(receiver::converse(stream, script));
         }
     });
@@ -462,8 +472,8 @@ async fn a_test_reports_and_changes_nothing() {
     let world = World::new();
     let ledger = Ledger::default();
     let answers = |_: &Received<'_>, number: usize| match number {
-        0 => Answer::Ok,
-        _ => Answer::Raw("HTTP/1.1 500 x\r\ncontent-length: 0\r\n\r\n"),
+        0 => OK,
+        _ => raw("HTTP/1.1 500 x\r\ncontent-length: 0\r\n\r\n"),
     };
     let url = scripted_receiver(&ledger, answers).await;
     let integrations = world.integrations();
@@ -487,7 +497,7 @@ async fn a_new_integration_gets_nothing_old_and_a_mended_url_gets_what_waited() 
     let dead = integrations.create(webhook("http://127.0.0.1:1/")).await.unwrap();
     world.send(&interleaved(3, 5)).await;
     tokio::time::sleep(Duration::from_millis(100)).await;
-    let url = scripted_receiver(&ledger, |_, _| Answer::Ok).await;
+    let url = scripted_receiver(&ledger, |_, _| OK).await;
     let patch = WebhookPatch { url: Some(url), ..WebhookPatch::default() };
     integrations.patch(&dead.id, patch).await.unwrap();
     until("what waited", || ledger.taken_once().len() == 15).await;

@@ -1,7 +1,7 @@
 //! A million SIMs: import, import again, load, and pages far down the list.
 //!
 //! `cargo bench -p connectivity`
-#![allow(clippy::print_stdout)] // The figures are this program's output.
+#![allow(clippy::print_stdout, reason = "a benchmark prints its figures")]
 
 use std::fmt::Write;
 use std::hint::black_box;

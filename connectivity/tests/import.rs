@@ -1,5 +1,5 @@
 //! Imports, from a proper file to bytes that are none.
-#![allow(clippy::unwrap_used)] // Test code; the lint exempts only what is marked #[test].
+#![allow(clippy::unwrap_used, reason = "the lint exempts only what is marked #[test]")]
 
 use std::io::{self, Read};
 

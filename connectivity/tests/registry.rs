@@ -1,5 +1,5 @@
 //! The registry in a real file: SIMs one by one, lists, changes, and other processes' writes.
-#![allow(clippy::unwrap_used)] // Test code; the lint exempts only what is marked #[test].
+#![allow(clippy::unwrap_used, reason = "the lint exempts only what is marked #[test]")]
 
 use std::net::IpAddr;
 

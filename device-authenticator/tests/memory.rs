@@ -1,6 +1,6 @@
 //! Memory per SIM, counted at the allocator.
-#![allow(unsafe_code)] // A global allocator is an unsafe trait; this one counts and passes on.
-#![allow(clippy::unwrap_used)] // Test code; the lint exempts only what is marked #[test].
+#![allow(unsafe_code, reason = "an allocator that counts is a system interface")]
+#![allow(clippy::unwrap_used, reason = "the lint exempts only what is marked #[test]")]
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};

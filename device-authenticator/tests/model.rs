@@ -1,6 +1,6 @@
 //! The directory against a model that is too simple to be wrong, and with readers on other
 //! threads while it changes.
-#![allow(clippy::unwrap_used)] // Test code; the lint exempts only what is marked #[test].
+#![allow(clippy::unwrap_used, reason = "the lint exempts only what is marked #[test]")]
 
 use std::collections::HashMap;
 use std::net::IpAddr;

@@ -21,7 +21,7 @@ const SWITCH: &str = r#"{"sense":[{"switch":{"byte":0,"bytelength":1,"type":"int
         {"asset":"speed","value":{"byte":9,"bytelength":2,"type":"int"}}]},
     {"default":true,"do":[{"asset":"error","value":"unknown payload"}]}]}]}"#;
 
-/// The official GPS template (platform-behaviour.md, section 4.6).
+/// The official GPS template of 1NCE OS.
 const GPS: &str = include_str!("../tests/gps.json");
 
 fn program(source: &str) -> Program {

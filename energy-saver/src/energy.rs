@@ -1,4 +1,4 @@
-//! How much energy a compact payload saves a device: the documented model (section 4.5).
+//! How much energy a compact payload saves a device: the model of 1NCE OS.
 
 /// Energy of sending nothing, in mWh.
 const BASE_MWH: f64 = 94.084;

@@ -1,8 +1,8 @@
 //! Templates: a compact binary payload becomes JSON.
 //!
-//! A template is a JSON text in the documented conversion language (platform-behaviour.md, section
-//! 4.1) with the constructs of its larger relative (section 4.7). [`Program::compile`] checks it
-//! once and turns it into a flat list of instructions; [`Program::run`] applies that to a payload.
+//! A template is a JSON text in the conversion language of 1NCE OS with the constructs of its
+//! larger relative (docs/templates.md describes both). [`Program::compile`] checks it once and
+//! turns it into a flat list of instructions; [`Program::run`] applies that to a payload.
 //! Everything is a pure function: no I/O, no clock, no state between two runs.
 //!
 //! Where the documents leave a choice, this crate chooses:
@@ -19,7 +19,8 @@
 //! * **`int` is signed, `uint` is not**, whatever `signed` says; `integer` (also the default where
 //!   `type` is absent) is unsigned unless `signed` is true or `"true"`.
 //! * **`json`** takes the value as it is in the payload; a `type` beside it is accepted and
-//!   changes nothing. A whole object or list is taken too; the order of an object's keys may change.
+//!   changes nothing. A whole object or list is taken too; the order of an object's keys may
+//!   change.
 //! * **`case`** matches by type and value; all numbers are doubles, so `1` and `1.0` are equal.
 //! * **`actuate`** (the other direction) is accepted and ignored.
 //! * **`at`** gives [`Details::at_unix_micros`] and does not appear in the JSON.
@@ -44,12 +45,13 @@ pub use energy::{Reduction, reduction};
 pub use payload_error::{PayloadError, PayloadPlace};
 pub use program::{Details, LatLon, Program, Translated};
 
-/// Longest template in bytes: the documented limit of a request's body (section 4.5).
+/// Longest template in bytes: the documented limit of a request's body.
 pub const SOURCE_BYTES_MAX: usize = 64 * 1024;
-/// Most operations of a template: each selector, each `switch` and each entry of `on` is one
-/// (threat T15 of delivery-and-safety.md).
+/// Most operations of a template: each selector, each `switch` and each entry of `on` is one.
+/// An estimate: far above what a payload of a few hundred bytes has use for.
 pub const OPERATIONS_MAX: usize = 512;
-/// Deepest nesting of statement blocks, `sense` being the first (T15).
+/// Deepest nesting of statement blocks, `sense` being the first: an
+/// estimate, and little enough for a recursive reader.
 pub const DEPTH_MAX: usize = 8;
 /// Longest asset path in bytes: several times the longest one in known templates.
 pub const ASSET_BYTES_MAX: usize = 256;
@@ -59,7 +61,10 @@ pub const SEGMENTS_MAX: usize = 16;
 pub const CALCULATION_BYTES_MAX: usize = 256;
 /// Greatest offset and length in bytes: one more than the length field of a UDP datagram can say.
 pub const OFFSET_MAX: u32 = 65_536;
-/// Steps that one run may take: one for each operation and one for each 64 bytes read (T15).
+/// Steps that one run may take: one for each operation and one for each 64 bytes read.
+/// The largest template on a small payload takes a twentieth of it; one that reads a large payload
+/// again and again ends here.
 pub const FUEL_STEPS: u32 = 10_000;
-/// Longest JSON of one run in bytes (T15).
+/// Longest JSON of one run in bytes: so that no small payload becomes
+/// a large event.
 pub const OUTPUT_BYTES_MAX: usize = 64 * 1024;

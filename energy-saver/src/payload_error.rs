@@ -16,7 +16,7 @@ pub enum PayloadPlace {
 
 /// Why a payload gives no JSON: the device sent other bytes than the template expects.
 ///
-/// The text is the description of the documented administration log entry (section 4.4). A mapping
+/// The text is the description of the documented administration log entry. A mapping
 /// is named `Asset path:<asset>`, the documented form; a `switch` is named `Switch path:<path in
 /// the template>`, of which the documents show no sample.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]

@@ -1,5 +1,4 @@
-//! The documented examples: platform-behaviour.md sections 4.3, 4.4 and 4.6, management-api.md
-//! section 1.4.
+//! The examples that 1NCE OS documents: templates, payloads, errors and the conversion test.
 
 #![allow(clippy::unwrap_used, reason = "a test may fail by panicking")]
 #![allow(clippy::cast_possible_truncation, reason = "singles are what is tested")]
@@ -171,7 +170,7 @@ fn the_captured_double_in_the_wrong_order() {
     assert_eq!(translated.position, None);
 }
 
-/// The official GPS template (section 4.6).
+/// The official GPS template of 1NCE OS.
 const GPS: &str = include_str!("gps.json");
 
 #[test]

@@ -1,8 +1,7 @@
 //! Any bytes into the codec; what parses is written again as the same message.
 #![no_main]
 
-#[allow(dead_code)]
-#[path = "../../device-integrator/coap/tests/survival/mod.rs"]
+#[path = "../../device-integrator/coap/tests/survival/message.rs"]
 mod survival;
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| survival::message_survives(bytes));

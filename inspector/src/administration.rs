@@ -13,7 +13,7 @@ use crate::backward::Backward;
 use crate::history::device_of;
 use crate::window::{BackwardWindow, PAGE_SIZE_DEFAULT, PageSizeError, Window, check_page_size};
 
-/// The highest page number (management-api 2.5.6).
+/// The highest page number, as documented.
 pub const LOG_PAGE_MAX: usize = 50;
 
 /// Notices looked at for one page. Beyond that the answer says that it is not complete. Measured:
@@ -62,7 +62,7 @@ impl Default for LogQuery {
     }
 }
 
-/// A notice by the names of platform-behaviour 8.1.
+/// A notice by the names of the documented API.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct LogItem {

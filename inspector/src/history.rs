@@ -1,7 +1,7 @@
 //! Stored messages, newest first, in pages.
 //!
-//! Two views of the same messages. [`Inspector::history`] is the documented one
-//! (platform-behaviour 6.2): each message as its customer reads it, and a message that the
+//! Two views of the same messages. [`Inspector::history`] is that of the
+//! documented API: each message as its customer reads it, and a message that the
 //! template of its day cannot translate is not in it, but in the administration log.
 //! [`Inspector::messages`] is simgate's own and shows every message with all that is known of it.
 //! A message above the documented 2,048 bytes is stored and shown like any other.

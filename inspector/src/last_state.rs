@@ -1,7 +1,7 @@
 //! The last known state of a device: its last message per protocol, kept for ever.
 //!
-//! The documented API shows `{id, state}` and leaves the layout of `state` open (platform-behaviour
-//! 6.1). Ours has one member per protocol that the device has spoken:
+//! The documented API shows `{id, state}` and leaves the layout of `state` open. Ours has one
+//! member per protocol that the device has spoken:
 //!
 //! ```json
 //! {"COAP": {"id": "msg_01...", "time": "2026-11-21T08:15:30.042Z", "topic": "room/1",
@@ -13,7 +13,7 @@
 //! `topic` is there where the message had one, `encoding` where no template translated it.
 //!
 //! A message that its template cannot translate is an entry of the administration log and not a
-//! state (platform-behaviour 6.2), and so is one of more than
+//! state, and so is one of more than
 //! [`STATE_BYTES_MAX`](crate::STATE_BYTES_MAX) bytes: the state before it stays.
 
 use serde_json::{Map, Value, json};

@@ -4,7 +4,7 @@
 //! message per device and protocol, counts messages per hour, and says in the administration log
 //! what an operator should know: a device's first message, and messages that their template
 //! cannot translate. The [`Inspector`] answers queries, from the log and from what the reader
-//! has learnt. It knows no HTTP; its words are those of platform-behaviour 6.1, 6.2 and 8.1.
+//! has learnt. It knows no HTTP; its words are those of the documented API.
 //!
 //! Queries block on files: an asynchronous caller puts them on a thread for blocking work.
 
@@ -40,7 +40,7 @@ pub use token::{PageToken, TokenError};
 pub use translation::{PayloadText, TemplateChoice, Translation};
 pub use window::{BackwardWindow, PAGE_SIZE_DEFAULT, PAGE_SIZE_MAX, PageSizeError};
 
-/// The largest payload that is kept as a device's state (platform-behaviour 6.1).
+/// The largest payload that is kept as a device's state: the limit of 1NCE OS.
 pub const STATE_BYTES_MAX: usize = 8_192;
 
 /// The customer of a gateway that was not told one.

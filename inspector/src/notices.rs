@@ -6,9 +6,9 @@ use vocabulary::{Identity, Notice, NoticeCategory, NoticeKind, Telemetry};
 use crate::STATE_BYTES_MAX;
 use crate::backward::Backward;
 
-/// A device was heard for the first time (platform-behaviour 8.1).
+/// A device was heard for the first time. The text is that of 1NCE OS.
 pub const FIRST_CONTACT: &str = "Lifecycle[DeviceFirstTimeRegistered]";
-/// A payload does not fit the template of its day (platform-behaviour 4.4).
+/// A payload does not fit the template of its day. The text is that of 1NCE OS.
 pub const TRANSLATION_FAILED: &str = "Translator[UserPayloadError]";
 /// A payload is too large to be kept as the device's state. The text is our own.
 pub const STATE_TOO_LARGE: &str = "DeviceShadowUpdate[PayloadTooLarge]";

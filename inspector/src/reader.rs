@@ -4,7 +4,7 @@
 //! Its cursor lies in the state file and is written with what was learnt up to it, in one
 //! transaction, at most once a second. Its notices go to the log at once and name their cause, so
 //! that a restart, which reads the last second again, says nothing twice. It reads telemetry
-//! only and appends notices only (house rule: a reader never reads what it appends).
+//! only and appends notices only (a reader never reads what it appends).
 
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

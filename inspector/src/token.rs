@@ -1,6 +1,6 @@
 //! Page tokens: a query, a place in it, and a check that nobody wrote the token by hand.
 //!
-//! A token carries the whole query that it continues (management-api 2.5.3 has clients repeat the
+//! A token carries the whole query that it continues (in the documented API clients may repeat the
 //! query or not), so a window that was counted from "now" stays where it was. Layout, integers
 //! big-endian, written in base 64 for URLs (RFC 4648 §5) without padding:
 //!

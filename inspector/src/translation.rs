@@ -31,7 +31,7 @@ pub enum Translation {
     Failed {
         /// The version of the template.
         version: u32,
-        /// The exact text of the error (platform-behaviour 4.4).
+        /// The exact text of the error: docs/templates.md shows one.
         error: String,
     },
 }

@@ -5,12 +5,12 @@ use std::time::{Duration, SystemTime};
 use thiserror::Error;
 use vocabulary::Timestamp;
 
-/// History and administration log go back this far (platform-behaviour 6.2 and 8.1).
+/// History and administration log go back this far, as documented.
 pub(crate) const HISTORY: Duration = Duration::from_secs(7 * 24 * 3_600);
 
-/// The largest page of history and administration log (management-api 2.5.3, 2.5.6).
+/// The largest page of history and administration log, as documented.
 pub const PAGE_SIZE_MAX: usize = 25;
-/// The page size where a query names none (management-api 2.5.3, 2.5.6).
+/// The page size where a query names none, as documented.
 pub const PAGE_SIZE_DEFAULT: usize = 10;
 
 /// A span whose beginning lies behind its end.

@@ -1,4 +1,4 @@
-//! The administration log (management-api 2.5.6).
+//! The administration log.
 
 use axum::Json;
 use axum::extract::{Extension, State};

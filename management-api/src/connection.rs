@@ -22,18 +22,18 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 use tower::Service as _;
 use tracing::debug;
 
-/// The head of a request must be there by then (delivery-and-safety T23). hyper applies it only
-/// when it has a timer.
+/// The head of a request must be there by then, or a client that sends a byte now and then would
+/// hold its connection for ever. hyper applies it only when it has a timer.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// A connection without a request in progress is closed after this long: it also ends those who
 /// never send a first request and those who never read the last answer. With the check and the
-/// farewell below it stays under the 30 s of delivery-and-safety F30.
+/// farewell below it stays under 30 s.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(20);
 /// How often that is looked at.
 const IDLE_CHECK: Duration = Duration::from_secs(2);
 /// What a connection has to say goodbye after it was told to close.
 const FAREWELL: Duration = Duration::from_secs(5);
-/// Streams of one HTTP/2 connection (delivery-and-safety T23).
+/// Streams of one HTTP/2 connection: what one client has a use for, an estimate.
 const STREAMS_MAX: u32 = 64;
 /// Streams that a client may reset before they were looked at, the budget against reset storms.
 const RESETS_MAX: usize = 32;

@@ -1,4 +1,4 @@
-//! Devices, as the Inspector shows them (management-api 2.5.3): the SIMs of the registry.
+//! Devices, as the Inspector shows them: the SIMs of the registry.
 
 use std::sync::Arc;
 

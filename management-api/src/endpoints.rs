@@ -1,4 +1,4 @@
-//! Where devices send to (management-api 2.5.1).
+//! Where devices send to.
 
 use axum::Json;
 use axum::extract::State;

@@ -43,7 +43,7 @@ pub(crate) struct ErrorDetail {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(example = "1 to 50")]
     pub(crate) allowed: Option<String>,
-    /// Where in a template the cause lies, e.g. `$.sense[0].value.type`.
+    /// Where in a template the cause lies, e.g. `sense[0].value.type`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) path: Option<String>,
     /// The line of the body, counted from 1.

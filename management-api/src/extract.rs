@@ -15,11 +15,12 @@ use vocabulary::Iccid;
 
 use crate::error::{ApiError, ErrorDetail};
 
-/// The longest body that is read where nothing else is documented (delivery-and-safety T23).
+/// The longest body that is read where nothing else is documented: far above the largest that
+/// has a meaning, and little enough to be held for every connection.
 pub(crate) const BODY_BYTES_MAX: usize = 1 << 20;
-/// The longest body that holds a template (platform-behaviour 8.3).
+/// The longest body that holds a template: the limit that 1NCE OS documents.
 pub(crate) const TEMPLATE_BODY_BYTES_MAX: usize = 64 << 10;
-/// How long a body may take to arrive as a whole (delivery-and-safety T23).
+/// How long a body may take to arrive as a whole: 1 MiB at 300 kbit/s.
 pub(crate) const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A JSON body of at most `BYTES_MAX` bytes.

@@ -1,4 +1,4 @@
-//! Stored messages and their numbers, as the Inspector shows them (management-api 2.5.3).
+//! Stored messages and their numbers, as the Inspector shows them.
 
 use axum::Json;
 use axum::extract::State;

@@ -1,4 +1,4 @@
-//! Integrations of any kind (management-api 2.5.5).
+//! Integrations of any kind.
 
 use std::collections::BTreeMap;
 

@@ -1,5 +1,5 @@
 //! The management API: HTTP for customers and operators, wire-compatible with the documented API
-//! of 1NCE OS (management-api 2.0, 2.1, 2.5) for the paths that it has.
+//! of 1NCE OS for the paths that it has.
 //!
 //! One file per resource; each knows its paths and the shapes of their bodies, and asks a domain
 //! crate for the rest. What they share: [`server`] (connections and their limits), tokens and

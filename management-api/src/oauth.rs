@@ -1,4 +1,4 @@
-//! `POST /oauth/token`: from a client's id and secret to an access token (management-api 2.1).
+//! `POST /oauth/token`: from a client's id and secret to an access token.
 //!
 //! Clients send `grant_type` in three ways: in a JSON body, in a form body, or with an empty body
 //! in the query. All three are understood. Errors have the documented shape, which is not that of
@@ -221,7 +221,7 @@ async fn check_grant_type(headers: &HeaderMap, uri: &Uri, body: Body) -> Result<
     }
 }
 
-/// A form is written like a query (WHATWG URL, section 5); what cannot be read says nothing.
+/// A form is written like a query (WHATWG URL §5); what cannot be read says nothing.
 fn from_query(query: &str) -> TokenRequest {
     let uri = format!("/?{}", query.trim()).parse::<Uri>().unwrap_or_default();
     Query::try_from_uri(&uri).map(|Query(request)| request).unwrap_or_default()

@@ -11,7 +11,7 @@ use utoipa::ToSchema;
 use crate::api::ManagementApi;
 
 /// What an acknowledgement to a device means: the message is on this machine's disk
-/// (delivery-and-safety 3.1).
+/// (docs/delivery.md has the table of classes).
 const DURABILITY: &str = "D1 local";
 
 /// How the gateway is.

@@ -1,4 +1,4 @@
-//! Pages, orders and filters in queries (management-api 2.0, platform-behaviour 8.3).
+//! Pages, orders and filters in queries.
 
 use serde::Serialize;
 use utoipa::ToSchema;

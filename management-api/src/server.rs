@@ -1,4 +1,4 @@
-//! The HTTP server: hyper under a loop of our own, because the limits of delivery-and-safety T23
+//! The HTTP server: hyper under a loop of our own, because limits against slow and greedy clients
 //! need access to hyper's time-outs.
 //!
 //! | what | limit |
@@ -33,7 +33,8 @@ use crate::connection::{self, Peer, Version};
 use crate::throttle::address_key;
 use crate::tls::{self, TlsError};
 
-/// A client needs two round trips for a handshake (delivery-and-safety T23).
+/// A client needs two round trips for a handshake; 5 s suffice for one
+/// lost segment on each.
 const TLS_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long to wait when the system has no file descriptor left for a new connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);

@@ -1,4 +1,4 @@
-//! Templates of the Energy Saver (management-api 2.5.4).
+//! Templates of the Energy Saver.
 
 use axum::Json;
 use axum::extract::State;

@@ -1,4 +1,4 @@
-//! Times in queries and answers (platform-behaviour 6.2).
+//! Times in queries and answers.
 //!
 //! A query may give a time with an offset; the answer is then in the same zone, printed without
 //! it. A time without an offset is UTC; a date alone is its midnight.

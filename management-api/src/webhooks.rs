@@ -1,4 +1,4 @@
-//! Integrations by webhook (management-api 2.5.5).
+//! Integrations by webhook.
 
 use std::collections::BTreeMap;
 

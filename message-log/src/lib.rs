@@ -5,8 +5,8 @@
 //! and kind, or by id. They are kept for a time and then deleted in whole segments.
 //!
 //! The log knows records, not their meaning, and shows nothing of how they are stored: a second
-//! implementation can stand beside this one. It promises what delivery contract C1 asks of
-//! durability class D1: an answered append survives a crash of the process, of the system, and a
+//! implementation can stand beside this one. It promises durability class D1 of
+//! docs/delivery.md: an answered append survives a crash of the process, of the system, and a
 //! power cut. The files are described in FORMAT.md beside this crate's sources.
 
 mod catalog;

@@ -17,13 +17,13 @@ pub struct Options {
     /// A segment is closed this long after its first record. A minute below the hour, so that
     /// retention ends within 169 hours although it looks only now and then.
     pub segment_span: Duration,
-    /// Records are kept at least this long after their commit (contract C21: 168 hours).
+    /// Records are kept at least this long after their commit (168 hours).
     pub retention: Duration,
     /// Records waiting for the writer at most.
     pub queue_records: usize,
     /// Bytes of bodies waiting for the writer at most.
     pub queue_bytes: usize,
-    /// Records waiting longer are answered as overdue (contract C3: 10 s).
+    /// Records waiting longer are answered as overdue (10 s: a device has retransmitted twice by then).
     pub queue_wait: Duration,
     /// Records per commit at most; a call with more is still one commit.
     pub commit_records: usize,

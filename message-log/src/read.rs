@@ -22,7 +22,8 @@ pub(crate) const RECORDS_MAX: usize = 10_000;
 const PAGE_BYTES: usize = 16 << 20;
 /// A forward read ends after this time with what it found: it says where to go on.
 const FORWARD_TIME: Duration = Duration::from_secs(1);
-/// A question must be answered within this time (delivery-and-safety.md, section 4: 5 s).
+/// A question must be answered within this time: a longer one would hold up the checkpoint of the
+/// write-ahead file. An estimate.
 const QUESTION_TIME: Duration = Duration::from_secs(5);
 /// Places taken from an index at once: enough for a page, short enough for the writer, who waits
 /// for the lock of a live index.

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use vocabulary::Timestamp;
 
-/// A forward jump of the clock above this needs confirmation (threat T38).
+/// A forward jump of the clock above this needs confirmation.
 const JUMP: Duration = Duration::from_secs(3_600);
-/// How long the clock must run on without another jump before deletion goes on (threat T38).
+/// How long the clock must run on without another jump before deletion goes on.
 const CONFIRMATION: Duration = Duration::from_secs(600);
 
 /// Watches the clock for jumps, so that a wrong clock deletes nothing.

@@ -12,15 +12,15 @@ use thiserror::Error;
 use super::endpoint::Endpoint;
 use crate::sink::{DELIVERY_TIMEOUT, Delivery, Failure, FailureClass, Outcome, Sink};
 
-/// Bytes of an answer that are read so that its connection can be used again (T17 of the threat
-/// model); what is longer costs the receiver a new connection.
+/// Bytes of an answer that are read so that its connection can be used again; what is longer, or
+/// endless, costs the receiver a new connection.
 const ANSWER_BYTES_MAX: usize = 16 * 1_024;
-/// TCP and TLS together (F14 of the fault matrix).
+/// TCP and TLS together: a quarter of the attempt, so that most of it is left for the answer.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Idle connections are closed before common receivers do it (nginx: 75 s, load balancers: 60 s),
 /// so that an event seldom meets a closing one.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(45);
-/// Waits that an endpoint may ask for (C17 of the delivery contract).
+/// Waits that an endpoint may ask for: at most a day, since messages live for seven.
 const RETRY_AFTER_SECS: std::ops::RangeInclusive<u64> = 1..=86_400;
 
 const WEBHOOK_ID: HeaderName = HeaderName::from_static("webhook-id");
@@ -122,7 +122,7 @@ fn unix_secs() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
-/// Success is 2xx with complete headers (C14); the answer's body only matters to its connection.
+/// Success is 2xx with complete headers; the answer's body only matters to its connection.
 async fn judge(response: Response) -> Outcome {
     let status = response.status();
     let after = asked_wait(status, response.headers());

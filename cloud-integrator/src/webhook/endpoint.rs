@@ -19,7 +19,7 @@ pub const HEADERS_MAX: usize = 32;
 pub const HEADER_BYTES_MAX: usize = 7_168;
 
 /// Headers that frame the request (RFC 9110 §7.6.1, §8.6, §10.1.1; RFC 9112 §6.1) or that simgate
-/// signs its events with.
+/// names its events with.
 const RESERVED: [&str; 13] = [
     "host",
     "content-length",
@@ -318,8 +318,8 @@ mod tests {
     }
 
     proptest! {
-        /// T20 of the threat model: whatever passed the checks makes one valid request to the
-        /// same place.
+        /// Neither a customer's text nor a device's data smuggles a second request: whatever passed
+        /// the checks makes one valid request to the same place.
         #[test]
         fn what_is_accepted_is_always_one_valid_request(
             tail in "([/?&=#%.:a-z]|:ip:|:iccid:|:imsi:|\\PC){0,20}",

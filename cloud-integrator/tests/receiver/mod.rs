@@ -15,29 +15,30 @@ pub(crate) struct Received<'a> {
     /// Request line and headers.
     pub(crate) head: &'a str,
     /// The body.
-    #[allow(dead_code, reason = "not every user of this module looks at bodies")]
     pub(crate) body: &'a [u8],
 }
 
-/// What the receiver does.
-#[allow(dead_code, reason = "each user of this module needs some of them")]
-#[derive(Debug, Clone)]
-pub(crate) enum Answer {
-    /// 200 without a body.
-    Ok,
-    /// A status line, headers and body of the test's own.
-    Raw(&'static str),
-    /// An answer after a while.
-    After(Duration, &'static str),
-    /// Closes the connection without an answer.
-    Close,
-    /// Endless bytes of body after a 200.
-    Endless,
+/// What the receiver does: it waits, writes the text, and goes on to the next request. Where there
+/// is no text, it closes the connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Answer {
+    /// How long it waits.
+    pub(crate) pause: Duration,
+    /// Status line, headers and body.
+    pub(crate) text: &'static str,
+    /// Written after the text again and again for ever, unless it is empty.
+    pub(crate) endless: &'static [u8],
 }
+
+/// 200 without a body, at once.
+pub(crate) const OK: Answer = Answer {
+    pause: Duration::ZERO,
+    text: "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n",
+    endless: &[],
+};
 
 impl Received<'_> {
     /// The value of a header.
-    #[allow(dead_code, reason = "not every user of this module looks at headers")]
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.head.lines().find_map(|line| {
             let (found, value) = line.split_once(':')?;
@@ -87,20 +88,15 @@ pub(crate) async fn converse(
         };
         buffer.copy_within(total..filled, 0);
         filled -= total;
-        match answer {
-            Answer::Ok => stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await?,
-            Answer::Raw(text) => stream.write_all(text.as_bytes()).await?,
-            Answer::After(pause, text) => {
-                tokio::time::sleep(pause).await;
-                stream.write_all(text.as_bytes()).await?;
-            }
-            Answer::Close => return Ok(()),
-            Answer::Endless => {
-                stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 99999999999\r\n\r\n").await?;
-                loop {
-                    stream.write_all(&[b'x'; 4_096]).await?;
-                }
-            }
+        if !answer.pause.is_zero() {
+            tokio::time::sleep(answer.pause).await;
+        }
+        if answer.text.is_empty() {
+            return Ok(());
+        }
+        stream.write_all(answer.text.as_bytes()).await?;
+        while !answer.endless.is_empty() {
+            stream.write_all(answer.endless).await?;
         }
         stream.flush().await?;
     }

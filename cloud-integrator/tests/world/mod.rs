@@ -17,7 +17,7 @@ use vocabulary::{EventKind, Identity, IdentityClass, Notice, Protocol, Telemetry
 /// A test that waits longer has failed.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Retries in milliseconds, so that a test need not wait for the contract's hours.
+/// Retries in milliseconds, so that a test need not wait for hours.
 pub(crate) const HASTY: RetryPolicy = RetryPolicy {
     schedule: Schedule {
         waits: &[Duration::from_millis(5), Duration::from_millis(20)],

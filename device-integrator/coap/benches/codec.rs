@@ -1,5 +1,4 @@
 //! What a message costs: read, written, and as a whole exchange. Beside it coap-lite.
-#![allow(missing_docs)]
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};

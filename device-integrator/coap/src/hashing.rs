@@ -1,9 +1,6 @@
 //! Hashing with a secret seed: peers choose addresses and message ids, so without it they could
 //! choose collisions.
 
-// Hashes are cut to the width that their user needs.
-#![allow(clippy::cast_possible_truncation)]
-
 use std::hash::{BuildHasher, Hasher};
 
 /// Makes hashers of one seed.
@@ -24,6 +21,7 @@ impl Seeded {
 }
 
 /// The two halves of the product, folded.
+#[expect(clippy::cast_possible_truncation, reason = "each half is what is wanted")]
 pub(crate) fn fold(left: u64, right: u64) -> u64 {
     let product = u128::from(left) * u128::from(right);
     product as u64 ^ (product >> 64) as u64

@@ -31,8 +31,8 @@ impl Identifiers {
             tokens: 0,
             dice: seed ^ 3,
         };
-        // RFC 7252 §4.4 recommends to begin at a random id. The low bits suffice.
-        #[allow(clippy::cast_possible_truncation)]
+        // RFC 7252 §4.4 recommends to begin at a random id.
+        #[expect(clippy::cast_possible_truncation, reason = "the low bits suffice")]
         let counters = (0..COUNTERS).map(|_| identifiers.random() as u16).collect();
         identifiers.counters = counters;
         identifiers
@@ -43,7 +43,7 @@ impl Identifiers {
     /// Widespread device software reads a response as a text that ends at the first zero byte and
     /// begins at the first "89": ids that hold either are left out.
     pub(crate) fn message_id<P: Hash>(&mut self, peer: &P) -> MessageId {
-        #[allow(clippy::cast_possible_truncation)]
+        #[expect(clippy::cast_possible_truncation, reason = "any part of a hash is a hash")]
         let counter = &mut self.counters[self.hashing.hash_one(peer) as usize % COUNTERS];
         loop {
             *counter = counter.wrapping_add(1);
@@ -64,8 +64,7 @@ impl Identifiers {
             (u32::from_be_bytes([a, b, c, d]), u32::from_be_bytes([e, f, g, h]));
         for round in 0..4 {
             let key = self.token_seed.wrapping_add(round);
-            // Half of a digest mixes half of the block.
-            #[allow(clippy::cast_possible_truncation)]
+            #[expect(clippy::cast_possible_truncation, reason = "half a digest for half a block")]
             let mixed = left ^ xxh3_64_with_seed(&right.to_be_bytes(), key) as u32;
             (left, right) = (right, mixed);
         }

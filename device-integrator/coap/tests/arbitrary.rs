@@ -1,7 +1,6 @@
 //! Arbitrary bytes and arbitrary time never panic, the books always balance, and what a peer can
 //! grow stays within its limit. The same bodies run under coverage guidance in `fuzz/`.
-// The helpers of tests may unwrap as tests do.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, reason = "the helpers of tests may unwrap as tests do")]
 
 mod survival;
 

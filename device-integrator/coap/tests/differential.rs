@@ -1,7 +1,6 @@
 //! Against coap-lite: well-formed messages mean the same to both; what it takes although RFC 7252
 //! §3 calls it malformed is listed.
-// The helpers of tests may unwrap as tests do.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, reason = "the helpers of tests may unwrap as tests do")]
 
 use coap::wire::{Code, Encoder, MessageId, MessageRef, MessageType, OptionNumber, Token};
 use coap_lite::Packet;

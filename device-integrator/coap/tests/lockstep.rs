@@ -1,6 +1,5 @@
 //! Scripts: this datagram in at this time, exactly these out, and the next timer.
-// The helpers of tests may unwrap as tests do.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, reason = "the helpers of tests may unwrap as tests do")]
 
 use std::time::{Duration, Instant};
 

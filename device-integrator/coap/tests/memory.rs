@@ -1,6 +1,5 @@
 //! What remembered exchanges cost.
-// The counting allocator below is the one system interface of this test.
-#![allow(unsafe_code)]
+#![allow(unsafe_code, reason = "an allocator that counts is a system interface")]
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::net::SocketAddr;

@@ -1,7 +1,6 @@
 //! Two endpoints, one fake clock, and a seeded link that loses, duplicates and reorders: they
 //! always converge, and each message is delivered exactly once.
-// The helpers of tests may unwrap as tests do.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, reason = "the helpers of tests may unwrap as tests do")]
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};

@@ -3,7 +3,7 @@
 //!
 //! A message in the log names the version of the template that was active when it arrived. So
 //! versions are immutable: a changed source is a new version, and deleting a template keeps its
-//! versions. Each protocol has at most one template (platform-behaviour.md, section 4.5).
+//! versions. Each protocol has at most one template.
 //!
 //! [`Templates`] is shared by the ingest, which asks for the active version and never waits, by the
 //! log's readers, which translate, and by the management API, which changes. Changes made by

@@ -8,7 +8,7 @@ use vocabulary::Timestamp;
 
 use crate::{ProtocolFilter, TemplateId};
 
-/// Longest name in characters: the documented limit (section 4.5).
+/// Longest name in characters: the documented limit.
 pub const NAME_CHARS_MAX: usize = 64;
 
 /// A template with its newest version.

@@ -36,7 +36,7 @@ fn told(log: &MessageLog) -> (Vec<Record>, Vec<Record>, u64) {
     (all, asked, log.status().damaged)
 }
 
-/// Threat T32: each flip is found or does no harm. A record is given as it was written or left
+/// Each flip is found or does no harm. A record is given as it was written or left
 /// out and counted; it is never given otherwise, and none is left out in silence.
 #[test]
 fn each_of_200_flipped_bits_is_found_or_harmless() {

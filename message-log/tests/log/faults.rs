@@ -180,7 +180,7 @@ fn a_broken_disk_fails_the_log_for_good() {
     assert_eq!(batch.records[0].body, b"1/1/0");
 }
 
-/// Contract C3: what waits too long is answered so.
+/// What waits too long is answered so.
 #[test]
 fn a_queue_that_does_not_move_answers_overdue() {
     let folder = tempfile::tempdir().unwrap();

@@ -59,8 +59,6 @@ pub struct Endpoint<P> {
 
 /// What an endpoint wants from its owner.
 #[derive(Debug)]
-// Requests pass by value from the queue to the owner, without an allocation of their own.
-#[allow(clippy::large_enum_variant)]
 pub enum Output<P> {
     /// Send these bytes.
     Transmit {

@@ -146,8 +146,8 @@ pub(super) fn insert_option(
 
 /// The nibble of a delta or length, and its extension bytes with their count (RFC 7252 §3.1).
 fn nibble(value: usize) -> (u8, [u8; 2], usize) {
-    // Each cast is bounded by its arm; deltas are 16 bits, and lengths are limited before.
-    #[allow(clippy::cast_possible_truncation)]
+    // Deltas are 16 bits, and lengths are limited before.
+    #[expect(clippy::cast_possible_truncation, reason = "each cast is bounded by its arm")]
     match value {
         0..13 => (value as u8, [0; 2], 0),
         13..269 => (13, [(value - 13) as u8, 0], 1),
