@@ -142,8 +142,11 @@ fn unknown_and_disabled_sims_are_refused() {
         message_id += 1;
         (coap_post(&device, gateway.coap, message_id, None, b"x").0 == 401).then_some(())
     });
-    let logs = api.get(&format!("/v1/administrationLogs?q=iccid:{ICCID},category:error"));
-    assert_eq!(logs["items"][0]["message"], "DeviceAuthenticator[Unauthorized]");
+    let logged = eventually("the refusal in the administration log", || {
+        let logs = api.get(&format!("/v1/administrationLogs?q=iccid:{ICCID},category:error"));
+        logs["items"].get(0).cloned()
+    });
+    assert_eq!(logged["message"], "DeviceAuthenticator[Unauthorized]");
 }
 
 #[test]

@@ -2,7 +2,11 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on shall say where")]
 
+mod commands;
+mod disk_full;
 mod flows;
 mod interop;
+mod overload;
+mod restart;
 mod support;
 mod tidy;

@@ -19,6 +19,7 @@ use vocabulary::{IdentityClass, Protocol, Timestamp};
 
 use crate::counters::{CoapMetrics, Counters};
 use crate::listeners::CoapListenerConfig;
+use crate::oversized::{self, Oversized};
 use crate::resource::{self, Route};
 use crate::stranger::{self, Stranger};
 use crate::udp::{Outgoing, Received, UdpSocket};
@@ -33,6 +34,7 @@ const METRICS_INTERVAL: Duration = Duration::from_millis(500);
 pub(crate) struct CoapListener<I: Ingest> {
     socket: UdpSocket,
     class: Option<IdentityClass>,
+    body_bytes_max: usize,
     endpoint: Endpoint<SocketAddr>,
     ingest: I,
     counters: Counters,
@@ -71,6 +73,7 @@ impl<I: Ingest> CoapListener<I> {
         Self {
             socket,
             class: config.class,
+            body_bytes_max: config.body_bytes_max,
             endpoint: Endpoint::new(endpoint_config, random_seed()),
             ingest,
             strangers: Strangers::new(counters.clone()),
@@ -105,7 +108,7 @@ impl<I: Ingest> CoapListener<I> {
                 }
                 ready = self.socket.readable() => {
                     ready?;
-                    self.receive()?;
+                    self.receive().await?;
                 }
                 () = &mut timer, if wake.is_some() => {
                     self.endpoint.handle_timeout(Instant::now());
@@ -127,15 +130,21 @@ impl<I: Ingest> CoapListener<I> {
     }
 
     /// Reads one batch and starts to admit its uplinks.
-    fn receive(&mut self) -> io::Result<()> {
-        self.socket.receive(&mut self.received)?;
+    async fn receive(&mut self) -> io::Result<()> {
+        self.socket.receive(&mut self.received).await?;
         let now = Instant::now();
         let received_at = Timestamp::from(SystemTime::now());
         self.counters.received.increment(self.received.datagrams().len() as u64);
         for (address, bytes) in self.received.datagrams() {
             let peer = Peer { address, class: self.class };
             match self.ingest.screen(peer, Protocol::Coap, received_at) {
-                Ok(()) => self.endpoint.handle_datagram(now, address, bytes),
+                Ok(()) => match oversized::find(bytes, self.body_bytes_max) {
+                    None => self.endpoint.handle_datagram(now, address, bytes),
+                    Some(Oversized { reason, answer }) => {
+                        self.counters.malformed(reason, 1);
+                        self.outgoing.answer(address, &answer);
+                    }
+                },
                 Err(reason) => self.strangers.refuse(address, bytes, reason, &mut self.outgoing),
             }
         }
@@ -166,10 +175,11 @@ impl<I: Ingest> CoapListener<I> {
         received_at: Timestamp,
         request: IncomingRequest<SocketAddr>,
     ) {
-        match resource::route(&request) {
+        match resource::route(&request, self.body_bytes_max) {
             Route::Answer(response) => {
                 match response.code {
                     Code::BAD_REQUEST => self.counters.malformed("request", 1),
+                    Code::REQUEST_ENTITY_TOO_LARGE => self.counters.malformed("too_long", 1),
                     Code::UNSUPPORTED_CONTENT_FORMAT => self.counters.malformed("format", 1),
                     _ => self.counters.control.increment(1),
                 }
@@ -229,9 +239,7 @@ impl Strangers {
             Stranger::Malformed => self.counters.malformed("stranger", 1),
             Stranger::Control => self.counters.control.increment(1),
         }
-        if !self.answer.is_empty() {
-            outgoing.push(address, &self.answer);
-        }
+        outgoing.answer(address, &self.answer);
     }
 }
 
@@ -243,7 +251,8 @@ fn exchange(exchange: &CoapExchange) -> Exchange {
     }
     // A token has at most eight bytes.
     let token_length = u8::try_from(given.as_bytes().len()).unwrap_or(8);
-    Exchange { message_id: exchange.id().0, token, token_length }
+    let confirmable = exchange.is_confirmable();
+    Exchange { message_id: exchange.id().0, token, token_length, confirmable }
 }
 
 /// The operating system's randomness, by way of the standard library's hash keys.

@@ -33,9 +33,11 @@ mod tests {
 
     #[test]
     fn the_kernels_table_is_read() {
-        let table = "   sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode ref pointer drops
-  393: 0100007F:115D 00000000:0000 07 00000000:00000000 00:00000000 00000000     0        0 4711 2 0000000000000000 17
-  394: 0100007F:1633 00000000:0000 07 00000000:00000000 00:00000000 00000000     0        0 4712 2 0000000000000000 0";
+        let table = concat!(
+            "   sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode ref pointer drops\n",
+            "  393: 0100007F:115D 00000000:0000 07 00000000:00000000 00:00000000 00000000     0        0 4711 2 0000000000000000 17\n",
+            "  394: 0100007F:1633 00000000:0000 07 00000000:00000000 00:00000000 00000000     0        0 4712 2 0000000000000000 0\n",
+        );
         assert_eq!(parse(table, &[4711]), [(4711, 17)]);
     }
 

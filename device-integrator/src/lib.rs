@@ -11,6 +11,7 @@ mod coap_listener;
 mod counters;
 mod drops;
 mod listeners;
+mod oversized;
 mod plain;
 mod resource;
 mod stranger;

@@ -75,7 +75,17 @@ pub struct Listeners {
 /// Listeners that run.
 pub struct Running {
     stop: watch::Sender<bool>,
+    ended: watch::Receiver<bool>,
     threads: Vec<JoinHandle<()>>,
+}
+
+/// Says that a listener thread ended, also by a panic.
+struct Farewell(watch::Sender<bool>);
+
+impl Drop for Farewell {
+    fn drop(&mut self) {
+        self.0.send_replace(true);
+    }
 }
 
 /// The sockets of one thread.
@@ -119,17 +129,20 @@ impl Listeners {
     /// Starts to read, giving every message to `ingest`.
     pub fn run<I: Ingest>(self, ingest: &I) -> io::Result<Running> {
         let (stop, stopped) = watch::channel(false);
+        let (end, ended) = watch::channel(false);
         let mut threads = vec![spawn_drop_watch(self.inodes(), stopped.clone())?];
         for (index, shard) in self.shards().into_iter().enumerate() {
             let (ingest, stopped) = (ingest.clone(), stopped.clone());
             let thread = std::thread::Builder::new().name(format!("device-{index}"));
+            let farewell = Farewell(end.clone());
             threads.push(thread.spawn(move || {
+                let _farewell = farewell;
                 if let Err(error) = shard.run(&ingest, &stopped) {
                     error!(%error, "a listener thread ended: its devices get no answers");
                 }
             })?);
         }
-        Ok(Running { stop, threads })
+        Ok(Running { stop, ended, threads })
     }
 
     fn inodes(&self) -> Vec<(Protocol, u64)> {
@@ -189,6 +202,13 @@ impl Shard {
 }
 
 impl Running {
+    /// Resolves when a listener thread ends: unasked, it leaves its devices without answers, and
+    /// the process should end.
+    pub async fn ended(&self) {
+        // Senders go away only with their threads.
+        let _ = self.ended.clone().wait_for(|ended| *ended).await;
+    }
+
     /// Stops reading, waits until what was read is answered, and returns. Blocks.
     pub fn stop(self) {
         self.stop.send_replace(true);

@@ -32,7 +32,7 @@ impl<I: Ingest> PlainListener<I> {
                 Some(receipts) = admissions.next() => count(&counters, &receipts),
                 ready = self.socket.readable() => {
                     ready?;
-                    self.socket.receive(&mut received)?;
+                    self.socket.receive(&mut received).await?;
                     let uplinks = self.uplinks(&received, &counters);
                     if !uplinks.is_empty() {
                         admissions.push(self.ingest.admit(uplinks));

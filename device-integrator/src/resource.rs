@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use coap::wire::{Code, ContentFormat};
+use coap::wire::{Code, ContentFormat, OptionNumber};
 use coap::{IncomingRequest, Response};
 use vocabulary::Topic;
 
@@ -10,7 +10,7 @@ use crate::stranger;
 use crate::uplink::{Receipt, Shed};
 
 /// The query that names a topic: `?t=some/topic`.
-const TOPIC_QUERY: &str = "t=";
+pub(crate) const TOPIC_QUERY: &str = "t=";
 
 /// JSON and CBOR compressed by deflate (the IANA registry of Content-Formats). Payloads are stored
 /// as they come and never inflated: a small datagram must not become a large one inside.
@@ -24,8 +24,9 @@ pub(crate) enum Route {
     Answer(Response),
 }
 
-/// Decides what a request is. `POST /` and `POST /data` are the uplink resource.
-pub(crate) fn route(request: &IncomingRequest<SocketAddr>) -> Route {
+/// Decides what a request is. `POST /` and `POST /data` are the uplink resource; `limit_bytes` is
+/// of a body.
+pub(crate) fn route(request: &IncomingRequest<SocketAddr>, limit_bytes: usize) -> Route {
     let mut path = request.path();
     // "/" may come as no segment or as one empty segment.
     let known = match (path.next(), path.next()) {
@@ -37,6 +38,7 @@ pub(crate) fn route(request: &IncomingRequest<SocketAddr>) -> Route {
         return Route::Answer(Response::new(Code::NOT_FOUND).with_diagnostic("Not Found"));
     }
     match request.method {
+        Code::POST if request.payload.len() > limit_bytes => Route::Answer(too_large(limit_bytes)),
         Code::POST => uplink(request),
         // Clients of the documented service know this answer to a look at the root.
         Code::GET => Route::Answer(Response::new(Code::NOT_FOUND).with_diagnostic("Not Found")),
@@ -59,6 +61,15 @@ fn uplink(request: &IncomingRequest<SocketAddr>) -> Route {
         Ok(topic) => Route::Uplink(topic),
         Err(reason) => Route::Answer(Response::new(Code::BAD_REQUEST).with_diagnostic(&reason)),
     }
+}
+
+/// The answer to a body above the limit that came in one datagram (RFC 7959 §4).
+fn too_large(limit_bytes: usize) -> Response {
+    let mut response = Response::new(Code::REQUEST_ENTITY_TOO_LARGE);
+    let limit = u32::try_from(limit_bytes).unwrap_or(u32::MAX);
+    // An empty list has room for four bytes.
+    let _ = response.options.push_uint(OptionNumber::SIZE1, limit);
+    response
 }
 
 /// The topic of a request; queries with other names are the device's own business.
@@ -99,7 +110,6 @@ fn unauthorised(reason: &str) -> Response {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use coap::wire::OptionNumber;
     use std::time::Duration;
 
     #[test]

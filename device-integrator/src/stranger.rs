@@ -30,7 +30,8 @@ pub(crate) fn answer(
 ) -> Stranger {
     answer.clear();
     match MessageRef::parse(datagram) {
-        Ok(request) if request.code.is_request() => {
+        // RFC 7252 table 1: acknowledgements and resets carry no request.
+        Ok(request) if request.code.is_request() && is_con_or_non(&request) => {
             refuse(&request, reason, id, answer);
             Stranger::Refused
         }
@@ -48,6 +49,10 @@ pub(crate) fn answer(
             Stranger::Malformed
         }
     }
+}
+
+fn is_con_or_non(message: &MessageRef<'_>) -> bool {
+    matches!(message.message_type, MessageType::Confirmable | MessageType::NonConfirmable)
 }
 
 fn refuse(request: &MessageRef<'_>, reason: &str, id: MessageId, answer: &mut Vec<u8>) {
@@ -112,6 +117,7 @@ mod tests {
         assert_eq!(answer_to(&[0x40, 0, 7, 8]), (Stranger::Control, vec![0x70, 0, 7, 8]));
         assert_eq!(answer_to(&[0x40, 2, 7, 8, 0xff]), (Stranger::Malformed, vec![0x70, 0, 7, 8]));
         assert_eq!(answer_to(&[0x60, 0, 7, 8]), (Stranger::Control, vec![]));
+        assert_eq!(answer_to(&[0x70, 2, 7, 8]), (Stranger::Control, vec![]));
         assert_eq!(answer_to(b"?"), (Stranger::Malformed, vec![]));
     }
 }

@@ -5,8 +5,9 @@
 //! to [`BATCH`] datagrams per system call (recvmmsg), writing likewise (sendmmsg).
 
 use std::io::{self, IoSlice, IoSliceMut};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, SocketAddrV6};
 use std::os::fd::AsRawFd;
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::sys::socket::{self, MsgFlags, MultiHeaders, SockaddrStorage};
@@ -17,9 +18,9 @@ use tokio::io::Interest;
 /// on loopback with 64-byte datagrams).
 pub(crate) const BATCH: usize = 32;
 
-/// Bytes kept of one datagram: above every limit on a datagram's size, so that an oversized one is
-/// seen as such and not cut into a valid one.
-const DATAGRAM_BYTES_MAX: usize = 2_048;
+/// Bytes kept of one datagram: above what a network delivers unfragmented. The kernel cuts what is
+/// longer, so that a datagram of this length counts as too long and never as a valid one.
+pub(crate) const DATAGRAM_BYTES_MAX: usize = 2_048;
 
 /// Receive buffer asked of the kernel for each socket: about 5,000 small datagrams, 50 ms at
 /// 100,000 per second. Without CAP_NET_ADMIN the kernel grants at most net.core.rmem_max.
@@ -34,6 +35,9 @@ pub(crate) struct BoundSocket {
     /// The number by which the kernel lists it in /proc/net/udp.
     pub(crate) inode: u64,
 }
+
+/// A read that failed is tried again after this, so that a shortage does not spin.
+const PAUSE_AFTER_ERROR: Duration = Duration::from_millis(10);
 
 /// One of the sockets of a listener.
 #[derive(Debug)]
@@ -78,14 +82,18 @@ impl UdpSocket {
         self.socket.readable().await
     }
 
-    /// Reads what is there, at most [`BATCH`] datagrams; nothing when none is there.
-    pub(crate) fn receive(&self, received: &mut Received) -> io::Result<()> {
+    /// Reads what is there, at most [`BATCH`] datagrams; nothing when none is there. An error is
+    /// one that no later read can mend.
+    pub(crate) async fn receive(&self, received: &mut Received) -> io::Result<()> {
         received.datagrams.clear();
         let fd = self.socket.as_raw_fd();
         match self.socket.try_io(Interest::READABLE, || received.fill(fd)) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
-            // An ICMP answer to something sent before: says nothing about reading.
-            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(()),
+            // An ICMP answer to something sent before, or a shortage: says nothing of the next.
+            Err(error) if !is_fatal(&error) => {
+                tokio::time::sleep(PAUSE_AFTER_ERROR).await;
+                Ok(())
+            }
             other => other,
         }
     }
@@ -101,7 +109,7 @@ impl UdpSocket {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     self.socket.writable().await?;
                 }
-                Err(error) if is_about_one_datagram(&error) => {
+                Err(error) if !is_fatal(&error) => {
                     next += 1;
                     refused += 1;
                 }
@@ -134,22 +142,11 @@ fn open(address: SocketAddr) -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// Errors that a single destination can cause; the socket itself is fine.
-fn is_about_one_datagram(error: &io::Error) -> bool {
+/// Errors after which a socket cannot be used any more. All others are about one destination or
+/// the moment: tunnels answer ENOKEY or EDESTADDRREQ for a peer that is away, drivers ENETDOWN.
+fn is_fatal(error: &io::Error) -> bool {
     let errno = error.raw_os_error().map(Errno::from_raw);
-    matches!(
-        errno,
-        Some(
-            Errno::ECONNREFUSED
-                | Errno::EHOSTUNREACH
-                | Errno::ENETUNREACH
-                | Errno::EPERM
-                | Errno::EACCES
-                | Errno::EINVAL
-                | Errno::EMSGSIZE
-                | Errno::ENOBUFS
-        )
-    )
+    matches!(errno, Some(Errno::EBADF | Errno::ENOTSOCK | Errno::EFAULT))
 }
 
 impl Default for Received {
@@ -208,6 +205,13 @@ impl Outgoing {
         self.datagrams.push((peer, start..self.bytes.len()));
     }
 
+    /// Adds a datagram, unless it is empty.
+    pub(crate) fn answer(&mut self, peer: SocketAddr, bytes: &[u8]) {
+        if !bytes.is_empty() {
+            self.push(peer, bytes);
+        }
+    }
+
     fn clear(&mut self) {
         self.bytes.clear();
         self.datagrams.clear();
@@ -230,7 +234,10 @@ fn socket_address(storage: &SockaddrStorage) -> Option<SocketAddr> {
     if let Some(v4) = storage.as_sockaddr_in() {
         return Some(SocketAddr::from((v4.ip(), v4.port())));
     }
-    storage.as_sockaddr_in6().map(|v6| SocketAddr::from((v6.ip(), v6.port())))
+    storage.as_sockaddr_in6().map(|v6| {
+        let (flow, scope) = (v6.flowinfo(), v6.scope_id());
+        SocketAddr::V6(SocketAddrV6::new(v6.ip(), v6.port(), flow, scope))
+    })
 }
 
 #[cfg(test)]
@@ -246,7 +253,7 @@ mod tests {
     async fn next(socket: &UdpSocket, received: &mut Received) {
         while received.datagrams.is_empty() {
             socket.readable().await.unwrap();
-            socket.receive(received).unwrap();
+            socket.receive(received).await.unwrap();
         }
     }
 
@@ -273,6 +280,14 @@ mod tests {
             let mut buffer = [0; 8];
             assert_eq!(first.recv(&mut buffer).unwrap(), 1);
             assert_eq!(buffer[0], number);
+        }
+    }
+
+    #[test]
+    fn only_a_broken_socket_is_fatal() {
+        assert!(is_fatal(&io::Error::from(Errno::EBADF)));
+        for passing in [Errno::ENOKEY, Errno::EDESTADDRREQ, Errno::ENETDOWN, Errno::ENOMEM] {
+            assert!(!is_fatal(&io::Error::from(passing)), "{passing}");
         }
     }
 

@@ -41,6 +41,8 @@ pub struct Exchange {
     pub token: [u8; 8],
     /// The token's length, 0 to 8.
     pub token_length: u8,
+    /// Whether it was a CON, whose message id stays bound longer.
+    pub confirmable: bool,
 }
 
 /// What became of an uplink.

@@ -18,19 +18,17 @@ use message_log::State;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::sync::watch;
 use tokio::task::JoinHandle as Task;
-use tracing::{error, warn};
+use tracing::error;
 use vocabulary::{IdentityClass, Protocol};
 
 use crate::config::{Api, Config};
 use crate::house::House;
+use crate::signals;
 use crate::upkeep;
 
 /// How long attempts at webhooks may still run when the gateway stops; with the API's 5 s this
 /// stays below the 10 s that the whole has.
 const FORWARDERS_GRACE: Duration = Duration::from_secs(3);
-
-/// How long the message log may take to commit what is queued before the process ends anyway.
-const CLOSE_TIME: Duration = Duration::from_secs(9);
 
 /// A gateway that takes messages.
 pub(crate) struct Gateway {
@@ -64,6 +62,7 @@ struct Servers {
 impl Gateway {
     /// Opens the data, binds every port, and only then lets messages in.
     pub(crate) async fn start(config: &Config, metrics: PrometheusHandle) -> anyhow::Result<Self> {
+        signals::survive_file_size_limit()?;
         let servers = Servers::bind(config).await?;
         let listeners = Listeners::bind(&listeners_config(config))?;
         let house = House::open(config)?;
@@ -104,6 +103,11 @@ impl Gateway {
         }
     }
 
+    /// Resolves when a listener ended unasked.
+    pub(crate) async fn listener_ended(&self) {
+        self.devices.ended().await;
+    }
+
     /// Stops reading, commits and answers what was read, and ends every part.
     pub(crate) async fn drain(self) {
         self.readiness.set(false);
@@ -123,9 +127,7 @@ impl Gateway {
             }
             house.log.close();
         });
-        if tokio::time::timeout(CLOSE_TIME, rest).await.is_err() {
-            warn!("the disk is too slow to close in order; nothing acknowledged is lost");
-        }
+        report("message log", rest.await.map_err(anyhow::Error::from));
     }
 }
 

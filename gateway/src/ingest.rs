@@ -98,17 +98,19 @@ impl Parts {
         let identity = self
             .authenticate(uplink.peer, uplink.protocol, uplink.received_at)
             .map_err(Receipt::Unauthorised)?;
-        let exchange = uplink
-            .exchange
-            .map(|exchange| recovered::digest(identity.iccid, &exchange, &uplink.payload));
-        if exchange.is_some_and(|digest| self.recovered.contains(digest)) {
-            return Err(Receipt::Duplicate);
+        let mut digest = None;
+        if let Some(exchange) = &uplink.exchange {
+            let found = recovered::digest(identity.iccid, exchange, &uplink.payload);
+            if self.recovered.holds(found, exchange, uplink.received_at) {
+                return Err(Receipt::Duplicate);
+            }
+            digest = Some(found);
         }
         if !self.rate.admits(identity.iccid) {
             let reason = Shed::DeviceTooFast;
             return Err(Receipt::Unavailable { reason, retry_after: RATE_RETRY });
         }
-        Ok(self.record(uplink, identity, exchange))
+        Ok(self.record(uplink, identity, digest))
     }
 
     /// Who the sender is, or why it is refused.
@@ -234,8 +236,7 @@ impl Admission {
     }
 }
 
-/// How long a device should stay away (delivery contract, levels L3 and L4): spread, so that the
-/// devices do not come back together.
+/// How long a device should stay away: spread, so that the devices do not come back together.
 fn retry_after(reason: Shed, place: usize) -> Duration {
     let (least, spread) = match reason {
         Shed::QueueFull | Shed::Overdue => (30, 90),

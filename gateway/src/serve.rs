@@ -3,14 +3,21 @@
 use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use anyhow::anyhow;
 use thiserror::Error;
-use tracing::info;
+use tracing::{info, warn};
 
 use crate::config::Config;
 use crate::gateway::Gateway;
 use crate::{signals, telemetry};
+
+/// From the signal to the end of the process at most, with half a second to spare.
+const DRAIN_TIME: Duration = Duration::from_millis(9_500);
+
+/// Exit code of a gateway that failed and whose disk does not answer: EX_IOERR of sysexits.h.
+const SLOW_FAILURE: i32 = 74;
 
 /// The message log failed: nothing more can be acknowledged.
 #[derive(Debug, Error)]
@@ -25,13 +32,19 @@ pub(crate) fn run(config: &Config) -> anyhow::Result<ExitCode> {
     runtime.block_on(async {
         let gateway = Gateway::start(config, metrics).await?;
         greet(&mut io::stdout(), &gateway, &config.data.dir, started)?;
-        let failed = tokio::select! {
-            terminated = signals::terminated() => { terminated?; false }
-            () = gateway.store_failed() => true,
+        let ended = tokio::select! {
+            terminated = signals::terminated() => terminated,
+            () = gateway.store_failed() => Err(StoreFailed.into()),
+            () = gateway.listener_ended() => Err(anyhow!("a listener ended; restart simgate")),
         };
         info!("stopping");
-        gateway.drain().await;
-        if failed { Err(StoreFailed.into()) } else { Ok(ExitCode::SUCCESS) }
+        let mut drain = Box::pin(gateway.drain());
+        if tokio::time::timeout(DRAIN_TIME, &mut drain).await.is_err() {
+            warn!("the disk is too slow to end in order; nothing acknowledged is lost");
+            // Dropping the parts would wait for the disk as well.
+            std::process::exit(if ended.is_ok() { 0 } else { SLOW_FAILURE });
+        }
+        ended.map(|()| ExitCode::SUCCESS)
     })
 }
 

@@ -1,5 +1,9 @@
 //! A gateway under test: the real program, as its user starts it.
 
+mod judge;
+mod load;
+
+use std::hash::{BuildHasher, RandomState};
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -7,6 +11,9 @@ use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+
+pub(crate) use judge::Store;
+pub(crate) use load::{Load, Probe, plan};
 
 /// The longest that a start, a stop or an expected change may take on a slow machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
@@ -25,18 +32,45 @@ pub(crate) struct Gateway {
 pub(crate) struct Place {
     pub(crate) folder: tempfile::TempDir,
     variables: Vec<(String, String)>,
+    /// The program and arguments that run the program, if it is not run directly.
+    within: Vec<String>,
 }
 
 impl Place {
     /// A place with nothing in it; ports are free ones.
     pub(crate) fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let mut place = Self { folder, variables: Vec::new() };
+        let mut place = Self { folder, variables: Vec::new(), within: Vec::new() };
         place.set("SIMGATE_DEVICES_UDP", "[{ listen = \"127.0.0.1:0\" }]");
         place.set("SIMGATE_DEVICES_COAP", "[{ listen = \"127.0.0.1:0\" }]");
         place.set("SIMGATE_API_LISTEN", "127.0.0.1:0");
         place.set("SIMGATE_WEBHOOKS_ALLOW_HTTP_LOOPBACK", "true");
         place
+    }
+
+    /// A place whose gateway is killed again and again: its ports are below those that the system
+    /// gives away (32,768 and up), so that no other test gets one between two starts.
+    pub(crate) fn with_ports_of_its_own() -> Self {
+        let mut place = Self::new();
+        let ports: Vec<u16> = std::iter::repeat_with(|| random(20_000, 32_000))
+            .filter_map(|port| u16::try_from(port).ok())
+            .filter(|port| is_free(*port))
+            .take(3)
+            .collect();
+        place.set("SIMGATE_DEVICES_UDP", &format!("[{{ listen = \"127.0.0.1:{}\" }}]", ports[0]));
+        place.set("SIMGATE_DEVICES_COAP", &format!("[{{ listen = \"127.0.0.1:{}\" }}]", ports[1]));
+        place.set("SIMGATE_API_LISTEN", &format!("127.0.0.1:{}", ports[2]));
+        place
+    }
+
+    /// Runs the program from now on as the last argument of `prefix`.
+    pub(crate) fn run_within(&mut self, prefix: &[&str]) {
+        self.within = prefix.iter().map(|word| (*word).to_owned()).collect();
+    }
+
+    /// The folder of the message log.
+    pub(crate) fn messages(&self) -> PathBuf {
+        self.data().join("messages")
     }
 
     pub(crate) fn data(&self) -> PathBuf {
@@ -57,8 +91,21 @@ impl Place {
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_simgate"));
+        let program = env!("CARGO_BIN_EXE_simgate");
+        let mut command = match self.within.split_first() {
+            Some((first, others)) => {
+                let mut command = Command::new(first);
+                command.args(others).arg(program);
+                command
+            }
+            None => Command::new(program),
+        };
         command.args(arguments).arg("--data").arg(self.data());
+        // Settings of the tests themselves, or of whoever runs them: the program would refuse
+        // them as keys that it does not know.
+        for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("SIMGATE_")) {
+            command.env_remove(name);
+        }
         command.envs(self.variables.iter().map(|(name, value)| (name, value)));
         command
     }
@@ -66,6 +113,12 @@ impl Place {
     /// Runs a command of the program to its end.
     pub(crate) fn run(&self, arguments: &[&str]) -> Output {
         self.command(arguments).output().unwrap()
+    }
+
+    /// Starts a command of the program and does not wait for it. It says nothing.
+    pub(crate) fn spawn(&self, arguments: &[&str]) -> Child {
+        let mut command = self.command(arguments);
+        command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
     }
 
     /// Writes `csv` and imports it.
@@ -104,7 +157,11 @@ impl Place {
         Gateway {
             udp: address("udp://"),
             coap: address("coap://"),
-            api: address("http://"),
+            api: address(if greeting.iter().any(|line| line.contains("https://")) {
+                "https://"
+            } else {
+                "http://"
+            }),
             child,
             greeting,
         }
@@ -210,6 +267,16 @@ impl Api {
         })
     }
 
+    /// Posts a text; the status and the body (null where it is not JSON).
+    pub(crate) fn upload(&self, path: &str, media_type: &str, body: String) -> (u16, Value) {
+        self.runtime.block_on(async {
+            let request = self.client.post(format!("{}{path}", self.base));
+            let request = request.bearer_auth(&self.token).header("content-type", media_type);
+            let answer = request.body(body).send().await.unwrap();
+            (answer.status().as_u16(), answer.json().await.unwrap_or(Value::Null))
+        })
+    }
+
     pub(crate) fn get(&self, path: &str) -> Value {
         let (status, body) = self.call("GET", path, None);
         assert_eq!(status, 200, "{path}: {body}");
@@ -262,6 +329,31 @@ pub(crate) fn http_text(url: &str) -> String {
     runtime.block_on(async { http_client().get(url).send().await.unwrap().text().await.unwrap() })
 }
 
+/// The status and the body of a page that needs no token.
+pub(crate) fn http_page(url: &str) -> (u16, Value) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let answer = http_client().get(url).send().await.unwrap();
+        (answer.status().as_u16(), answer.json().await.unwrap_or(Value::Null))
+    })
+}
+
+/// A number from `least` up to below `end`, another one each time.
+pub(crate) fn random(least: u64, end: u64) -> u64 {
+    // Each `RandomState` has keys of its own.
+    least + RandomState::new().hash_one(least) % (end - least)
+}
+
+/// A random span of so many milliseconds.
+pub(crate) fn random_time(least_ms: u64, end_ms: u64) -> Duration {
+    Duration::from_millis(random(least_ms, end_ms))
+}
+
+fn is_free(port: u16) -> bool {
+    let address = ("127.0.0.1", port);
+    std::net::UdpSocket::bind(address).is_ok() && std::net::TcpListener::bind(address).is_ok()
+}
+
 /// Waits until `found` finds something.
 pub(crate) fn eventually<T>(what: &str, mut found: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + PATIENCE;
@@ -303,6 +395,30 @@ pub(crate) fn coap_post(
     let code = u16::from(answer[1] >> 5) * 100 + u16::from(answer[1] & 0x1f);
     let payload = answer[..length].iter().position(|byte| *byte == 0xff);
     (code, payload.map_or(Vec::new(), |at| answer[at + 1..length].to_vec()))
+}
+
+/// The seconds of the option Max-Age (RFC 7252 §5.10.5) of an answer.
+pub(crate) fn max_age(message: &[u8]) -> Option<u32> {
+    let mut rest = &message[4 + usize::from(message[0] & 0x0f)..];
+    let mut number = 0;
+    while let [first, others @ ..] = rest
+        && *first != 0xff
+    {
+        let (mut delta, length) = (first >> 4, usize::from(first & 0x0f));
+        rest = others;
+        if delta == 13 {
+            delta += rest[0];
+            rest = &rest[1..];
+        }
+        assert!(delta < 200 && length < 13, "an unusual option: {message:02x?}");
+        number += delta;
+        let (value, after) = rest.split_at(length);
+        if number == 14 {
+            return Some(value.iter().fold(0, |sum, byte| sum << 8 | u32::from(*byte)));
+        }
+        rest = after;
+    }
+    None
 }
 
 /// The first option of a message.

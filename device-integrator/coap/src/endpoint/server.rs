@@ -32,7 +32,7 @@ pub(super) type Head = (MessageType, MessageId, Token);
 impl<P: Copy + Eq + Hash> Endpoint<P> {
     /// Answers a request: with its acknowledgement if that was not sent before, otherwise
     /// separately; a request that was no CON with a NON. Responses that the client does not want
-    /// to hear are left out (RFC 7967).
+    /// to hear are left out (RFC 7967), but never the refusal of a CON.
     ///
     /// A notification is answered with [`Endpoint::acknowledge`], not here.
     pub fn respond(&mut self, now: Instant, exchange: Exchange<P>, response: Response) {
@@ -41,7 +41,11 @@ impl<P: Copy + Eq + Hash> Endpoint<P> {
         {
             self.cancel_observation_because(observation, CancelCause::Error);
         }
-        if is_unwanted(exchange.no_response, response.code) {
+        // An empty acknowledgement would end the retransmissions of a message that was not taken:
+        // only a success may be left out where the acknowledgement stands for it.
+        let must_be_heard =
+            exchange.confirmable && !exchange.acknowledged && !response.code.is_success();
+        if is_unwanted(exchange.no_response, response.code) && !must_be_heard {
             self.counters.responses_suppressed += 1;
             self.close(&exchange);
             return;
