@@ -12,10 +12,12 @@
 //! a clean end none are.
 
 use std::future::Future;
+use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use futures_util::FutureExt;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use message_log::{DeviceKey, Kind, NewRecord, Offset, ReadError};
 use tokio::sync::{oneshot, watch};
@@ -25,7 +27,7 @@ use vocabulary::{EventKind, Notice, NoticeCategory, NoticeKind, Timestamp};
 
 use crate::event_type::EventType;
 use crate::meters::Meters;
-use crate::reading::{Reader, Reading, Source, Subscription};
+use crate::reading::{Prepared, RECORDS_PER_READ, Reader, Reading, Source, Subscription};
 use crate::sink::{Delivery, Outcome, Sink};
 use crate::store::{Bookmark, Progress, StoreError};
 use crate::window::{Position, RetryPolicy, Verdict, Window, WindowLimits};
@@ -50,6 +52,11 @@ pub struct Forwarder {
 
 /// The pause after the log or the state file refused: both recover by themselves.
 const REFUSED_PAUSE: Duration = Duration::from_secs(1);
+/// The pause before a forwarder that ended by a panic is started again. It doubles while that goes
+/// on: whatever it was is likely still there, and each start repeats what was not saved.
+const RESTART_PAUSE_MIN: Duration = Duration::from_secs(1);
+/// The longest such pause. A forwarder that ran for longer has begun anew.
+const RESTART_PAUSE_MAX: Duration = Duration::from_secs(60);
 /// While nothing is due: long enough to cost nothing.
 const IDLE: Duration = Duration::from_secs(3_600);
 
@@ -57,9 +64,20 @@ impl Default for ForwarderSettings {
     /// 4,096 records or 8 MB are a quarter of a second at the rate that one integration must
     /// reach; 64 attempts at a time carry it up to 4 ms of round trip. 200 ms between saves bound
     /// what a crash repeats to some thousand messages, at five small writes a second.
+    ///
+    /// One device may hold a 64th of the records and, since a message can have 64 KiB, a 16th of
+    /// the bytes. 16,384 deferred records are four and a half hours of a device that fails and
+    /// sends once a second; in the cursor they are 128 KiB for each write.
     fn default() -> Self {
         Self {
-            window: WindowLimits { records: 4_096, bytes: 8 << 20, concurrency: 64 },
+            window: WindowLimits {
+                records: 4_096,
+                bytes: 8 << 20,
+                concurrency: 64,
+                device_records: 64,
+                device_bytes: 512 << 10,
+                deferred: 16_384,
+            },
             retry: RetryPolicy::DOCUMENTED,
             save_interval: Duration::from_millis(200),
         }
@@ -76,17 +94,11 @@ impl Forwarder {
         sink: S,
         settings: ForwarderSettings,
     ) -> Self {
-        let (stop, mut stopped) = oneshot::channel();
-        let task = tokio::spawn(async move {
-            let end = source.log.end().as_u64();
-            let integration: Arc<str> = bookmark.id().into();
-            let reader = Reader { source, subscription, integration };
-            let position = tokio::select! {
-                position = first_position(&bookmark, end) => position,
-                _ = &mut stopped => return,
-            };
-            Run::new(reader, bookmark, sink, settings, position).until_stopped(stopped).await;
-        });
+        let (stop, stopped) = oneshot::channel();
+        let integration: Arc<str> = bookmark.id().into();
+        let reader = Arc::new(Reader { source, subscription, integration });
+        let parts = Parts { reader, bookmark, sink: Arc::new(sink), settings };
+        let task = tokio::spawn(parts.run_again_and_again(stopped));
         Self { stop, task }
     }
 
@@ -100,10 +112,56 @@ impl Forwarder {
     }
 }
 
-/// The saved position, asked for until the state file gives an answer; the log's `end` where there
-/// is none.
-async fn first_position(bookmark: &Bookmark, end: u64) -> Position {
-    let at_end = Position { resume: end, holes: Vec::new() };
+/// What a forwarder is made of, each time that it is started.
+struct Parts<S> {
+    reader: Arc<Reader>,
+    bookmark: Bookmark,
+    sink: Arc<S>,
+    settings: ForwarderSettings,
+}
+
+impl<S: Sink> Parts<S> {
+    /// Forwards until `stopped`. A panic ends one run as a crash would; the next one goes on from
+    /// what is saved, so that a fault of ours costs a pause and repetitions, not the integration.
+    async fn run_again_and_again(self, mut stopped: oneshot::Receiver<Duration>) {
+        // What was never saved starts where the log ends now, also after a panic.
+        let first = self.reader.source.log.end().as_u64();
+        let mut pause = RESTART_PAUSE_MIN;
+        loop {
+            let start = Instant::now();
+            // Nothing of a run is used after its panic.
+            let run = AssertUnwindSafe(self.run(first, &mut stopped)).catch_unwind().await;
+            if run.is_ok() || stopped.is_terminated() {
+                return;
+            }
+            if start.elapsed() > RESTART_PAUSE_MAX {
+                pause = RESTART_PAUSE_MIN;
+            }
+            Meters::new(self.bookmark.id()).faults.increment(1);
+            let pause_secs = pause.as_secs();
+            let integration = self.bookmark.id();
+            tracing::error!(integration, pause_secs, "a forwarder panicked and is started again");
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                _ = &mut stopped => return,
+            }
+            pause = (pause * 2).min(RESTART_PAUSE_MAX);
+        }
+    }
+
+    async fn run(&self, first: u64, stopped: &mut oneshot::Receiver<Duration>) {
+        let end = self.reader.source.log.end().as_u64();
+        let position = tokio::select! {
+            position = first_position(&self.bookmark, first, end) => position,
+            _ = &mut *stopped => return,
+        };
+        Run::new(self, position).until_stopped(stopped).await;
+    }
+}
+
+/// The saved position, asked for until the state file gives an answer; the place `first` where
+/// there is none. `end` is that of the log.
+async fn first_position(bookmark: &Bookmark, first: u64, end: u64) -> Position {
     loop {
         let bookmark = bookmark.clone();
         match spawn_blocking(move || bookmark.position()).await {
@@ -111,10 +169,10 @@ async fn first_position(bookmark: &Bookmark, end: u64) -> Position {
                 // Waiting until a new log has grown as long would lose what it receives.
                 let resume = position.resume;
                 tracing::error!(resume, end, "the cursor is ahead of the log: not the same log?");
-                return at_end;
+                return Position { resume: end, holes: Vec::new() };
             }
             Ok(Ok(Some(position))) => return position,
-            Ok(Ok(None)) => return at_end,
+            Ok(Ok(None)) => return Position { resume: first, holes: Vec::new() },
             Ok(Err(error)) => tracing::warn!(%error, "the cursor cannot be read"),
             Err(error) => tracing::error!(%error, "the cursor cannot be read"),
         }
@@ -141,6 +199,8 @@ struct Run<S> {
     end: watch::Receiver<Offset>,
     reading: Option<JoinHandle<Result<Reading, ReadError>>>,
     read_after: Instant,
+    /// Deferred places that are being read again; empty while `reading` goes on with the log.
+    rereading: Vec<u64>,
     /// Holes of the saved position that are still to be read, in rising order.
     holes: Vec<u64>,
     /// Where reading goes on after them.
@@ -158,27 +218,22 @@ struct Run<S> {
 }
 
 impl<S: Sink> Run<S> {
-    fn new(
-        reader: Reader,
-        bookmark: Bookmark,
-        sink: S,
-        settings: ForwarderSettings,
-        position: Position,
-    ) -> Self {
+    fn new(parts: &Parts<S>, position: Position) -> Self {
         let now = Instant::now();
-        let end = reader.source.log.watch();
-        let meters = Meters::new(bookmark.id());
+        let settings = parts.settings;
+        let meters = Meters::new(parts.bookmark.id());
         // Jitter only has to differ between integrations and starts.
         let seed = getrandom::u64().unwrap_or(position.resume);
         Self {
             window: Window::new(settings.window, settings.retry, &position, seed),
-            reader: Arc::new(reader),
-            bookmark,
-            sink: Arc::new(sink),
+            reader: Arc::clone(&parts.reader),
+            bookmark: parts.bookmark.clone(),
+            sink: Arc::clone(&parts.sink),
             settings,
             attempts: FuturesUnordered::new(),
-            end,
+            end: parts.reader.source.log.watch(),
             reading: None,
+            rereading: Vec::new(),
             read_after: now,
             resume: position.resume,
             holes: position.holes,
@@ -192,7 +247,7 @@ impl<S: Sink> Run<S> {
         }
     }
 
-    async fn until_stopped(mut self, mut stopped: oneshot::Receiver<Duration>) {
+    async fn until_stopped(mut self, stopped: &mut oneshot::Receiver<Duration>) {
         let mut alarm = Box::pin(sleep_until((Instant::now() + IDLE).into()));
         loop {
             let now = Instant::now();
@@ -202,7 +257,7 @@ impl<S: Sink> Run<S> {
             self.set_alarm(alarm.as_mut(), now);
             tokio::select! {
                 biased;
-                grace = &mut stopped => {
+                grace = &mut *stopped => {
                     // The handle was dropped: end as a crash would, without saving.
                     let Ok(grace) = grace else { return };
                     return self.wind_down(now + grace).await;
@@ -242,10 +297,18 @@ impl<S: Sink> Run<S> {
     }
 
     fn start_reading(&mut self, now: Instant) {
+        if self.reading.is_some() || now < self.read_after {
+            return;
+        }
+        let reader = Arc::clone(&self.reader);
+        let deferred = self.window.wanted(RECORDS_PER_READ);
         let room = self.window.room();
-        let may = self.reading.is_none() && room > 0 && now >= self.read_after;
-        if may && self.is_behind() {
-            let (reader, from) = (Arc::clone(&self.reader), self.window.read_to());
+        if !deferred.is_empty() {
+            // Before anything newer: their devices wait for them.
+            self.rereading.clone_from(&deferred);
+            self.reading = Some(spawn_blocking(move || reader.read_holes(&deferred)));
+        } else if room > 0 && self.is_behind() {
+            let from = self.window.read_to();
             let holes = self.holes[..room.min(self.holes.len())].to_vec();
             self.reading = Some(spawn_blocking(move || match holes.as_slice() {
                 [] => reader.read(from, room),
@@ -259,15 +322,22 @@ impl<S: Sink> Run<S> {
         self.meters.levels(self.window.in_flight(), lag);
         if self.may_save() && now >= self.save_after {
             self.unsaved = false;
-            self.progress.position = self.window.position();
+            self.progress.position = self.position();
             let (bookmark, progress) = (self.bookmark.clone(), self.progress.clone());
             self.saving = Some(spawn_blocking(move || bookmark.save(&progress)));
         }
     }
 
-    /// Until the holes of the saved position have been read, the saved one stays valid.
     fn may_save(&self) -> bool {
-        self.saving.is_none() && self.unsaved && self.holes.is_empty()
+        self.saving.is_none() && self.unsaved
+    }
+
+    /// How far everything is done. Holes of the first position that are still to be read lie above
+    /// all that the window has.
+    fn position(&self) -> Position {
+        let mut position = self.window.position();
+        position.holes.extend(&self.holes);
+        position
     }
 
     fn set_alarm(&self, mut alarm: Pin<&mut Sleep>, now: Instant) {
@@ -284,15 +354,18 @@ impl<S: Sink> Run<S> {
 
     fn take_reading(&mut self, result: Result<Result<Reading, ReadError>, StoreError>) {
         self.reading = None;
+        let deferred = std::mem::take(&mut self.rereading);
         match result {
-            Ok(Ok(reading)) => {
+            Ok(Ok(mut reading)) => {
                 self.meters.unreadable.increment(reading.unreadable);
                 self.meters.untranslated.increment(reading.untranslated);
-                for prepared in reading.prepared {
-                    let bytes = prepared.delivery.body.len();
-                    self.window.admit(prepared.place, prepared.device, bytes, prepared.delivery);
+                let prepared = std::mem::take(&mut reading.prepared);
+                if deferred.is_empty() {
+                    self.admit(prepared);
+                    self.advance(reading.next);
+                } else {
+                    self.readmit(&deferred, prepared, reading.next);
                 }
-                self.advance(reading.next);
                 if let Some(error) = reading.cut_short {
                     tracing::warn!(integration = self.bookmark.id(), %error, "reading waits");
                     self.read_after = Instant::now() + REFUSED_PAUSE;
@@ -310,6 +383,26 @@ impl<S: Sink> Run<S> {
         }
     }
 
+    fn admit(&mut self, prepared: Vec<Prepared>) {
+        for Prepared { place, device, delivery } in prepared {
+            self.window.admit(place, device, delivery.body.len(), delivery);
+        }
+    }
+
+    /// Takes what was read at those of the `deferred` places that lie below `next`.
+    fn readmit(&mut self, deferred: &[u64], prepared: Vec<Prepared>, next: u64) {
+        let mut prepared = prepared.into_iter().peekable();
+        for place in deferred.iter().copied().take_while(|place| *place < next) {
+            match prepared.next_if(|found| found.place == place) {
+                Some(Prepared { delivery, .. }) => {
+                    self.window.readmit(place, delivery.body.len(), delivery);
+                }
+                None => self.window.pass_over(place),
+            }
+        }
+        self.unsaved = true;
+    }
+
     fn advance(&mut self, to: u64) {
         self.holes.retain(|hole| *hole >= to);
         let next = self.holes.first().copied().unwrap_or(self.resume);
@@ -320,7 +413,7 @@ impl<S: Sink> Run<S> {
     /// Retention was faster than the endpoint: go on with what there is, and say so.
     fn overtaken(&mut self, oldest: Offset) {
         let id = self.bookmark.id();
-        let (from, to) = (self.window.read_to(), oldest.as_u64());
+        let (from, to) = (self.window.cursor(), oldest.as_u64());
         tracing::error!(integration = id, from, to, "messages expired before they were delivered");
         let mut notice = Notice::new(
             NoticeCategory::Error,
@@ -344,6 +437,7 @@ impl<S: Sink> Run<S> {
                 tracing::warn!(%error, "a notice about expired messages is lost");
             }
         });
+        self.window.expire(to);
         self.advance(to);
     }
 
@@ -426,7 +520,7 @@ impl<S: Sink> Run<S> {
             self.take_saving(result.and_then(|saved| saved));
         }
         if self.may_save() {
-            self.progress.position = self.window.position();
+            self.progress.position = self.position();
             let (bookmark, progress) = (self.bookmark.clone(), self.progress);
             if let Ok(Err(error)) = spawn_blocking(move || bookmark.save(&progress)).await {
                 tracing::warn!(integration = self.bookmark.id(), %error, "the cursor is not saved");

@@ -1,6 +1,7 @@
 //! All integrations of the gateway: configuration, tests, and the forwarders that run for them.
 
 use std::collections::HashMap;
+use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -8,7 +9,7 @@ use bytes::Bytes;
 use futures_util::future::join_all;
 use state::StateFile;
 use thiserror::Error;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, OwnedMutexGuard};
 use tokio::task::spawn_blocking;
 use vocabulary::{EventIdGenerator, Timestamp};
 
@@ -57,7 +58,7 @@ struct Inner {
     client: WebhookClient,
     ids: std::sync::Mutex<EventIdGenerator>,
     /// Held while integrations change, so that changes happen one after another.
-    engine: Mutex<Engine>,
+    engine: Arc<Mutex<Engine>>,
 }
 
 #[derive(Default)]
@@ -92,21 +93,23 @@ impl Integrations {
             settings,
             client,
             ids: std::sync::Mutex::new(EventIdGenerator::new(seed, None)),
-            engine: Mutex::default(),
+            engine: Arc::default(),
         })))
     }
 
     /// Starts forwarding from `source` for every integration that has not failed.
     pub async fn start(&self, source: Source) -> Result<(), StoreError> {
         let mut engine = self.0.engine.lock().await;
+        let integrations = self.list().await?;
         engine.source = Some(source);
-        for integration in self.list().await? {
+        for integration in integrations {
             self.run(&mut engine, &integration);
         }
         Ok(())
     }
 
     /// Ends all forwarding: attempts that run get up to `grace` to end, then cursors are saved.
+    /// A change that has begun ends before; one that has not runs nothing any more.
     pub async fn shutdown(&self, grace: Duration) {
         let mut engine = self.0.engine.lock().await;
         engine.source = None;
@@ -131,6 +134,8 @@ impl Integrations {
 
     /// Creates a webhook. It starts with what the log receives from now on; before
     /// [`Integrations::start`], with what the log receives from then on.
+    ///
+    /// This and every other change, once begun, goes on to its end if its caller is dropped.
     pub async fn create(&self, new: NewWebhook) -> Result<Integration, CreateError> {
         check_name(&new.name)?;
         let event_types = parse_event_types(&new.event_types)?;
@@ -148,7 +153,19 @@ impl Integrations {
             first_delivery_at: None,
         };
         let canonical = self.endpoint(&integration)?.canonical_url().to_owned();
-        let mut engine = self.0.engine.lock().await;
+        let all = self.clone();
+        self.change(
+            |mut engine| async move { all.insert(&mut engine, integration, canonical).await },
+        )
+        .await
+    }
+
+    async fn insert(
+        &self,
+        engine: &mut Engine,
+        integration: Integration,
+        canonical: String,
+    ) -> Result<Integration, CreateError> {
         let count = self.stored(Store::count).await?;
         if count >= self.0.settings.integrations_max {
             return Err(CreateError::TooMany(count));
@@ -156,7 +173,7 @@ impl Integrations {
         let cursor = engine.source.as_ref().map(|source| source.log.end().as_u64());
         let row = integration.clone();
         match self.stored(move |store| store.insert(&row, &canonical, cursor)).await? {
-            Stored::Yes => self.run(&mut engine, &integration),
+            Stored::Yes => self.run(engine, &integration),
             Stored::Conflict | Stored::NotFound => return Err(CreateError::Conflict),
         }
         Ok(integration)
@@ -164,7 +181,16 @@ impl Integrations {
 
     /// Changes a webhook. Messages that wait for it go on by the new configuration.
     pub async fn patch(&self, id: &str, patch: WebhookPatch) -> Result<Integration, ChangeError> {
-        let mut engine = self.0.engine.lock().await;
+        let (all, id) = (self.clone(), id.to_owned());
+        self.change(|mut engine| async move { all.update(&mut engine, &id, patch).await }).await
+    }
+
+    async fn update(
+        &self,
+        engine: &mut Engine,
+        id: &str,
+        patch: WebhookPatch,
+    ) -> Result<Integration, ChangeError> {
         let mut integration = self.found(id).await?;
         integration.url = patch.url.unwrap_or(integration.url);
         integration.headers = patch.headers.unwrap_or(integration.headers);
@@ -185,14 +211,18 @@ impl Integrations {
         if let Some(forwarder) = engine.forwarders.remove(id) {
             forwarder.stop(CHANGE_GRACE).await;
         }
-        self.run(&mut engine, &integration);
+        self.run(engine, &integration);
         // The old forwarder may have made its first delivery meanwhile.
         self.found(id).await
     }
 
     /// Deletes an integration. What waits for it is not delivered any more.
     pub async fn delete(&self, id: &str) -> Result<(), ChangeError> {
-        let mut engine = self.0.engine.lock().await;
+        let (all, id) = (self.clone(), id.to_owned());
+        self.change(|mut engine| async move { all.remove(&mut engine, &id).await }).await
+    }
+
+    async fn remove(&self, engine: &mut Engine, id: &str) -> Result<(), ChangeError> {
         let row = id.to_owned();
         if !self.stored(move |store| store.delete(&row)).await? {
             return Err(ChangeError::NotFound(id.to_owned()));
@@ -216,14 +246,38 @@ impl Integrations {
         if !report.success {
             return Ok((integration, report));
         }
-        let mut engine = self.0.engine.lock().await;
+        let (all, id) = (self.clone(), id.to_owned());
+        let integration =
+            self.change(|mut engine| async move { all.revive(&mut engine, &id).await }).await?;
+        Ok((integration, report))
+    }
+
+    async fn revive(&self, engine: &mut Engine, id: &str) -> Result<Integration, ChangeError> {
         // It may have changed while the test ran.
         let mut integration = self.failed(id).await?;
         integration.state = IntegrationState::IntegrationActive;
         let (row, state) = (id.to_owned(), integration.state);
         self.stored(move |store| store.set_state(&row, state)).await?;
-        self.run(&mut engine, &integration);
-        Ok((integration, report))
+        self.run(engine, &integration);
+        Ok(integration)
+    }
+
+    /// Waits for its turn, then does `work` to its end even if the caller is dropped meanwhile: a
+    /// client that hangs up must not leave an integration without its forwarder.
+    ///
+    /// Who is dropped while it waits for its turn leaves nothing behind, so that changes which
+    /// nobody waits for cannot queue up before a shutdown.
+    async fn change<T, E, F>(&self, work: impl FnOnce(OwnedMutexGuard<Engine>) -> F) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: From<StoreError> + Send + 'static,
+        F: Future<Output = Result<T, E>> + Send + 'static,
+    {
+        let engine = Arc::clone(&self.0.engine).lock_owned().await;
+        tokio::spawn(work(engine)).await.unwrap_or_else(|error| {
+            tracing::error!(%error, "a change of an integration was cut off");
+            Err(StoreError::CutOff.into())
+        })
     }
 
     async fn failed(&self, id: &str) -> Result<Integration, ChangeError> {

@@ -17,6 +17,8 @@ pub(crate) struct Meters {
     pub(crate) unreadable: Counter,
     /// Messages that their template could not translate; not pushed.
     pub(crate) untranslated: Counter,
+    /// Forwarders that ended by a fault of ours and were started again.
+    pub(crate) faults: Counter,
     in_flight: Gauge,
     lag: Gauge,
 }
@@ -32,6 +34,7 @@ impl Meters {
             rejected: count("simgate_push_rejected_total"),
             unreadable: count("simgate_push_unreadable_total"),
             untranslated: count("simgate_push_untranslated_total"),
+            faults: count("simgate_push_faults_total"),
             in_flight: level("simgate_push_in_flight"),
             lag: level("simgate_push_lag_records"),
         }

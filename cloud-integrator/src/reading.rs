@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use message_log::{Kind, KindSet, MessageLog, Offset, ReadError, ReadLimits, Record};
+use message_log::{Batch, Kind, KindSet, MessageLog, Offset, ReadError, ReadLimits, Record};
 use template_library::{Templates, TranslateError, Translation};
 use vocabulary::{Event, EventKind, Notice, Telemetry};
 
@@ -32,9 +32,12 @@ pub struct Subscription {
 }
 
 /// Records of one read at most, so that the first deliveries start early.
-const RECORDS_PER_READ: usize = 512;
+pub(crate) const RECORDS_PER_READ: usize = 512;
 /// Bytes of their bodies at most: an eighth of the window's usual size.
 const BYTES_PER_READ: usize = 1 << 20;
+/// Holes that lie no farther apart are read at once, past what lies between them: a record that is
+/// read in passing costs less than another question. An estimate.
+const GAP: u64 = 8;
 
 /// Reads for one integration.
 #[derive(Clone)]
@@ -90,18 +93,34 @@ impl Reader {
     }
 
     /// Reads the records at the lowest of `holes`, which rise and are not empty. Blocks.
+    ///
+    /// Those from [`Reading::next`] on have not been read: a read of the log may end early.
     pub(crate) fn read_holes(&self, holes: &[u64]) -> Result<Reading, ReadError> {
+        self.read_holes_by(holes, |from, limits| self.source.log.read(from, limits))
+    }
+
+    fn read_holes_by(
+        &self,
+        holes: &[u64],
+        read: impl Fn(Offset, ReadLimits) -> Result<Batch, ReadError>,
+    ) -> Result<Reading, ReadError> {
         let holes = &holes[..holes.len().min(RECORDS_PER_READ)];
         let mut reading = Reading::default();
-        for run in holes.chunk_by(|one, next| one + 1 == *next) {
-            let limits = ReadLimits { records: run.len(), bytes: usize::MAX };
-            let batch = self.source.log.read(Offset::from_u64(run[0]), limits)?;
-            // A place that the log cannot read any more is passed over.
-            let after = run[0] + run.len() as u64;
-            let wanted = batch.records.iter().filter(|record| record.offset.as_u64() < after);
-            reading.next = after;
+        let mut bytes_left = BYTES_PER_READ;
+        for run in holes.chunk_by(|one, next| next - one <= GAP) {
+            let (first, after) = (run[0], run[run.len() - 1] + 1);
+            let records = usize::try_from(after - first).unwrap_or(usize::MAX);
+            let limits = ReadLimits { records, bytes: bytes_left };
+            let batch = read(Offset::from_u64(first), limits)?;
+            let wanted =
+                batch.records.iter().filter(|at| run.binary_search(&at.offset.as_u64()).is_ok());
+            // A place before it that brought no record is one that the log cannot read any more.
+            reading.next = batch.next.as_u64().min(after);
+            let ended_early = reading.next < after;
             self.prepare_all(wanted, &mut reading);
-            if reading.cut_short.is_some() {
+            let bytes: usize = batch.records.iter().map(|record| record.body.len()).sum();
+            bytes_left = bytes_left.saturating_sub(bytes);
+            if ended_early || reading.cut_short.is_some() || bytes_left == 0 {
                 break;
             }
         }
@@ -191,4 +210,87 @@ impl Reader {
 
 fn stamp(record: &Record) -> Stamp {
     Stamp { id: record.id, received_at: record.received_at }
+}
+
+#[cfg(test)]
+mod tests {
+    use message_log::{DeviceKey, NewRecord, Options};
+    use state::StateFile;
+    use vocabulary::{Identity, IdentityClass, Protocol, Timestamp};
+
+    use super::*;
+
+    fn message(payload: &[u8]) -> NewRecord {
+        let iccid = vocabulary::Iccid::from_u64(5).unwrap();
+        let telemetry = Telemetry {
+            identity: Identity { iccid, imsi: None, ip: None },
+            class: IdentityClass::SimIp,
+            protocol: Protocol::Udp,
+            topic: None,
+            template: None,
+            exchange: None,
+            payload,
+        };
+        NewRecord {
+            kind: Kind::new(EventKind::Telemetry.code()),
+            device: DeviceKey::from_u64(5),
+            received_at: Timestamp::from_micros(1),
+            body: telemetry.encode(),
+        }
+    }
+
+    fn reader_of(count: usize, payload: &[u8]) -> (tempfile::TempDir, Reader) {
+        let folder = tempfile::tempdir().unwrap();
+        let file = StateFile::new(folder.path().join("state.db"));
+        let (log, _) = MessageLog::open(&folder.path().join("log"), Options::default()).unwrap();
+        log.append(vec![message(payload); count]).wait().unwrap();
+        let reader = Reader {
+            source: Source { log, templates: Templates::open(&file).unwrap() },
+            subscription: Subscription {
+                event_types: EventTypes::ALL,
+                json_payload_enabled: false,
+            },
+            integration: "one".into(),
+        };
+        (folder, reader)
+    }
+
+    /// Reads all holes as a forwarder does; gives what was read and in how many steps.
+    fn read_all(mut holes: Vec<u64>, read: impl Fn(&[u64]) -> Reading) -> (Vec<u64>, usize) {
+        let (mut places, mut steps) = (Vec::new(), 0);
+        while !holes.is_empty() {
+            let reading = read(&holes);
+            assert!(reading.next > holes[0], "it goes on");
+            places.extend(reading.prepared.iter().map(|prepared| prepared.place));
+            holes.retain(|hole| *hole >= reading.next);
+            steps += 1;
+        }
+        (places, steps)
+    }
+
+    /// A read of the log ends after a second with what it found. On a slow disk the rest of a run
+    /// of holes counted as read and empty, the next save made that durable, and those messages
+    /// were never delivered.
+    #[test]
+    fn holes_that_a_short_read_did_not_reach_are_read_later() {
+        let (_folder, reader) = reader_of(40, b"x");
+        let short = |holes: &[u64]| {
+            let read = |from, limits: ReadLimits| {
+                let records = limits.records.min(3);
+                reader.source.log.read(from, ReadLimits { records, ..limits })
+            };
+            reader.read_holes_by(holes, read).unwrap()
+        };
+        let holes: Vec<u64> = (2..20).chain([25, 36, 39]).collect();
+        assert_eq!(read_all(holes.clone(), short).0, holes);
+    }
+
+    #[test]
+    fn holes_are_read_in_steps_of_a_megabyte() {
+        let (_folder, reader) = reader_of(70, &[0; 60_000]);
+        let holes: Vec<u64> = (1..30).chain((40..68).step_by(9)).collect();
+        let (places, steps) = read_all(holes.clone(), |holes| reader.read_holes(holes).unwrap());
+        assert_eq!(places, holes);
+        assert_eq!(steps, 2, "33 holes of 60,000 bytes, 17 in a step");
+    }
 }

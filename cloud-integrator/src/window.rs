@@ -6,10 +6,14 @@
 //! done: what lies below it is never needed again. What is done above it is known by the
 //! [`Position`], so that one record that is stuck does not make everything after it come twice.
 //!
+//! One device gets a share of the window. What comes beyond it is deferred: only its place is
+//! kept, and it is read again ([`Window::wanted`]) when the line has moved. So a device that fails
+//! for long leaves room for the others.
+//!
 //! No clock, no I/O: `now` is an argument, randomness a seed.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use crate::gate::{Gate, GateSettings};
@@ -24,6 +28,13 @@ pub struct WindowLimits {
     pub bytes: usize,
     /// Attempts at the same time.
     pub concurrency: usize,
+    /// Records of one device.
+    pub device_records: usize,
+    /// The bytes of one device's envelopes, together. The last one admitted may exceed it.
+    pub device_bytes: usize,
+    /// Records that were read while the share of their device was used up, and are to be read
+    /// again.
+    pub deferred: usize,
 }
 
 /// How failures are answered.
@@ -56,7 +67,7 @@ pub(crate) enum Verdict {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Position {
     pub(crate) resume: u64,
-    /// In rising order; never more than the window holds.
+    /// In rising order; never more than the window holds and defers.
     pub(crate) holes: Vec<u64>,
 }
 
@@ -76,6 +87,10 @@ pub(crate) struct Window<T> {
     random: u64,
     slots: BTreeMap<u64, Slot<T>>,
     lines: HashMap<u64, Line>,
+    /// The device of each place that is deferred.
+    deferred: BTreeMap<u64, u64>,
+    /// The first deferred place of each line that has become short enough to take more.
+    hungry: BTreeSet<u64>,
     /// Places of heads that may be tried at once.
     ready: VecDeque<u64>,
     /// Heads that failed, by the moment of their next attempt.
@@ -96,11 +111,29 @@ struct Slot<T> {
     next: Option<u64>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Line {
+    /// The place of the last record that is held.
     last: u64,
+    /// Records that are held, and their bytes.
+    held: usize,
+    bytes: usize,
     /// Attempts at its head that failed.
     failures: u32,
+    /// Places after those that are held, in rising order.
+    deferred: VecDeque<u64>,
+}
+
+impl Line {
+    /// One record always fits, however large it is.
+    fn has_room(&self, limits: &WindowLimits) -> bool {
+        self.held == 0 || (self.held < limits.device_records && self.bytes < limits.device_bytes)
+    }
+
+    /// Half of the share, so that a read is worth its while.
+    fn is_short(&self, limits: &WindowLimits) -> bool {
+        self.held * 2 <= limits.device_records && self.bytes * 2 <= limits.device_bytes
+    }
 }
 
 impl<T: Clone> Window<T> {
@@ -118,6 +151,8 @@ impl<T: Clone> Window<T> {
             random: seed,
             slots: BTreeMap::new(),
             lines: HashMap::new(),
+            deferred: BTreeMap::new(),
+            hungry: BTreeSet::new(),
             ready: VecDeque::new(),
             waiting: BinaryHeap::new(),
             in_flight: 0,
@@ -129,6 +164,10 @@ impl<T: Clone> Window<T> {
 
     /// How many more records may be admitted.
     pub(crate) fn room(&self) -> usize {
+        self.room_to_hold().min(self.limits.deferred.saturating_sub(self.deferred.len()))
+    }
+
+    fn room_to_hold(&self) -> usize {
         if self.bytes >= self.limits.bytes {
             return 0;
         }
@@ -142,14 +181,24 @@ impl<T: Clone> Window<T> {
 
     /// The lowest place that is not done.
     pub(crate) fn cursor(&self) -> u64 {
-        self.slots.first_key_value().map_or(self.read_to, |(place, _)| *place)
+        self.first_undone(0).unwrap_or(self.read_to)
     }
 
     /// How far everything is done, provided that the holes of the first position have been read.
     pub(crate) fn position(&self) -> Position {
-        let holes = self.slots.range(..self.done_to).map(|(place, _)| *place).collect();
-        let resume = self.slots.range(self.done_to..).next().map(|(place, _)| *place);
-        Position { resume: resume.unwrap_or(self.read_to), holes }
+        let held = self.slots.range(..self.done_to).map(|(place, _)| *place);
+        let deferred = self.deferred.range(..self.done_to).map(|(place, _)| *place);
+        let mut holes: Vec<u64> = held.chain(deferred).collect();
+        holes.sort_unstable();
+        let resume = self.first_undone(self.done_to);
+        Position { resume: resume.unwrap_or(self.read_to.max(self.done_to)), holes }
+    }
+
+    /// The lowest place from `place` on that has been read and is not done.
+    fn first_undone(&self, place: u64) -> Option<u64> {
+        let held = self.slots.range(place..).next().map(|(place, _)| *place);
+        let deferred = self.deferred.range(place..).next().map(|(place, _)| *place);
+        held.into_iter().chain(deferred).min()
     }
 
     /// Attempts that run now.
@@ -166,16 +215,55 @@ impl<T: Clone> Window<T> {
     pub(crate) fn admit(&mut self, place: u64, device: u64, bytes: usize, item: T) {
         debug_assert!(place >= self.read_to, "records enter in the order of the log");
         self.read_to = place + 1;
-        self.bytes += bytes;
-        self.slots.insert(place, Slot { device, bytes, item, next: None });
-        if let Some(line) = self.lines.get_mut(&device) {
-            let previous = std::mem::replace(&mut line.last, place);
-            if let Some(slot) = self.slots.get_mut(&previous) {
-                slot.next = Some(place);
+        match self.lines.get_mut(&device) {
+            Some(line) if !line.deferred.is_empty() || !line.has_room(&self.limits) => {
+                line.deferred.push_back(place);
+                self.deferred.insert(place, device);
+                self.look_after(device);
             }
-        } else {
-            self.lines.insert(device, Line { last: place, failures: 0 });
-            self.ready.push_back(place);
+            _ => self.hold(place, device, bytes, item),
+        }
+    }
+
+    /// Up to `most` deferred places that there is room for now, in rising order.
+    pub(crate) fn wanted(&self, most: usize) -> Vec<u64> {
+        let most = most.min(self.room_to_hold());
+        let lines = self.hungry.iter().filter_map(|first| {
+            let line = self.lines.get(self.deferred.get(first)?)?;
+            let share = self.limits.device_records.saturating_sub(line.held).max(1);
+            Some(line.deferred.iter().take(share).copied())
+        });
+        let mut places: Vec<u64> = lines.flatten().take(most).collect();
+        places.sort_unstable();
+        places
+    }
+
+    /// Takes the record at a deferred `place`. It stays deferred if its line has no room for it.
+    pub(crate) fn readmit(&mut self, place: u64, bytes: usize, item: T) {
+        let Some(&device) = self.deferred.get(&place) else { return };
+        let fits = self.lines.get(&device).is_some_and(|line| {
+            line.deferred.front() == Some(&place) && line.has_room(&self.limits)
+        });
+        if fits {
+            self.undefer(place, device);
+            self.hold(place, device, bytes, item);
+            self.look_after(device);
+        }
+    }
+
+    /// Notes that there is nothing to deliver at a deferred `place`.
+    pub(crate) fn pass_over(&mut self, place: u64) {
+        if let Some(&device) = self.deferred.get(&place) {
+            self.undefer(place, device);
+            self.look_after(device);
+        }
+    }
+
+    /// Notes that the log holds nothing below `oldest` any more.
+    pub(crate) fn expire(&mut self, oldest: u64) {
+        let expired: Vec<u64> = self.deferred.range(..oldest).map(|(place, _)| *place).collect();
+        for place in expired {
+            self.pass_over(place);
         }
     }
 
@@ -249,18 +337,61 @@ impl<T: Clone> Window<T> {
         self.waiting.push(Reverse((due, place)));
     }
 
+    fn hold(&mut self, place: u64, device: u64, bytes: usize, item: T) {
+        self.bytes += bytes;
+        self.slots.insert(place, Slot { device, bytes, item, next: None });
+        let line = self.lines.entry(device).or_default();
+        line.held += 1;
+        line.bytes += bytes;
+        let previous = std::mem::replace(&mut line.last, place);
+        if line.held == 1 {
+            self.ready.push_back(place);
+        } else if let Some(slot) = self.slots.get_mut(&previous) {
+            slot.next = Some(place);
+        }
+    }
+
     fn complete(&mut self, place: u64) {
         let Some(slot) = self.slots.remove(&place) else { return };
         self.bytes -= slot.bytes;
         self.done_to = self.done_to.max(place + 1);
-        let Some(next) = slot.next else {
-            self.lines.remove(&slot.device);
-            return;
-        };
         if let Some(line) = self.lines.get_mut(&slot.device) {
+            line.held -= 1;
+            line.bytes -= slot.bytes;
             line.failures = 0;
         }
-        self.ready.push_back(next);
+        self.ready.extend(slot.next);
+        self.look_after(slot.device);
+    }
+
+    fn undefer(&mut self, place: u64, device: u64) {
+        self.deferred.remove(&place);
+        self.hungry.remove(&place);
+        if let Some(line) = self.lines.get_mut(&device) {
+            if line.deferred.front() == Some(&place) {
+                line.deferred.pop_front();
+            } else {
+                // Seldom: the first one was read again and did not fit.
+                line.deferred.retain(|other| *other != place);
+            }
+        }
+    }
+
+    /// After its line has changed: forgets it if it is empty, and knows whether it wants more.
+    fn look_after(&mut self, device: u64) {
+        let Some(line) = self.lines.get(&device) else { return };
+        match line.deferred.front() {
+            Some(first) if line.is_short(&self.limits) => {
+                self.hungry.insert(*first);
+            }
+            Some(first) => {
+                self.hungry.remove(first);
+            }
+            None if line.held == 0 => {
+                self.lines.remove(&device);
+            }
+            None => {}
+        }
     }
 
     /// The endpoint is back: waits that its outage caused are over.
@@ -277,7 +408,14 @@ mod tests {
 
     use super::*;
 
-    const LIMITS: WindowLimits = WindowLimits { records: 8, bytes: 100, concurrency: 3 };
+    const LIMITS: WindowLimits = WindowLimits {
+        records: 8,
+        bytes: 100,
+        concurrency: 3,
+        device_records: 3,
+        device_bytes: 100,
+        deferred: 12,
+    };
 
     fn window() -> Window<u64> {
         Window::new(LIMITS, RetryPolicy::DOCUMENTED, &Position::default(), 7)
@@ -349,7 +487,7 @@ mod tests {
     fn a_dead_endpoint_is_probed_by_one_and_comes_back_for_all() {
         let mut now = Instant::now();
         let mut window = Window::new(
-            WindowLimits { records: 100, bytes: 100, concurrency: 64 },
+            WindowLimits { records: 100, concurrency: 64, deferred: 100, ..LIMITS },
             RetryPolicy::DOCUMENTED,
             &Position::default(),
             7,
@@ -375,6 +513,50 @@ mod tests {
         assert_eq!(started(&mut window, now).len(), 19);
     }
 
+    /// A device that failed for an hour filled the window with 4,096 records of its own queue;
+    /// after that nothing was read any more and all devices of the integration waited for it.
+    #[test]
+    fn a_device_that_fails_for_long_leaves_room_for_the_others() {
+        let mut now = Instant::now();
+        let mut window = window();
+        for place in 0..10 {
+            window.admit(place, 1, 1, place);
+        }
+        assert_eq!(started(&mut window, now), [0]);
+        window.finish(0, Verdict::Again(None), now);
+        assert_eq!((window.room(), window.wanted(9)), (5, vec![]));
+        window.admit(10, 2, 1, 10);
+        assert_eq!(started(&mut window, now), [10]);
+        window.finish(10, Verdict::Delivered, now);
+        let holes = (0..10).collect();
+        assert_eq!(window.position(), Position { resume: 11, holes });
+        // The line moves: what was deferred comes back, and its order is kept.
+        let mut order = Vec::new();
+        while window.cursor() < 11 {
+            now += Duration::from_secs(10);
+            for place in started(&mut window, now) {
+                order.push(place);
+                window.finish(place, Verdict::Delivered, now);
+            }
+            for place in window.wanted(9) {
+                window.readmit(place, 1, place);
+            }
+        }
+        assert_eq!(order, (0..10).collect::<Vec<_>>());
+        assert!(window.lines.is_empty() && window.hungry.is_empty());
+    }
+
+    #[test]
+    fn a_share_ends_with_bytes_too_but_one_record_always_fits() {
+        let limits = WindowLimits { device_bytes: 10, ..LIMITS };
+        let mut window = Window::new(limits, RetryPolicy::DOCUMENTED, &Position::default(), 7);
+        window.admit(0, 1, 50, 0);
+        window.admit(1, 1, 1, 1);
+        assert_eq!((window.slots.len(), window.deferred.len()), (1, 1));
+        window.expire(2);
+        assert_eq!((window.deferred.len(), window.cursor()), (0, 0));
+    }
+
     /// What happens next in the model: a record of a device arrives, or the oldest attempt ends.
     #[derive(Debug, Clone)]
     enum Step {
@@ -382,6 +564,8 @@ mod tests {
         Skip,
         Finish(usize, u8),
         Wait(u64),
+        /// So many deferred places are read again, the last without anything to deliver.
+        Reread(usize, bool),
     }
 
     fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -390,6 +574,7 @@ mod tests {
             1 => Just(Step::Skip),
             4 => (0_usize..64, any::<u8>()).prop_map(|(which, fate)| Step::Finish(which, fate)),
             1 => (0_u64..100_000).prop_map(Step::Wait),
+            2 => (0_usize..6, any::<bool>()).prop_map(|(most, empty)| Step::Reread(most, empty)),
         ];
         proptest::collection::vec(step, 0..300)
     }
@@ -424,8 +609,23 @@ mod tests {
                     self.finish(place, fate);
                 }
                 Step::Wait(millis) => self.now += Duration::from_millis(millis),
+                Step::Reread(most, empty) => self.reread(most, empty),
             }
             self.start_and_check();
+        }
+
+        fn reread(&mut self, most: usize, last_is_empty: bool) {
+            let places = self.window.wanted(most);
+            assert!(places.len() <= most && places.is_sorted());
+            for place in &places {
+                if last_is_empty && Some(place) == places.last() {
+                    self.window.pass_over(*place);
+                    self.undone.retain(|(other, _)| other != place);
+                    self.skipped.push(*place);
+                } else {
+                    self.window.readmit(*place, 1, *place);
+                }
+            }
         }
 
         fn finish(&mut self, place: u64, fate: u8) {
@@ -453,6 +653,7 @@ mod tests {
             }
             assert!(self.in_flight.len() <= LIMITS.concurrency);
             assert_eq!(self.window.in_flight(), self.in_flight.len());
+            assert!(self.window.lines.values().all(|line| line.held <= LIMITS.device_records));
             let lowest = self.undone.first().map_or(self.next_place, |(place, _)| *place);
             assert_eq!(self.window.cursor(), lowest, "the cursor is the lowest not done");
             self.check_position();
@@ -473,6 +674,8 @@ mod tests {
         /// From now on everything succeeds: all must be delivered.
         fn drain(&mut self) {
             while !self.undone.is_empty() {
+                self.reread(usize::MAX, false);
+                self.start_and_check();
                 if let Some(place) = self.in_flight.pop() {
                     self.finish(place, 0);
                 } else {
@@ -506,6 +709,7 @@ mod tests {
             model.drain();
             prop_assert_eq!(model.window.cursor(), model.next_place);
             prop_assert!(model.window.lines.is_empty() && model.window.bytes == 0);
+            prop_assert!(model.window.deferred.is_empty() && model.window.hungry.is_empty());
         }
     }
 }

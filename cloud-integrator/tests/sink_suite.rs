@@ -130,6 +130,71 @@ async fn a_failing_device_holds_up_no_other() {
     assert!(cursor <= 2, "the cursor is not past what was not delivered: {cursor}");
 }
 
+/// A device that failed for an hour filled the window with its own queue; after that nothing was
+/// read any more, and all devices of the integration waited for it.
+#[tokio::test]
+async fn a_failing_device_with_a_long_queue_holds_up_no_other() {
+    let world = World::new();
+    let (store, id) = world.bare_integration().await;
+    let poison = vocabulary::Iccid::from_u64(3);
+    let is_mended = Arc::new(AtomicUsize::new(0));
+    let mended = Arc::clone(&is_mended);
+    let sink = Scripted::new(move |delivery, _| {
+        let fails = delivery.subject.iccid == poison && mended.load(Ordering::Relaxed) == 0;
+        if fails { retry() } else { Outcome::Delivered }
+    });
+    let forwarder = start(&world, &store, &id, sink.clone());
+    // Twice what the window holds.
+    world.send(&(0..128).map(|byte| (3, byte)).collect::<Vec<_>>()).await;
+    world.send(&[(4, 0), (5, 0)]).await;
+    until("the other devices", || sink.ledger.taken_once().len() == 2).await;
+    forwarder.stop(PATIENCE).await;
+    // What was deferred is known after a restart, and comes once and in order.
+    is_mended.store(1, Ordering::Relaxed);
+    let forwarder = start(&world, &store, &id, sink.clone());
+    until("the long queue", || sink.ledger.taken_once().len() == 130).await;
+    forwarder.stop(PATIENCE).await;
+    let taken: Vec<Entry> =
+        sink.ledger.attempts().into_iter().filter(|entry| entry.taken).collect();
+    let values: Vec<String> =
+        taken.iter().filter(|at| at.device.ends_with('3')).map(|at| at.value.clone()).collect();
+    assert_eq!(values, (0..128).map(base64_of).collect::<Vec<_>>());
+    assert_eq!(taken.len(), 130, "nothing came twice");
+    assert_eq!(store.bookmark(&id).cursor().unwrap(), Some(world.log.end().as_u64()));
+}
+
+/// A panic ended the task of a forwarder for good: its integration got nothing more until the
+/// gateway was started again.
+#[tokio::test]
+async fn a_forwarder_that_panics_is_started_again_and_loses_nothing() {
+    let world = World::new();
+    let (store, id) = world.bare_integration().await;
+    let sink = Scripted::new(|_, number| {
+        assert_ne!(number, 7, "a fault of ours");
+        Outcome::Delivered
+    });
+    let forwarder = start(&world, &store, &id, sink.clone());
+    world.send(&interleaved(3, 10)).await;
+    until("all messages", || sink.ledger.taken_once().len() == 30).await;
+    forwarder.stop(PATIENCE).await;
+    sink.ledger.assert_complete_and_in_order(3, 10);
+    assert_eq!(store.bookmark(&id).cursor().unwrap(), Some(world.log.end().as_u64()));
+}
+
+#[tokio::test]
+async fn a_forwarder_can_be_stopped_while_it_waits_after_a_panic() {
+    let world = World::new();
+    let (store, id) = world.bare_integration().await;
+    let sink = Scripted::new(|_, _| panic!("a fault of ours"));
+    let forwarder = start(&world, &store, &id, sink.clone());
+    world.send(&[(1, 1)]).await;
+    until("the panic", || sink.count.load(Ordering::Relaxed) > 0).await;
+    let start = Instant::now();
+    forwarder.stop(PATIENCE).await;
+    assert!(start.elapsed() < PATIENCE);
+    assert_eq!(sink.count.load(Ordering::Relaxed), 1);
+}
+
 #[tokio::test]
 async fn what_is_rejected_is_not_tried_again_and_holds_nothing_up() {
     let world = World::new();
@@ -505,4 +570,70 @@ async fn a_new_integration_gets_nothing_old_and_a_mended_url_gets_what_waited() 
     world.send(&[(1, 98)]).await;
     tokio::time::sleep(Duration::from_millis(50)).await;
     ledger.assert_complete_and_in_order(3, 5);
+}
+
+/// A client that hung up in the middle of its PATCH took the forwarder with it: the old one was
+/// gone, the new one never began, and nothing was pushed until the gateway was started again.
+#[tokio::test]
+async fn a_change_whose_caller_hangs_up_is_still_made() {
+    let world = World::new();
+    let ledger = Ledger::default();
+    let integrations = world.integrations();
+    integrations.start(world.source.clone()).await.unwrap();
+    // An endpoint that is slow: the forwarder cannot be stopped at once.
+    let slow = |_: &Received<'_>, _: usize| Answer { pause: Duration::from_millis(300), ..OK };
+    let count = Arc::new(AtomicUsize::new(0));
+    let requests = Arc::clone(&count);
+    let url = scripted_receiver(&Ledger::default(), move |request, number| {
+        requests.fetch_add(1, Ordering::Relaxed);
+        slow(request, number)
+    })
+    .await;
+    let created = integrations.create(webhook(&url)).await.unwrap();
+    world.send(&[(1, 0)]).await;
+    until("a slow attempt", || count.load(Ordering::Relaxed) > 0).await;
+    let url = scripted_receiver(&ledger, |_, _| OK).await;
+    let patch = WebhookPatch { url: Some(url.clone()), ..WebhookPatch::default() };
+    let call = integrations.patch(&created.id, patch);
+    let hung_up = tokio::time::timeout(Duration::from_millis(50), call).await;
+    assert!(hung_up.is_err(), "the call was dropped in the middle");
+    world.send(&[(2, 1)]).await;
+    until("the new endpoint", || !ledger.taken_once().is_empty()).await;
+    integrations.shutdown(PATIENCE).await;
+    assert_eq!(integrations.find(&created.id).await.unwrap().unwrap().url, url);
+}
+
+/// The same for calls that are dropped wherever they wait: what the table says is what runs, and a
+/// shutdown leaves nothing running.
+#[tokio::test]
+async fn calls_that_are_dropped_anywhere_leave_what_the_table_says() {
+    let world = World::new();
+    let ledger = Ledger::default();
+    let integrations = world.integrations();
+    integrations.start(world.source.clone()).await.unwrap();
+    let url = scripted_receiver(&ledger, |_, _| OK).await;
+    for micros in (0..3_000).step_by(150) {
+        let moment = Duration::from_micros(micros);
+        let _ = tokio::time::timeout(moment, integrations.create(webhook(&url))).await;
+        for integration in integrations.list().await.unwrap() {
+            let patch =
+                WebhookPatch { json_payload_enabled: Some(true), ..WebhookPatch::default() };
+            let _ = tokio::time::timeout(moment, integrations.patch(&integration.id, patch)).await;
+            let _ = tokio::time::timeout(moment, integrations.delete(&integration.id)).await;
+        }
+    }
+    // Waits for a change that still runs.
+    let created = integrations.create(webhook(&url)).await;
+    assert!(matches!(created, Ok(_) | Err(CreateError::Conflict)));
+    world.send(&[(7, 7)]).await;
+    until("a delivery", || !ledger.taken_once().is_empty()).await;
+    let id = integrations.list().await.unwrap()[0].id.clone();
+    let patch = WebhookPatch { json_payload_enabled: Some(false), ..WebhookPatch::default() };
+    let call = integrations.patch(&id, patch);
+    let _ = tokio::time::timeout(Duration::from_micros(300), call).await;
+    integrations.shutdown(PATIENCE).await;
+    let count = ledger.attempts().len();
+    world.send(&[(7, 8)]).await;
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert_eq!(ledger.attempts().len(), count, "nothing runs after a shutdown");
 }

@@ -32,7 +32,14 @@ pub(crate) const HASTY: RetryPolicy = RetryPolicy {
 
 pub(crate) fn hasty() -> ForwarderSettings {
     ForwarderSettings {
-        window: WindowLimits { records: 64, bytes: 1 << 20, concurrency: 8 },
+        window: WindowLimits {
+            records: 64,
+            bytes: 1 << 20,
+            concurrency: 8,
+            device_records: 8,
+            device_bytes: 1 << 17,
+            deferred: 256,
+        },
         retry: HASTY,
         save_interval: Duration::from_millis(20),
     }
