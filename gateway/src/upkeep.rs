@@ -2,13 +2,11 @@
 
 use std::time::Duration;
 
-use message_log::{MessageLog, ReadLimits};
+use crate::ingest::Ingest;
+use message_log::MessageLog;
 use metrics_exporter_prometheus::PrometheusHandle;
 use template_library::Templates;
 use tracing::warn;
-use vocabulary::Timestamp;
-
-use crate::ingest::Ingest;
 
 /// How often histograms are drained into their sums.
 const METRICS_INTERVAL: Duration = Duration::from_secs(5);
@@ -53,9 +51,7 @@ pub(crate) async fn templates(log: MessageLog, templates: Templates) {
 
 /// Forgets the versions that were replaced before the oldest stored message arrived.
 fn forget(log: &MessageLog, templates: &Templates) -> anyhow::Result<()> {
-    let oldest = log.read(log.oldest(), ReadLimits { records: 1, bytes: 1 })?;
-    let arrival: Option<Timestamp> = oldest.records.first().map(|record| record.received_at);
-    if let Some(arrival) = arrival {
+    if let Some(arrival) = log.oldest_received() {
         templates.forget(arrival)?;
     }
     Ok(())

@@ -143,6 +143,27 @@ impl Control {
             .map(|_| ())
     }
 
+    /// A segment that was listed as sealed is not: its write-ahead file still holds records.
+    pub(crate) fn unseal(&self, number: u32) -> rusqlite::Result<()> {
+        let sql = "UPDATE segments SET sealed = 0 WHERE number = ?1";
+        self.connection.execute(sql, [number]).map(|_| ())
+    }
+
+    /// Corrects the times of the last commits of sealed segments.
+    pub(crate) fn set_last_commits(&self, commits: &[(u32, Timestamp)]) -> rusqlite::Result<()> {
+        if commits.is_empty() {
+            return Ok(());
+        }
+        let transaction = self.connection.unchecked_transaction()?;
+        for (number, last_commit) in commits {
+            transaction.execute(
+                "UPDATE segments SET last_commit = ?2 WHERE number = ?1 AND sealed = 1",
+                (number, last_commit.as_micros()),
+            )?;
+        }
+        transaction.commit()
+    }
+
     /// Takes segments off the list and raises the floor, in one step.
     pub(crate) fn remove(&self, numbers: &[u32], floor: Floor) -> rusqlite::Result<()> {
         let transaction = self.connection.unchecked_transaction()?;

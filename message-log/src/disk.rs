@@ -42,6 +42,22 @@ pub(crate) fn sync_folder(dir: &Path) -> io::Result<()> {
     File::open(dir)?.sync_all()
 }
 
+/// Makes a folder and those above it that are missing, durably.
+pub(crate) fn create_folder(dir: &Path) -> io::Result<()> {
+    let is_missing = |folder: &&Path| !folder.as_os_str().is_empty() && !folder.exists();
+    let missing: Vec<&Path> = dir.ancestors().take_while(is_missing).collect();
+    std::fs::create_dir_all(dir)?;
+    for folder in missing {
+        match folder.parent() {
+            // A relative name of one part lies in the working folder.
+            Some(above) if above.as_os_str().is_empty() => sync_folder(Path::new("."))?,
+            Some(above) => sync_folder(above)?,
+            None => {}
+        }
+    }
+    Ok(())
+}
+
 /// Fills `path` with zeros up to `bytes` and makes them durable, so that later writes change no
 /// length: a sync then takes half the time (measured: 86 us against 173 us).
 pub(crate) fn extend_with_zeros(path: &Path, bytes: u64) -> io::Result<()> {
@@ -165,6 +181,21 @@ mod tests {
         ballast.release();
         assert!(!ballast.is_whole());
         assert!(free_bytes(folder.path()).unwrap() > 0);
+    }
+
+    /// The folder of a new log was made and never synced: a power cut soon after could take it
+    /// away with all its records. The sync itself cannot be seen here; that each folder above is
+    /// found can.
+    #[test]
+    fn folders_are_made_with_all_that_is_missing_above() {
+        let folder = tempfile::tempdir().unwrap();
+        let dir = folder.path().join("a/b/c");
+        create_folder(&dir).unwrap();
+        create_folder(&dir).unwrap();
+        assert!(dir.is_dir());
+        let file = folder.path().join("file");
+        std::fs::write(&file, b"x").unwrap();
+        assert!(create_folder(&file.join("below")).is_err());
     }
 
     #[test]

@@ -8,10 +8,10 @@ use std::thread::{Builder, JoinHandle};
 
 use rusqlite::Connection;
 use tokio::sync::watch;
-use vocabulary::{EventId, EventIdGenerator};
+use vocabulary::{EventId, EventIdGenerator, Timestamp};
 
 use crate::catalog::Catalog;
-use crate::chain::Chain;
+use crate::chain::{Bounds, Chain};
 use crate::disk::{self, Ballast, FolderLock};
 use crate::error::{AppendError, OpenError, ReadError};
 use crate::keeper::{self, Keeper};
@@ -21,7 +21,7 @@ use crate::read;
 use crate::recovery::{self, Opened, Recovered, io_error};
 use crate::retention::JumpGuard;
 use crate::segment::{self, Segment};
-use crate::shared::{Full, Post, Shared, State};
+use crate::shared::{Full, PanicGuard, Post, Shared, State};
 use crate::types::{Batch, KindSet, NewRecord, Offset, Query, ReadLimits, Record};
 use crate::writer::{WalSize, Writer};
 
@@ -83,11 +83,12 @@ impl MessageLog {
     /// 900,000 records of 100 bytes (measured, files cached).
     pub fn open(dir: &Path, options: Options) -> Result<(Self, Opened), OpenError> {
         options.check()?;
-        std::fs::create_dir_all(dir).map_err(|source| io_error(dir, source))?;
+        disk::create_folder(dir).map_err(|source| io_error(dir, source))?;
         let lock = lock(dir, false)?;
         let recovered = recovery::recover(dir, true)?;
         let opened = recovered.opened;
         let shared = Arc::new(shared(dir, options, &recovered));
+        shared.show_state();
         if let Err(error) = shared.ballast.restore() {
             // A full disk is no reason not to start: readers work, and the writer finds out.
             tracing::warn!(%error, "no space for the ballast");
@@ -156,6 +157,14 @@ impl MessageLog {
     /// The oldest place that can be read.
     pub fn oldest(&self) -> Offset {
         self.inner.shared.catalog.oldest()
+    }
+
+    /// When the oldest record held was received: the earliest time of reception of all, damaged
+    /// ones left out; `None` if there is none. What waits for its commit does not count yet.
+    pub fn oldest_received(&self) -> Option<Timestamp> {
+        let segments = self.inner.shared.catalog.segments();
+        let bounds = segments.iter().map(|segment| segment.bounds());
+        bounds.filter(|bounds| *bounds != Bounds::EMPTY).map(|bounds| bounds.earliest).min()
     }
 
     /// The committed end, for readers that wait for more.
@@ -288,11 +297,13 @@ fn start(
         // Only slower without.
         tracing::warn!(%error, "no space for the whole write-ahead file");
     }
+    segment.mark_written();
+    sync_recovered(&recovered)?;
     disk::sync_folder(&shared.dir).map_err(|source| io_error(&shared.dir, source))?;
     for full in &recovered.segments {
         let is_waiting = !full.is_sealed() && full.number != segment.number;
         if is_waiting {
-            shared.post.put_full(Full { segment: Arc::clone(full), connection: None });
+            shared.post.put_full(Full::new(Arc::clone(full), None));
         }
     }
     let Recovered { control, heads, end, last_id, next_number, .. } = recovered;
@@ -301,14 +312,34 @@ fn start(
     let wal = WalSize::new(&shared.options);
     let clock = &shared.options.clock;
     let guard = JumpGuard::new(last_id.map(EventId::timestamp), clock.now(), clock.monotonic());
-    let keeper = Keeper { shared: Arc::clone(shared), control, guard, next_number };
+    let raised = Vec::new();
+    let keeper = Keeper { shared: Arc::clone(shared), control, guard, next_number, raised };
     let writer_shared = Arc::clone(shared);
     let writer = Writer { shared: writer_shared, segment, connection, heads, ids, next: end, wal };
     let no_thread = |source| io_error(&shared.dir, source);
     let named = |name: &str| Builder::new().name(name.to_owned());
-    let keeper = named("log-keeper").spawn(move || keeper.run()).map_err(no_thread)?;
-    let writer = named("log-writer").spawn(move || writer.run()).map_err(no_thread)?;
+    let keeper = guarded(shared, || keeper.run());
+    let keeper = named("log-keeper").spawn(keeper).map_err(no_thread)?;
+    let writer = guarded(shared, || writer.run());
+    let writer = named("log-writer").spawn(writer).map_err(no_thread)?;
     Ok(Threads { writer: Some(writer), keeper: Some(keeper), lock: Some(lock) })
+}
+
+/// Records found in write-ahead files are shown from now on as if they had been answered, so they
+/// must be as durable: the process before this one may have ended before its sync.
+fn sync_recovered(recovered: &Recovered) -> Result<(), OpenError> {
+    for segment in recovered.segments.iter().filter(|segment| !segment.is_sealed()) {
+        segment::sync_wal(&segment.path).map_err(|source| io_error(&segment.path, source))?;
+    }
+    Ok(())
+}
+
+fn guarded<F: FnOnce()>(shared: &Arc<Shared>, run: F) -> impl FnOnce() + use<F> {
+    let guard = PanicGuard(Arc::clone(shared));
+    move || {
+        let _guard = guard;
+        run();
+    }
 }
 
 /// The segment to write: the last one, or a new one.

@@ -5,6 +5,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use hashbrown::HashMap;
 use vocabulary::EventId;
@@ -21,6 +22,9 @@ use crate::segment::{self, Index, Segment};
 const QUARANTINED: &str = ".damaged";
 /// Places left out after a segment whose length cannot be known: more than one ever holds.
 const UNKNOWN_RECORDS: u64 = 1 << 30;
+
+/// The start waits so long for a program that reads a segment from outside.
+const CARRY_WAIT: Duration = Duration::from_secs(1);
 
 /// What the start found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -98,6 +102,13 @@ impl Recovered {
     fn add(&mut self, dir: &Path, listed: Listed, repair: bool) -> Result<(), OpenError> {
         let path = segment::path(dir, listed.number);
         match listed.state {
+            ListedState::Sealed { .. } if !carry_over(&path, repair)? => {
+                if repair {
+                    let unsealed = self.control.unseal(listed.number);
+                    unsealed.map_err(|error| storage(dir, &error))?;
+                }
+                self.add_open(listed.number, &path, repair)
+            }
             ListedState::Sealed { first, facts } => {
                 // Lost or renamed files leave a hole that readers pass over.
                 self.end = self.end.max(first + u64::from(facts.records));
@@ -112,17 +123,18 @@ impl Recovered {
                 }
                 Ok(())
             }
-            ListedState::Open => match self.read_open(listed.number, &path) {
-                Ok(()) => Ok(()),
-                Err(ReadFault::Damaged) => self.set_aside(listed.number, &path, repair),
-                Err(ReadFault::Unopened(_)) if !path.exists() => {
-                    self.set_aside(listed.number, &path, repair)
-                }
-                Err(ReadFault::Unopened(reason)) => Err(OpenError::Storage { path, reason }),
-                Err(ReadFault::Failed(error)) => {
-                    Err(OpenError::Storage { path, reason: error.to_string() })
-                }
-            },
+            ListedState::Open => self.add_open(listed.number, &path, repair),
+        }
+    }
+
+    fn add_open(&mut self, number: u32, path: &Path, repair: bool) -> Result<(), OpenError> {
+        let refused = |reason| Err(OpenError::Storage { path: path.to_owned(), reason });
+        match self.read_open(number, path) {
+            Ok(()) => Ok(()),
+            Err(ReadFault::Damaged) => self.set_aside(number, path, repair),
+            Err(ReadFault::Unopened(_)) if !path.exists() => self.set_aside(number, path, repair),
+            Err(ReadFault::Unopened(reason)) => refused(reason),
+            Err(ReadFault::Failed(error)) => refused(error.to_string()),
         }
     }
 
@@ -226,6 +238,40 @@ fn open_control(dir: &Path, repair: bool, opened: &mut Opened) -> Result<Control
     Ok(control)
 }
 
+/// Carries over what a write-ahead file beside a sealed segment still holds: an earlier release
+/// sealed although a reader had been in the way. False if that cannot be done now (no space, or
+/// the folder is only read): then the segment must be read as one that is not sealed.
+fn carry_over(path: &Path, repair: bool) -> Result<bool, OpenError> {
+    let in_wal = segment::wal_bytes(path).map_err(|source| io_error(path, source))?;
+    if in_wal == 0 {
+        return Ok(true);
+    }
+    if !repair {
+        return Ok(false);
+    }
+    tracing::warn!(?path, bytes = in_wal, "a sealed segment has a write-ahead file: carried over");
+    let carried = segment::open_writer(path).and_then(|connection| {
+        let carried = segment::checkpoint(&connection, "TRUNCATE", CARRY_WAIT)?;
+        segment::keep_wal_on_close(&connection, !carried.is_complete)?;
+        Ok(carried.is_complete)
+    });
+    match carried {
+        Ok(is_complete) => Ok(is_complete),
+        Err(error) if segment::is_damage(&error) || !path.exists() => {
+            // Readers find out about the segment; what is beside it is kept for the operator.
+            tracing::error!(?path, %error, "the write-ahead file is set aside");
+            let wal = segment::beside(path, "-wal");
+            let aside = segment::beside(&wal, QUARANTINED);
+            fs::rename(&wal, aside).map_err(|source| io_error(path, source))?;
+            Ok(true)
+        }
+        Err(error) => {
+            tracing::warn!(?path, %error, "not carried over, read as if it was not sealed");
+            Ok(false)
+        }
+    }
+}
+
 fn set_aside_files(path: &Path) -> io::Result<()> {
     for ending in ["", "-wal", "-shm"] {
         let file = segment::beside(path, ending);
@@ -237,7 +283,8 @@ fn set_aside_files(path: &Path) -> io::Result<()> {
     path.parent().map_or(Ok(()), disk::sync_folder)
 }
 
-/// Removes files of segments that are not listed, and what lies beside sealed ones.
+/// Removes files of segments that are not listed, and what lies beside sealed ones and holds
+/// nothing: a write-ahead file that is not empty may hold records that are nowhere else.
 fn remove_unlisted(dir: &Path, listed: &[Listed]) -> io::Result<u32> {
     let is_sealed = |segment: &&Listed| matches!(segment.state, ListedState::Sealed { .. });
     let all: HashSet<u32> = listed.iter().map(|segment| segment.number).collect();
@@ -252,7 +299,9 @@ fn remove_unlisted(dir: &Path, listed: &[Listed]) -> io::Result<u32> {
             continue;
         }
         let is_main = name.ends_with(".db");
-        if !all.contains(&number) || (!is_main && sealed.contains(&number)) {
+        let is_empty = || segment::wal_bytes(&segment::path(dir, number)).map(|bytes| bytes == 0);
+        let is_stray = !all.contains(&number);
+        if is_stray || (!is_main && sealed.contains(&number) && is_empty()?) {
             fs::remove_file(&path)?;
             removed += u32::from(is_main);
         }

@@ -9,6 +9,16 @@ const JUMP: Duration = Duration::from_secs(3_600);
 /// How long the clock must run on without another jump before deletion goes on.
 const CONFIRMATION: Duration = Duration::from_secs(600);
 
+/// A clock before 2025-01-01T00:00:00Z has not been set: no release of this software is older.
+const PLAUSIBLE: Timestamp = Timestamp::from_micros(1_735_689_600_000_000);
+
+/// A jump of the clock that needs confirmation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Jump {
+    Forward,
+    Back,
+}
+
 /// Watches the clock for jumps, so that a wrong clock deletes nothing.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct JumpGuard {
@@ -23,27 +33,36 @@ impl JumpGuard {
     pub(crate) fn new(last_known: Option<Timestamp>, now: Timestamp, monotonic: Duration) -> Self {
         let wall = last_known.unwrap_or(now);
         let mut guard = Self { wall, monotonic, held_until: None };
-        guard.may_delete(now, monotonic);
+        guard.look(now, monotonic);
         guard
     }
 
-    /// Looks at both clocks; whether deletion is allowed now.
-    pub(crate) fn may_delete(&mut self, now: Timestamp, monotonic: Duration) -> bool {
+    /// Looks at both clocks; whether the clock has jumped since the last look. Only a forward
+    /// jump holds deletion up.
+    pub(crate) fn look(&mut self, now: Timestamp, monotonic: Duration) -> Option<Jump> {
         let passed = monotonic.saturating_sub(self.monotonic);
         let expected = self.wall.saturating_add(passed);
-        if now.saturating_since(expected) > JUMP {
-            self.held_until = Some(monotonic.saturating_add(CONFIRMATION));
-        }
         self.wall = now;
         self.monotonic = monotonic;
-        match self.held_until {
-            Some(until) if monotonic < until => false,
-            _ => {
-                self.held_until = None;
-                true
-            }
+        if now.saturating_since(expected) > JUMP {
+            self.held_until = Some(monotonic.saturating_add(CONFIRMATION));
+            return Some(Jump::Forward);
         }
+        if self.held_until.is_some_and(|until| monotonic >= until) {
+            self.held_until = None;
+        }
+        (expected.saturating_since(now) > JUMP).then_some(Jump::Back)
     }
+
+    /// Whether deletion is allowed, as of the last look.
+    pub(crate) fn may_delete(&self) -> bool {
+        self.held_until.is_none()
+    }
+}
+
+/// Whether a clock that tells this has not been set yet.
+pub(crate) fn is_implausible(time: Timestamp) -> bool {
+    time < PLAUSIBLE
 }
 
 /// Whether a segment whose last record was committed at `last_commit` is past retention.
@@ -61,32 +80,46 @@ mod tests {
         Timestamp::EPOCH.saturating_add(HOUR * u32::try_from(hours).unwrap())
     }
 
+    fn may_delete(guard: &mut JumpGuard, now: Timestamp, monotonic: Duration) -> bool {
+        guard.look(now, monotonic);
+        guard.may_delete()
+    }
+
+    #[test]
+    fn jumps_are_told_in_both_directions() {
+        let mut guard = JumpGuard::new(None, at(100), Duration::ZERO);
+        assert_eq!(guard.look(at(102), HOUR), None, "an hour too much is none yet");
+        assert_eq!(guard.look(at(104), HOUR), Some(Jump::Forward));
+        assert_eq!(guard.look(at(102), HOUR), Some(Jump::Back));
+        assert_eq!(guard.look(at(101), HOUR), None);
+    }
+
     #[test]
     fn after_a_jump_deletion_waits_ten_minutes() {
         let mut guard = JumpGuard::new(None, at(100), Duration::ZERO);
-        assert!(guard.may_delete(at(101), HOUR), "an ordinary hour");
+        assert!(may_delete(&mut guard, at(101), HOUR), "an ordinary hour");
         let jumped = at(300);
-        assert!(!guard.may_delete(jumped, HOUR));
+        assert!(!may_delete(&mut guard, jumped, HOUR));
         let second = Duration::from_secs(1);
         let later = |seconds: u32| jumped.saturating_add(second * seconds);
-        assert!(!guard.may_delete(later(599), HOUR + second * 599));
-        assert!(guard.may_delete(later(600), HOUR + second * 600));
+        assert!(!may_delete(&mut guard, later(599), HOUR + second * 599));
+        assert!(may_delete(&mut guard, later(600), HOUR + second * 600));
     }
 
     #[test]
     fn a_clock_that_comes_back_and_jumps_again_waits_again() {
         let mut guard = JumpGuard::new(None, at(100), Duration::ZERO);
-        assert!(!guard.may_delete(at(300), Duration::from_secs(1)));
-        assert!(!guard.may_delete(at(100), Duration::from_secs(2)));
-        assert!(guard.may_delete(at(100), Duration::from_secs(700)));
-        assert!(!guard.may_delete(at(300), Duration::from_secs(701)));
+        assert!(!may_delete(&mut guard, at(300), Duration::from_secs(1)));
+        assert!(!may_delete(&mut guard, at(100), Duration::from_secs(2)));
+        assert!(may_delete(&mut guard, at(100), Duration::from_secs(700)));
+        assert!(!may_delete(&mut guard, at(300), Duration::from_secs(701)));
     }
 
     #[test]
     fn a_start_long_after_the_last_record_is_a_jump() {
         let mut guard = JumpGuard::new(Some(at(1)), at(500), Duration::ZERO);
-        assert!(!guard.may_delete(at(500), Duration::from_secs(1)));
-        assert!(guard.may_delete(at(501), HOUR));
+        assert!(!may_delete(&mut guard, at(500), Duration::from_secs(1)));
+        assert!(may_delete(&mut guard, at(501), HOUR));
     }
 
     #[test]

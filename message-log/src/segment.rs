@@ -55,6 +55,7 @@ pub(crate) struct Segment {
     facts: RwLock<Option<SealedFacts>>,
     sealed: AtomicBool,
     last_commit: AtomicU64,
+    written: AtomicBool,
 }
 
 impl Segment {
@@ -69,6 +70,7 @@ impl Segment {
             facts: RwLock::new(None),
             sealed: AtomicBool::new(false),
             last_commit: AtomicU64::new(0),
+            written: AtomicBool::new(false),
         };
         segment.committed_at(last);
         segment
@@ -83,7 +85,8 @@ impl Segment {
             index: RwLock::new(Index::OnDisk(None)),
             facts: RwLock::new(Some(facts)),
             sealed: AtomicBool::new(true),
-            last_commit: AtomicU64::new(facts.last_commit.as_micros().cast_unsigned()),
+            last_commit: AtomicU64::new(micros(facts.last_commit)),
+            written: AtomicBool::new(false),
         }
     }
 
@@ -112,8 +115,22 @@ impl Segment {
 
     /// Remembers the moment of a commit; retention counts from the latest.
     pub(crate) fn committed_at(&self, now: Timestamp) {
-        let micros = u64::try_from(now.as_micros()).unwrap_or(0);
-        self.last_commit.fetch_max(micros, Ordering::Relaxed);
+        self.last_commit.fetch_max(micros(now), Ordering::Relaxed);
+    }
+
+    /// Takes back, down to `least`, what [`Self::committed_at`] was told by a wrong clock.
+    pub(crate) fn commit_lowered_to(&self, least: Timestamp) {
+        self.last_commit.fetch_min(micros(least), Ordering::Relaxed);
+    }
+
+    /// From now on this process writes the segment.
+    pub(crate) fn mark_written(&self) {
+        self.written.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether this process has written it, since the start.
+    pub(crate) fn is_written_here(&self) -> bool {
+        self.written.load(Ordering::Relaxed)
     }
 
     pub(crate) fn last_commit(&self) -> Timestamp {
@@ -146,6 +163,11 @@ impl Segment {
             (None, Index::OnDisk(_)) => Bounds::EMPTY,
         }
     }
+}
+
+/// Times before 1970 count as 1970.
+fn micros(time: Timestamp) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(0)
 }
 
 /// The file of segment `number`.
@@ -186,7 +208,7 @@ pub(crate) fn create(path: &Path, page_bytes: u32) -> rusqlite::Result<Connectio
          CREATE TABLE chunks (number INTEGER PRIMARY KEY, body BLOB NOT NULL);",
     )?;
     connection.pragma_update(None, "user_version", FORMAT)?;
-    checkpoint(&connection, "TRUNCATE")?;
+    checkpoint(&connection, "TRUNCATE", BUSY_TIMEOUT)?;
     Ok(connection)
 }
 
@@ -217,13 +239,50 @@ pub(crate) fn keep_wal_on_close(connection: &Connection, keep: bool) -> rusqlite
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, keep).map(|_| ())
 }
 
-/// Carries the write-ahead file over into the segment; whether all of it was.
-pub(crate) fn checkpoint(connection: &Connection, mode: &str) -> rusqlite::Result<bool> {
+/// What a checkpoint did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Carried {
+    /// Whether all of the write-ahead file was carried over, and reset if that was asked for.
+    pub(crate) is_complete: bool,
+    /// Pages in the write-ahead file; `None` if not even that could be found out.
+    pub(crate) frames: Option<u64>,
+}
+
+/// Carries the write-ahead file over into the segment. A reader that holds an older state makes
+/// it incomplete, after `wait` (unless it is `PASSIVE`, which never waits).
+pub(crate) fn checkpoint(
+    connection: &Connection,
+    mode: &str,
+    wait: Duration,
+) -> rusqlite::Result<Carried> {
     let sql = format!("PRAGMA wal_checkpoint({mode})");
-    connection.query_row(&sql, (), |row| {
+    connection.busy_timeout(wait)?;
+    let carried = connection.query_row(&sql, (), |row| {
         let (busy, in_log, carried): (i64, i64, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
-        Ok(busy == 0 && in_log == carried)
-    })
+        let is_complete = busy == 0 && in_log == carried;
+        Ok(Carried { is_complete, frames: u64::try_from(in_log).ok() })
+    });
+    connection.busy_timeout(BUSY_TIMEOUT)?;
+    carried
+}
+
+/// Bytes of the write-ahead file beside `path`; none is as good as an empty one.
+pub(crate) fn wal_bytes(path: &Path) -> std::io::Result<u64> {
+    match std::fs::metadata(beside(path, "-wal")) {
+        Ok(file) => Ok(file.len()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(0),
+        Err(error) => Err(error),
+    }
+}
+
+/// Makes the write-ahead file beside `path` durable as it is, with what a process before this one
+/// wrote and may not have synced.
+pub(crate) fn sync_wal(path: &Path) -> std::io::Result<()> {
+    match std::fs::OpenOptions::new().append(true).open(beside(path, "-wal")) {
+        Ok(file) => file.sync_all(),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+    }
 }
 
 /// Opens a segment to read from. A sealed one is never written again: no locks, no other files.
@@ -244,24 +303,35 @@ fn escaped(path: &str) -> String {
     path.replace('%', "%25").replace('?', "%3f").replace('#', "%23")
 }
 
-/// Whether an error of reading means that the file is damaged. What the operating system refuses,
-/// or another connection holds, is no damage.
+/// Whether an error of reading means that the content of the file is damaged. Everything not
+/// named here (no memory, no permission, a lock, a limit of the system) is an error of this read
+/// alone: the file may be sound, and must not be set aside for it.
 pub(crate) fn is_damage(error: &rusqlite::Error) -> bool {
-    match error.sqlite_error() {
-        Some(error) => match error.code {
-            ErrorCode::CannotOpen
-            | ErrorCode::DatabaseBusy
-            | ErrorCode::DatabaseLocked
-            | ErrorCode::OperationInterrupted
-            | ErrorCode::PermissionDenied
-            | ErrorCode::DiskFull => false,
-            // A file shorter than its own pages say.
-            ErrorCode::SystemIoFailure => {
-                error.extended_code == rusqlite::ffi::SQLITE_IOERR_SHORT_READ
-            }
-            _ => true,
-        },
-        None => true,
+    use rusqlite::Error;
+    match error {
+        Error::SqliteFailure(error, _) | Error::SqlInputError { error, .. } => {
+            is_damage_code(error)
+        }
+        // A value of another type than was written.
+        Error::FromSqlConversionFailure(..)
+        | Error::IntegralValueOutOfRange(..)
+        | Error::InvalidColumnType(..)
+        | Error::Utf8Error(..)
+        | Error::QueryReturnedNoRows => true,
+        _ => false,
+    }
+}
+
+fn is_damage_code(error: &rusqlite::ffi::Error) -> bool {
+    match error.code {
+        ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase => true,
+        // Longer than any value that was written: only a damaged length says so.
+        ErrorCode::TooBig => true,
+        // A file shorter than its own pages say.
+        ErrorCode::SystemIoFailure => error.extended_code == rusqlite::ffi::SQLITE_IOERR_SHORT_READ,
+        // The statements are constant, so a table or column that they do not find ("no such
+        // table"), or an unknown file format, is a first page that is not what was written.
+        _ => error.extended_code == rusqlite::ffi::SQLITE_ERROR,
     }
 }
 
@@ -295,9 +365,43 @@ mod tests {
         let writer = create(&path, 4_096).unwrap();
         prepare_wal(&path, 1 << 16).unwrap();
         writer.execute(INSERT_ROW, (0, vec![1_u8])).unwrap();
-        assert!(checkpoint(&writer, "TRUNCATE").unwrap());
+        assert!(checkpoint(&writer, "TRUNCATE", BUSY_TIMEOUT).unwrap().is_complete);
         let reader = open_reader(&path, true).unwrap();
         let row: Vec<u8> = reader.query_row(SELECT_ROW, [0], |row| row.get(0)).unwrap();
         assert_eq!(row, [1]);
+    }
+
+    /// A read that failed for want of memory, or on a file system that had become read-only,
+    /// counted as damage: the start then renamed a sound segment to *.damaged and went on
+    /// without its records. Only what the content of the file says is damage.
+    #[test]
+    fn an_error_of_the_system_is_no_damage() {
+        use rusqlite::ffi;
+        let failure = |code| rusqlite::Error::SqliteFailure(ffi::Error::new(code), None);
+        for code in [
+            ffi::SQLITE_NOMEM,
+            ffi::SQLITE_READONLY,
+            ffi::SQLITE_IOERR_READ,
+            ffi::SQLITE_IOERR_NOMEM,
+            ffi::SQLITE_CANTOPEN,
+            ffi::SQLITE_BUSY,
+            ffi::SQLITE_PERM,
+            ffi::SQLITE_AUTH,
+            ffi::SQLITE_PROTOCOL,
+            ffi::SQLITE_NOLFS,
+            ffi::SQLITE_MISUSE,
+            ffi::SQLITE_FULL,
+            ffi::SQLITE_INTERRUPT,
+        ] {
+            assert!(!is_damage(&failure(code)), "{code}");
+        }
+        assert!(!is_damage(&rusqlite::Error::InvalidQuery));
+        for code in [ffi::SQLITE_CORRUPT, ffi::SQLITE_NOTADB, ffi::SQLITE_IOERR_SHORT_READ] {
+            assert!(is_damage(&failure(code)), "{code}");
+        }
+        let empty = Connection::open_in_memory().unwrap();
+        assert!(is_damage(&empty.prepare(SELECT_ROW).unwrap_err()), "no such table");
+        let wrong = empty.query_row("SELECT 'x'", (), |row| row.get::<_, i64>(0));
+        assert!(is_damage(&wrong.unwrap_err()), "a value of another type");
     }
 }

@@ -10,8 +10,10 @@ use tokio::sync::watch;
 
 use crate::catalog::Catalog;
 use crate::disk::Ballast;
+use crate::error::AppendError;
 use crate::options::Options;
-use crate::queue::Queue;
+use crate::queue::{Ending, Queue};
+use crate::sealed::Summary;
 use crate::segment::Segment;
 use crate::types::Offset;
 
@@ -52,6 +54,8 @@ pub(crate) struct Post {
 struct PostInner {
     spare: Option<Spare>,
     full: Vec<Full>,
+    /// Whether a segment came since the keeper last looked. Those put back wait for its time.
+    is_new: bool,
     stopped: bool,
 }
 
@@ -69,6 +73,30 @@ pub(crate) struct Spare {
 pub(crate) struct Full {
     pub(crate) segment: Arc<Segment>,
     pub(crate) connection: Option<Connection>,
+    /// Of the index, once it was written: then only the checkpoint is missing.
+    pub(crate) summary: Option<Summary>,
+}
+
+/// Fails the log if the thread that holds it panics: nobody would answer any more, or write lists,
+/// and the owner must hear of it.
+#[derive(Debug)]
+pub(crate) struct PanicGuard(pub(crate) Arc<Shared>);
+
+impl Drop for PanicGuard {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.set_state(State::Failed);
+            self.0.queue.refuse_all(AppendError::Failed);
+            self.0.queue.end(Ending::AtOnce);
+            self.0.queue.refuse_all(AppendError::Failed);
+        }
+    }
+}
+
+impl Full {
+    pub(crate) fn new(segment: Arc<Segment>, connection: Option<Connection>) -> Self {
+        Self { segment, connection, summary: None }
+    }
 }
 
 impl Shared {
@@ -86,18 +114,25 @@ impl Shared {
             changes
         });
         if changed {
-            let code = match new {
-                State::Healthy => 0.0,
-                State::NoSpace => 1.0,
-                State::Failed => 2.0,
-            };
-            metrics::gauge!("simgate_log_state").set(code);
+            self.show_state();
             match new {
                 State::Healthy => tracing::info!("message log takes records again"),
                 State::NoSpace => tracing::error!("message log is out of disk space"),
                 State::Failed => tracing::error!("message log failed, the process must end"),
             }
         }
+    }
+}
+
+impl Shared {
+    /// Sets the gauge of the state.
+    pub(crate) fn show_state(&self) {
+        let code = match self.state() {
+            State::Healthy => 0.0,
+            State::NoSpace => 1.0,
+            State::Failed => 2.0,
+        };
+        metrics::gauge!("simgate_log_state").set(code);
     }
 }
 
@@ -116,13 +151,15 @@ impl Post {
 
     /// Hands over a segment that is to be sealed, and wakes the keeper.
     pub(crate) fn put_full(&self, full: Full) {
-        self.lock().full.push(full);
+        let mut inner = self.lock();
+        inner.full.push(full);
+        inner.is_new = true;
         self.changed.notify_all();
     }
 
-    /// Puts back what could not be sealed now.
-    pub(crate) fn put_back(&self, full: Full) {
-        self.lock().full.insert(0, full);
+    /// Puts back what could not be sealed now; the keeper's next time is soon enough.
+    pub(crate) fn put_back(&self, full: Vec<Full>) {
+        self.lock().full.splice(..0, full);
     }
 
     pub(crate) fn take_full(&self) -> Option<Full> {
@@ -149,10 +186,10 @@ impl Post {
     pub(crate) fn sleep(&self, time: Duration) {
         let inner = self.lock();
         let is_idle = |inner: &mut PostInner| {
-            !inner.stopped && inner.full.is_empty() && !self.urgent.load(Ordering::Acquire)
+            !inner.stopped && !inner.is_new && !self.urgent.load(Ordering::Acquire)
         };
         let slept = self.changed.wait_timeout_while(inner, time, is_idle);
-        drop(slept.unwrap_or_else(PoisonError::into_inner));
+        slept.unwrap_or_else(PoisonError::into_inner).0.is_new = false;
         self.urgent.store(false, Ordering::Release);
     }
 

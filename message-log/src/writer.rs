@@ -17,7 +17,7 @@ use crate::disk;
 use crate::error::AppendError;
 use crate::queue::{Appended, Ending, Request};
 use crate::row::{self, Header};
-use crate::segment::{self, INSERT_ROW, Index, Segment};
+use crate::segment::{self, Carried, INSERT_ROW, Index, Segment};
 use crate::shared::{Full, Shared, State};
 use crate::types::{NewRecord, Offset};
 
@@ -29,6 +29,14 @@ const IDLE_CHECKPOINT_PART: u64 = 8;
 /// Pages that a commit writes beside those that it fills: the first page, the last leaf, the path
 /// to it (estimate).
 const PAGES_PER_COMMIT: u64 = 5;
+/// A checkpoint that must reset the write-ahead file waits so long for readers. All appends wait
+/// with it, so it is short; most reads end within it (estimate).
+const FORCED_WAIT: Duration = Duration::from_millis(50);
+/// After such a wait was in vain the next comes so much later: appends wait a twentieth of the
+/// time at most.
+const FORCED_PAUSE: Duration = Duration::from_secs(1);
+/// The last checkpoint may wait so long for readers: nobody waits for appends any more.
+const CLOSE_WAIT: Duration = Duration::from_secs(5);
 /// Bytes of a frame of the write-ahead file beside its page (SQLite file format §4.2).
 const FRAME_HEADER_BYTES: u64 = 24;
 
@@ -44,14 +52,23 @@ pub(crate) struct Writer {
     pub(crate) wal: WalSize,
 }
 
-/// How large the write-ahead file is, by count: it does not shrink, so its length tells nothing.
+/// How much of the write-ahead file is in use: it does not shrink, so its length tells nothing.
+/// Each checkpoint tells the true size; between them it is counted.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct WalSize {
+    /// What is not carried over, as of the last checkpoint, and an estimate of what came since.
     bytes: u64,
+    /// All that was in the file at the last checkpoint, carried over or not. It begins anew with
+    /// the next commit, unless a reader still looks at it.
+    in_file: u64,
     page_bytes: u64,
     limit: u64,
+    /// Beyond this the writer waits for readers.
+    limit_forced: u64,
     /// The next checkpoint is at this size.
     next_checkpoint: u64,
+    /// The writer does not wait for readers again before.
+    forced_after: Option<Instant>,
 }
 
 /// Why a segment is written no more.
@@ -67,6 +84,10 @@ impl Writer {
         loop {
             match Serving::serve(&mut self) {
                 Leave::Full => self.change_segment(),
+                // The keeper's panic ends the queue as well.
+                Leave::End(Ending::AtOnce) if self.shared.state() == State::Failed => {
+                    return self.fail();
+                }
                 Leave::End(Ending::AtOnce) => {
                     return self.shared.queue.refuse_all(AppendError::Closed);
                 }
@@ -81,16 +102,17 @@ impl Writer {
         let Some(spare) = self.shared.post.take_spare() else { return };
         let segment = Segment::open(spare.number, spare.path, self.next, Chain::default());
         let segment = Arc::new(segment);
+        segment.mark_written();
         self.shared.catalog.push(Arc::clone(&segment));
         let full = std::mem::replace(&mut self.segment, segment);
         let connection = std::mem::replace(&mut self.connection, spare.connection);
         self.wal = WalSize::new(&self.shared.options);
-        self.shared.post.put_full(Full { segment: full, connection: Some(connection) });
+        self.shared.post.put_full(Full::new(full, Some(connection)));
     }
 
     fn close(self) {
         self.shared.queue.refuse_all(AppendError::Closed);
-        let closed = segment::checkpoint(&self.connection, "TRUNCATE")
+        let closed = segment::checkpoint(&self.connection, "TRUNCATE", CLOSE_WAIT)
             .and_then(|_| segment::keep_wal_on_close(&self.connection, false));
         if let Err(error) = closed {
             tracing::warn!(%error, "the last checkpoint did not work; the next start makes it up");
@@ -307,7 +329,10 @@ impl<'a> Serving<'a> {
         if let Index::Chain(chain) = &mut *self.segment.index_mut() {
             self.headers.iter().for_each(|header| chain.push(header));
         }
-        self.segment.committed_at(now);
+        // A clock that went back must not make records older than those before them: ids never
+        // go back.
+        let last = self.headers.last().map_or(now, |header| header.id.timestamp());
+        self.segment.committed_at(now.max(last));
         self.shared.records.fetch_add(self.headers.len() as u64, Ordering::Relaxed);
         self.shared.catalog.set_end(*self.next);
         self.shared.end.send_replace(Offset::from_u64(*self.next));
@@ -325,11 +350,11 @@ impl<'a> Serving<'a> {
 
     /// Carries the write-ahead file over; breaks if the storage failed.
     fn checkpoint(&mut self) -> ControlFlow<()> {
-        let is_forced = self.wal.bytes >= self.shared.options.wal_bytes_forced();
+        let is_forced = self.wal.is_forced(Instant::now());
         let mode = if is_forced { "RESTART" } else { "PASSIVE" };
-        match segment::checkpoint(self.connection, mode) {
-            Ok(is_complete) => {
-                self.wal.checkpointed(is_complete);
+        match segment::checkpoint(self.connection, mode, FORCED_WAIT) {
+            Ok(carried) => {
+                self.wal.checkpointed(carried, is_forced.then(Instant::now));
                 ControlFlow::Continue(())
             }
             Err(error) if disk::is_no_space(&error, &self.segment.path) => {
@@ -368,8 +393,8 @@ impl<'a> Serving<'a> {
     /// There is space if the write-ahead file can be carried over, the ballast is back, and as
     /// much again as a write-ahead file may need is free.
     fn has_space(&mut self) -> ControlFlow<(), bool> {
-        match segment::checkpoint(self.connection, "PASSIVE") {
-            Ok(is_complete) => self.wal.checkpointed(is_complete),
+        match segment::checkpoint(self.connection, "PASSIVE", Duration::ZERO) {
+            Ok(carried) => self.wal.checkpointed(carried, None),
             Err(error) if disk::is_no_space(&error, &self.segment.path) => {
                 return ControlFlow::Continue(false);
             }
@@ -402,9 +427,16 @@ fn answer(requests: Vec<Request>, mut first: u64, headers: &[Header]) {
 
 impl WalSize {
     pub(crate) fn new(options: &crate::options::Options) -> Self {
-        let page_bytes = u64::from(options.page_bytes);
         let limit = options.wal_bytes;
-        Self { bytes: 0, page_bytes, limit, next_checkpoint: limit }
+        Self {
+            bytes: 0,
+            in_file: 0,
+            page_bytes: u64::from(options.page_bytes),
+            limit,
+            limit_forced: options.wal_bytes_forced(),
+            next_checkpoint: limit,
+            forced_after: None,
+        }
     }
 
     fn add(&mut self, bytes: u64) {
@@ -417,13 +449,57 @@ impl WalSize {
         self.bytes >= if is_idle { idle_limit } else { self.next_checkpoint }
     }
 
+    /// Whether the file is so large that the writer waits for readers, for a moment.
+    fn is_forced(&self, now: Instant) -> bool {
+        self.bytes.max(self.in_file) >= self.limit_forced
+            && self.forced_after.is_none_or(|after| now >= after)
+    }
+
     /// After an incomplete checkpoint (a reader was in the way) the next is not tried at once.
-    fn checkpointed(&mut self, is_complete: bool) {
-        if is_complete {
+    /// `forced_at` is when one ended that waited for readers.
+    fn checkpointed(&mut self, carried: Carried, forced_at: Option<Instant>) {
+        let frame_bytes = self.page_bytes + FRAME_HEADER_BYTES;
+        let in_file = carried.frames.map_or(self.bytes, |frames| frames * frame_bytes);
+        if carried.is_complete {
             self.bytes = 0;
+            self.in_file = if forced_at.is_some() { 0 } else { in_file };
             self.next_checkpoint = self.limit;
+            self.forced_after = None;
         } else {
-            self.next_checkpoint = self.bytes + self.limit / IDLE_CHECKPOINT_PART;
+            self.bytes = in_file;
+            self.in_file = in_file;
+            self.next_checkpoint = in_file + self.limit / IDLE_CHECKPOINT_PART;
+            if let Some(at) = forced_at {
+                self.forced_after = Some(at + FORCED_PAUSE);
+            }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The writer took six pages per commit for the size of the write-ahead file, and waited five
+    /// seconds for readers, again and again, at a quarter of the size that was meant. What the
+    /// checkpoint tells counts, and a wait in vain is followed by a pause.
+    #[test]
+    fn the_size_is_what_the_checkpoint_tells_and_a_wait_in_vain_is_followed_by_a_pause() {
+        let options = crate::options::Options { wal_bytes: 1 << 20, ..Default::default() };
+        let (mut wal, now) = (WalSize::new(&options), Instant::now());
+        while !wal.is_forced(now) {
+            wal.add(100);
+        }
+        let blocked = |frames| Carried { is_complete: false, frames: Some(frames) };
+        wal.checkpointed(blocked(10), None);
+        assert!(!wal.is_forced(now) && !wal.is_due(false), "ten pages are little");
+        wal.checkpointed(blocked(1_100), None);
+        assert!(wal.is_forced(now), "four times a mebibyte");
+        wal.checkpointed(blocked(1_100), Some(now));
+        assert!(!wal.is_forced(now) && wal.is_forced(now + FORCED_PAUSE));
+        wal.checkpointed(Carried { is_complete: true, frames: Some(1_100) }, None);
+        assert!(wal.is_forced(now), "carried over, but not begun anew");
+        wal.checkpointed(Carried { is_complete: true, frames: Some(1_100) }, Some(now));
+        assert!(!wal.is_forced(now + FORCED_PAUSE) && !wal.is_due(true));
     }
 }

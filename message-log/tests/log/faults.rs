@@ -3,9 +3,12 @@
 use std::os::fd::RawFd;
 use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, SystemTime};
 
-use message_log::{AppendError, MessageLog, Offset, Options, ReadLimits, State};
+use message_log::{AppendError, Clock, MessageLog, Offset, Options, ReadLimits, State};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use crate::crash::{FOLDER, this_binary};
@@ -189,4 +192,99 @@ fn a_queue_that_does_not_move_answers_overdue() {
     let refused = log.append(vec![record(1, 1, 0)]).wait();
     assert!(matches!(refused, Err(AppendError::Overdue { limit_ms: 0, .. })), "{refused:?}");
     assert_eq!(log.end(), Offset::BEGINNING);
+}
+
+/// A thread of the log that panicked left the state healthy: calls gathered in the queue, nobody
+/// answered, and the process that should have ended stayed. A panic is a failure like another.
+#[test]
+fn a_panic_of_a_thread_fails_the_log() {
+    for thread in ["log-writer", "log-keeper"] {
+        let folder = tempfile::tempdir().unwrap();
+        let panics = Arc::new(AtomicBool::new(false));
+        let switch = Arc::clone(&panics);
+        let now = move || {
+            let is_here = std::thread::current().name() == Some(thread);
+            assert!(!(is_here && switch.load(Ordering::SeqCst)), "a panic for the test");
+            SystemTime::now().into()
+        };
+        let clock = Clock::new(now, || Duration::ZERO);
+        let log = open(folder.path(), &Options { clock, ..options() });
+        log.append(vec![record(1, 1, 0)]).wait().unwrap();
+        panics.store(true, Ordering::SeqCst);
+        if thread == "log-writer" {
+            let waiting: Vec<_> =
+                (1..20).map(|number| log.append(vec![record(1, 1, number)])).collect();
+            for appending in waiting {
+                assert_eq!(appending.wait(), Err(AppendError::Failed));
+            }
+        }
+        wait_until("failure", || log.status().state == State::Failed);
+        assert_eq!(log.append(vec![record(1, 1, 99)]).wait(), Err(AppendError::Failed));
+        drop(log);
+        assert!(!read_all(&open(folder.path(), &options())).is_empty());
+    }
+}
+
+/// Keeps the values of gauges.
+#[derive(Default)]
+struct Gauges(Arc<Mutex<Vec<(String, f64)>>>);
+
+struct Gauge(String, Arc<Mutex<Vec<(String, f64)>>>);
+
+impl metrics::GaugeFn for Gauge {
+    fn increment(&self, _: f64) {}
+    fn decrement(&self, _: f64) {}
+    fn set(&self, value: f64) {
+        self.1.lock().unwrap().push((self.0.clone(), value));
+    }
+}
+
+impl metrics::Recorder for Gauges {
+    fn describe_counter(
+        &self,
+        _: metrics::KeyName,
+        _: Option<metrics::Unit>,
+        _: metrics::SharedString,
+    ) {
+    }
+    fn describe_gauge(
+        &self,
+        _: metrics::KeyName,
+        _: Option<metrics::Unit>,
+        _: metrics::SharedString,
+    ) {
+    }
+    fn describe_histogram(
+        &self,
+        _: metrics::KeyName,
+        _: Option<metrics::Unit>,
+        _: metrics::SharedString,
+    ) {
+    }
+    fn register_counter(&self, _: &metrics::Key, _: &metrics::Metadata<'_>) -> metrics::Counter {
+        metrics::Counter::noop()
+    }
+    fn register_gauge(&self, key: &metrics::Key, _: &metrics::Metadata<'_>) -> metrics::Gauge {
+        let gauge = Gauge(key.name().to_owned(), Arc::clone(&self.0));
+        metrics::Gauge::from_arc(Arc::new(gauge))
+    }
+    fn register_histogram(
+        &self,
+        _: &metrics::Key,
+        _: &metrics::Metadata<'_>,
+    ) -> metrics::Histogram {
+        metrics::Histogram::noop()
+    }
+}
+
+/// The gauge of the state was there only after the state had changed: an alert on it could not
+/// tell a sound log from a gateway that measures nothing.
+#[test]
+fn the_gauge_of_the_state_is_there_from_the_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let gauges = Gauges::default();
+    let log = metrics::with_local_recorder(&gauges, || open(folder.path(), &options()));
+    drop(log);
+    let seen = gauges.0.lock().unwrap();
+    assert!(seen.contains(&("simgate_log_state".to_owned(), 0.0)), "{seen:?}");
 }

@@ -7,5 +7,6 @@ mod crash;
 mod damage;
 mod faults;
 mod model;
+mod readers;
 mod retention;
 mod world;

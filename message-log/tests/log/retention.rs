@@ -56,6 +56,10 @@ fn numbers_go_on_although_every_record_is_gone() {
     hands.pass(HOUR);
     wait_until("change of segment", || log.status().segments == 2);
     wait_until_sealed(&log);
+    log.close();
+    drop(log);
+    // A later process: the records are as old as the clock says.
+    let log = open(folder.path(), &with_clock(&hands));
     hands.jump(200 * 3_600);
     settle();
     hands.pass(Duration::from_secs(601));
@@ -77,6 +81,9 @@ fn after_a_jump_of_the_clock_nothing_goes_for_ten_minutes() {
     let log = open(folder.path(), &with_clock(&hands));
     fill_segments(&log, 2, 100);
     fill(&log, 200..250);
+    log.close();
+    drop(log);
+    let log = open(folder.path(), &with_clock(&hands));
     hands.jump(24 * 400 * 3_600);
     settle();
     assert_eq!(read_all(&log).len(), 250, "the jump alone deletes nothing");
@@ -158,4 +165,116 @@ fn files_that_no_list_names_are_removed_at_the_start() {
     let (log, opened) = MessageLog::open(folder.path(), options_of(100)).unwrap();
     assert!(!stray.exists() && opened.removed == 1);
     assert_eq!(read_all(&log).len(), 250);
+}
+
+/// A machine without a clock of its own started in 1970. Records were committed, the clock was
+/// set, and the segment was rolled as fifty years old; ten minutes later retention deleted
+/// messages that were minutes old. Records of this run count from the jump on, also after a
+/// restart within the ten minutes.
+#[test]
+fn records_from_before_the_clock_was_set_are_kept_from_then_on() {
+    for is_restarted in [false, true] {
+        let folder = tempfile::tempdir().unwrap();
+        let hands = Hands::new();
+        hands.jump(-crate::world::START_MICROS / 1_000_000);
+        let mut log = open(folder.path(), &with_clock(&hands));
+        fill_segments(&log, 1, 100);
+        fill(&log, 100..150);
+        hands.jump(crate::world::START_MICROS / 1_000_000);
+        wait_until("change of segment", || log.status().segments == 3);
+        wait_until_sealed(&log);
+        settle();
+        if is_restarted {
+            fill(&log, 150..151);
+            drop(log);
+            log = open(folder.path(), &with_clock(&hands));
+        }
+        hands.pass(Duration::from_secs(660));
+        settle();
+        assert!(read_all(&log).len() >= 150, "deleted after minutes");
+        for _ in 0..168 {
+            hands.pass(HOUR);
+            std::thread::sleep(Duration::from_millis(7));
+        }
+        wait_until("deletion after a week", || log.oldest() >= Offset::from_u64(150));
+    }
+}
+
+/// As above, and the machine was switched off while the clock was still in 1970: the process that
+/// sees the jump is a later one. No release of this software is as old as such a time.
+#[test]
+fn records_from_1970_are_kept_by_the_next_process_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let hands = Hands::new();
+    hands.jump(-crate::world::START_MICROS / 1_000_000);
+    let log = open(folder.path(), &with_clock(&hands));
+    fill_segments(&log, 1, 100);
+    fill(&log, 100..150);
+    drop(log);
+    hands.jump(crate::world::START_MICROS / 1_000_000);
+    let log = open(folder.path(), &with_clock(&hands));
+    wait_until("change of segment", || log.status().segments == 3);
+    wait_until_sealed(&log);
+    hands.pass(Duration::from_secs(660));
+    settle();
+    assert_eq!(read_all(&log).len(), 150);
+}
+
+/// As above with a clock that was wrong by a month only, which no rule can tell from a right one:
+/// the process that wrote the records sees the jump.
+#[test]
+fn records_of_this_run_are_kept_although_the_clock_jumps_by_a_month() {
+    let folder = tempfile::tempdir().unwrap();
+    let hands = Hands::new();
+    let log = open(folder.path(), &with_clock(&hands));
+    fill_segments(&log, 2, 100);
+    hands.jump(30 * 24 * 3_600);
+    settle();
+    drop(log);
+    // After a restart the newest record says that no jump was seen.
+    let log = open(folder.path(), &with_clock(&hands));
+    fill(&log, 200..201);
+    drop(log);
+    let log = open(folder.path(), &with_clock(&hands));
+    hands.pass(Duration::from_secs(660));
+    settle();
+    assert_eq!(read_all(&log).len(), 201);
+}
+
+/// What a wrong jump raised was going to be kept for as long as the jump was wide. When the clock
+/// comes back, so do the times.
+#[test]
+fn a_jump_that_is_taken_back_keeps_nothing_longer() {
+    let folder = tempfile::tempdir().unwrap();
+    let hands = Hands::new();
+    let log = open(folder.path(), &with_clock(&hands));
+    fill_segments(&log, 2, 100);
+    hands.jump(24 * 400 * 3_600);
+    settle();
+    hands.jump(-24 * 400 * 3_600);
+    settle();
+    hands.pass(Duration::from_secs(660));
+    for _ in 0..168 {
+        hands.pass(HOUR);
+        std::thread::sleep(Duration::from_millis(7));
+    }
+    wait_until("deletion", || log.oldest() == Offset::from_u64(200));
+}
+
+/// Whoever keeps something for as long as records may need it asks for the oldest arrival.
+#[test]
+fn the_oldest_arrival_is_that_of_the_oldest_record_held() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = open(folder.path(), &options_of(100));
+    assert_eq!(log.oldest_received(), None);
+    fill(&log, 20..150);
+    let record = |number| crate::world::record(1, 1, number);
+    assert_eq!(log.oldest_received(), Some(record(20).received_at));
+    wait_until_sealed(&log);
+    // Devices deliver late: the newest record may be the oldest arrival.
+    log.append(vec![record(7)]).wait().unwrap();
+    assert_eq!(log.oldest_received(), Some(record(7).received_at));
+    drop(log);
+    let log = open(folder.path(), &options_of(100));
+    assert_eq!(log.oldest_received(), Some(record(7).received_at));
 }
