@@ -10,7 +10,7 @@ use crate::udp::DATAGRAM_BYTES_MAX;
 /// A Uri-Query of more bytes is no valid option (RFC 7252 §5.10).
 const QUERY_BYTES_MAX: usize = 255;
 
-/// The Block1 value that suggests blocks of 1,024 bytes (RFC 7959 §2.9.3): the size exponent alone.
+/// The Block1 value that suggests blocks of 1,024 bytes (RFC 7959 §2.9.3): the exponent alone.
 const BLOCKS_OF_1024: u32 = 6;
 
 /// Why a datagram is refused, and how.

@@ -20,7 +20,8 @@ use crate::arguments::DemoArguments;
 use crate::config::Config;
 use crate::gateway::Gateway;
 use crate::house::House;
-use crate::{signals, telemetry};
+use crate::signals::Termination;
+use crate::telemetry;
 
 pub(crate) fn run(arguments: &DemoArguments) -> anyhow::Result<ExitCode> {
     let folder = tempfile::tempdir().context("no temporary folder")?;
@@ -31,6 +32,7 @@ pub(crate) fn run(arguments: &DemoArguments) -> anyhow::Result<ExitCode> {
     let receiver = receiver()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
+        let mut termination = Termination::listen()?;
         let gateway = Gateway::start(&config, metrics).await?;
         prepare(&gateway.house, &fleet, &receiver).await?;
         explain(&gateway, &receiver, &fleet)?;
@@ -44,7 +46,7 @@ pub(crate) fn run(arguments: &DemoArguments) -> anyhow::Result<ExitCode> {
             }
         };
         tokio::select! {
-            terminated = signals::terminated() => terminated?,
+            () = termination.arrived() => {}
             () = end => {}
         }
         stop.store(true, Ordering::Relaxed);

@@ -11,7 +11,8 @@ use tracing::{info, warn};
 
 use crate::config::Config;
 use crate::gateway::Gateway;
-use crate::{signals, telemetry};
+use crate::signals::Termination;
+use crate::telemetry;
 
 /// From the signal to the end of the process at most, with half a second to spare.
 const DRAIN_TIME: Duration = Duration::from_millis(9_500);
@@ -30,10 +31,12 @@ pub(crate) fn run(config: &Config) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let metrics = telemetry::start_metrics()?;
     runtime.block_on(async {
+        // Before the greeting: who reads that the gateway is ready may send the signal at once.
+        let mut termination = Termination::listen()?;
         let gateway = Gateway::start(config, metrics).await?;
         greet(&mut io::stdout(), &gateway, &config.data.dir, started)?;
         let ended = tokio::select! {
-            terminated = signals::terminated() => terminated,
+            () = termination.arrived() => Ok(()),
             () = gateway.store_failed() => Err(StoreFailed.into()),
             () = gateway.listener_ended() => Err(anyhow!("a listener ended; restart simgate")),
         };

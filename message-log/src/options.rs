@@ -23,7 +23,7 @@ pub struct Options {
     pub queue_records: usize,
     /// Bytes of bodies waiting for the writer at most.
     pub queue_bytes: usize,
-    /// Records waiting longer are answered as overdue (10 s: a device has retransmitted twice by then).
+    /// Records waiting longer are answered as overdue (10 s: a device has sent twice again).
     pub queue_wait: Duration,
     /// Records per commit at most; a call with more is still one commit.
     pub commit_records: usize,

@@ -8,7 +8,7 @@ use coap::wire::Code;
 use hdrhistogram::{CreationError, Histogram};
 use serde::Serialize;
 
-/// The longest latency told apart, in microseconds: above MAX_TRANSMIT_WAIT (93 s, RFC 7252 §4.8.2)
+/// The longest latency told apart, in microseconds: above MAX_TRANSMIT_WAIT (93 s, RFC 7252 4.8.2)
 /// with room for the separate answer.
 const LATENCY_US_MAX: u64 = 300_000_000;
 

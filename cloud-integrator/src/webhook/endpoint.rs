@@ -18,8 +18,8 @@ pub const HEADERS_MAX: usize = 32;
 /// headers, and the request needs a few of its own.
 pub const HEADER_BYTES_MAX: usize = 7_168;
 
-/// Headers that frame the request (RFC 9110 §7.6.1, §8.6, §10.1.1; RFC 9112 §6.1) or that simgate
-/// names its events with.
+/// Headers that frame the request (RFC 9110 §7.6.1, §8.6, §10.1.1; RFC 9112 §6.1) or that
+/// carry the names of our events.
 const RESERVED: [&str; 13] = [
     "host",
     "content-length",
