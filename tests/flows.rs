@@ -44,6 +44,11 @@ fn a_datagram_and_a_coap_post_arrive_decoded() {
 
     let device = UdpSocket::bind("127.0.0.77:0").unwrap();
     device.send_to(&[0x00, 0x1a, 0x00, 0x37, 0x00], gateway.udp).unwrap();
+    // Two listeners have no order between them.
+    eventually("the datagram is stored", || {
+        let labels = ["protocol=\"UDP\"", "outcome=\"stored\""];
+        (gateway.metric("simgate_messages_total", &labels) == 1.0).then_some(())
+    });
     let answer = coap_post(&device, gateway.coap, 1, Some("t=some/topic"), &[0, 27, 0, 56, 1]);
     assert_eq!(answer, (204, vec![]));
 
