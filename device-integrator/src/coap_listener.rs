@@ -17,6 +17,7 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::watch;
 use vocabulary::{IdentityClass, Protocol, Timestamp};
 
+use crate::bootstrap::{self, Credentials};
 use crate::counters::{CoapMetrics, Counters};
 use crate::listeners::CoapListenerConfig;
 use crate::oversized::{self, Oversized};
@@ -46,6 +47,7 @@ pub(crate) struct CoapListener<I: Ingest> {
     uplinks: Vec<Uplink>,
     exchanges: Vec<CoapExchange>,
     admissions: FuturesUnordered<Pending<I::Admission>>,
+    bootstraps: FuturesUnordered<Asked<I::Bootstrap>>,
 }
 
 /// Refuses senders that are no known SIM, without a memory of them.
@@ -59,6 +61,12 @@ struct Strangers {
 struct Pending<A> {
     admission: Pin<Box<A>>,
     exchanges: Vec<CoapExchange>,
+}
+
+/// A device that waits for its key.
+struct Asked<B> {
+    bootstrap: Pin<Box<B>>,
+    exchange: Option<CoapExchange>,
 }
 
 impl<I: Ingest> CoapListener<I> {
@@ -84,6 +92,7 @@ impl<I: Ingest> CoapListener<I> {
             uplinks: Vec::new(),
             exchanges: Vec::new(),
             admissions: FuturesUnordered::new(),
+            bootstraps: FuturesUnordered::new(),
         }
     }
 
@@ -106,6 +115,7 @@ impl<I: Ingest> CoapListener<I> {
                 Some((exchanges, receipts)) = self.admissions.next() => {
                     self.settle(exchanges, &receipts);
                 }
+                Some((exchange, told)) = self.bootstraps.next() => self.tell(exchange, &told),
                 ready = self.socket.readable() => {
                     ready?;
                     self.receive().await?;
@@ -122,6 +132,11 @@ impl<I: Ingest> CoapListener<I> {
     async fn finish(mut self) -> io::Result<()> {
         while let Some((exchanges, receipts)) = self.admissions.next().await {
             self.settle(exchanges, &receipts);
+            self.drain();
+            self.socket.send(&mut self.outgoing).await?;
+        }
+        while let Some((exchange, told)) = self.bootstraps.next().await {
+            self.tell(exchange, &told);
             self.drain();
             self.socket.send(&mut self.outgoing).await?;
         }
@@ -185,6 +200,11 @@ impl<I: Ingest> CoapListener<I> {
                 }
                 self.endpoint.respond(now, request.exchange, response);
             }
+            Route::Bootstrap => {
+                let peer = Peer { address: request.peer(), class: self.class };
+                let bootstrap = Box::pin(self.ingest.bootstrap(peer, received_at));
+                self.bootstraps.push(Asked { bootstrap, exchange: Some(request.exchange) });
+            }
             Route::Uplink(topic) => {
                 self.uplinks.push(Uplink {
                     peer: Peer { address: request.peer(), class: self.class },
@@ -206,6 +226,22 @@ impl<I: Ingest> CoapListener<I> {
             self.counters.receipt(receipt);
             self.endpoint.respond(now, exchange, resource::answer(receipt));
         }
+    }
+
+    /// Answers a device that asked for its key.
+    fn tell(&mut self, exchange: Option<CoapExchange>, told: &Result<Credentials, Receipt>) {
+        let Some(exchange) = exchange else { return };
+        let response = match told {
+            Ok(credentials) => {
+                self.counters.control.increment(1);
+                bootstrap::answer(credentials, exchange.token().as_bytes().len())
+            }
+            Err(receipt) => {
+                self.counters.receipt(receipt);
+                resource::answer(receipt)
+            }
+        };
+        self.endpoint.respond(Instant::now(), exchange, response);
     }
 
     /// Queues what the endpoint wants to send; when it wants to be woken.
@@ -270,5 +306,14 @@ impl<A: Future<Output = Vec<Receipt>>> Future for Pending<A> {
             .as_mut()
             .poll(context)
             .map(|receipts| (std::mem::take(&mut this.exchanges), receipts))
+    }
+}
+
+impl<B: Future<Output = Result<Credentials, Receipt>>> Future for Asked<B> {
+    type Output = (Option<CoapExchange>, Result<Credentials, Receipt>);
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        this.bootstrap.as_mut().poll(context).map(|told| (this.exchange.take(), told))
     }
 }

@@ -7,6 +7,7 @@
 //! Each core has one thread with one socket of every listener, so that all datagrams of one device
 //! meet the same protocol state and no lock stands on their way.
 
+mod bootstrap;
 mod coap_listener;
 mod counters;
 mod drops;
@@ -18,6 +19,7 @@ mod stranger;
 mod udp;
 mod uplink;
 
+pub use bootstrap::Credentials;
 pub use listeners::{
     BindError, CoapListenerConfig, Listeners, ListenersConfig, Running, UdpListenerConfig,
 };

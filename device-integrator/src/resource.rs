@@ -6,6 +6,7 @@ use coap::wire::{Code, ContentFormat, OptionNumber};
 use coap::{IncomingRequest, Response};
 use vocabulary::Topic;
 
+use crate::bootstrap;
 use crate::stranger;
 use crate::uplink::{Receipt, Shed};
 
@@ -20,13 +21,18 @@ const DEFLATED_FORMATS: [ContentFormat; 2] = [ContentFormat(11_050), ContentForm
 pub(crate) enum Route {
     /// Telemetry, with its topic.
     Uplink(Option<Topic>),
+    /// A device asks for its key.
+    Bootstrap,
     /// Something that is answered at once.
     Answer(Response),
 }
 
 /// Decides what a request is. `POST /` and `POST /data` are the uplink resource; `limit_bytes` is
-/// of a body.
+/// of a body. `GET /bootstrap` asks for the device's key.
 pub(crate) fn route(request: &IncomingRequest<SocketAddr>, limit_bytes: usize) -> Route {
+    if request.path().eq([Some("bootstrap")]) {
+        return bootstrap::refusal(request).map_or(Route::Bootstrap, Route::Answer);
+    }
     let mut path = request.path();
     // "/" may come as no segment or as one empty segment.
     let known = match (path.next(), path.next()) {

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use vocabulary::{IdentityClass, Protocol, Timestamp, Topic};
 
+use crate::bootstrap::Credentials;
+
 /// A message of a device, on its way in: nothing about it is durable yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Uplink {
@@ -101,6 +103,9 @@ impl Shed {
 pub trait Ingest: Clone + Send + 'static {
     /// Resolves to one receipt per uplink, in the same order.
     type Admission: Future<Output = Vec<Receipt>> + Send;
+    /// Resolves to what a device is told that asks for its key, or to why it is told nothing: any
+    /// receipt but [`Receipt::Stored`] and [`Receipt::Duplicate`].
+    type Bootstrap: Future<Output = Result<Credentials, Receipt>> + Send;
 
     /// Whether `peer` may speak at all, asked before a protocol spends memory on it; where not,
     /// the reason, for the peer. The implementation tells its operator.
@@ -108,4 +113,8 @@ pub trait Ingest: Clone + Send + 'static {
 
     /// Starts to admit `uplinks`. Never blocks: an uplink that cannot be taken is shed.
     fn admit(&self, uplinks: Vec<Uplink>) -> Self::Admission;
+
+    /// Looks for the key of `peer`, or makes one. Never blocks; the key is durable when the future
+    /// resolves. Only a source address that is an identity gets one.
+    fn bootstrap(&self, peer: Peer, received_at: Timestamp) -> Self::Bootstrap;
 }

@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use key_store::KeySource;
 use serde::Deserialize;
 
 mod environment;
@@ -21,6 +22,7 @@ pub(crate) struct Config {
     pub(crate) data: Data,
     pub(crate) account: Account,
     pub(crate) devices: Devices,
+    pub(crate) keys: KeyStore,
     pub(crate) api: Api,
     pub(crate) operations: Operations,
     pub(crate) webhooks: Webhooks,
@@ -61,6 +63,9 @@ pub(crate) struct Devices {
     pub(crate) rate_burst: u32,
     /// The name that devices look up, as the API shows it; without it the listener's address.
     pub(crate) domain: Option<String>,
+    /// Where devices speak CoAP over DTLS, as the answer to a bootstrap tells them; without it
+    /// port 5684 of the domain.
+    pub(crate) coaps_url: Option<String>,
     /// Plain UDP listeners.
     pub(crate) udp: Vec<UdpListener>,
     /// CoAP listeners.
@@ -96,6 +101,16 @@ pub(crate) struct CoapListener {
     /// Exchanges remembered to recognise retransmissions, over all sockets of the listener.
     #[serde(default = "values::coap_exchanges_max")]
     pub(crate) exchanges_max: usize,
+}
+
+/// What the keys of devices are encrypted under.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct KeyStore {
+    /// The file of the data key; without it `data.key` in the data folder.
+    pub(crate) file: Option<PathBuf>,
+    /// The data key itself, from the environment.
+    pub(crate) secret: Option<values::DataKey>,
 }
 
 /// The management API.
@@ -164,6 +179,7 @@ impl Default for Devices {
             rate_per_second: 0,
             rate_burst: 50,
             domain: None,
+            coaps_url: None,
             udp: vec![UdpListener {
                 listen: SocketAddr::from(([127, 0, 0, 1], 4445)),
                 trusted_apn: false,
@@ -220,6 +236,21 @@ impl Config {
         Duration::from_secs(u64::from(self.data.retention_hours) * 3_600)
     }
 
+    /// Where the data key of the key store comes from.
+    pub(crate) fn key_source(&self) -> KeySource {
+        match (&self.keys.secret, &self.keys.file) {
+            (Some(secret), _) => KeySource::Text(secret.0.clone()),
+            (None, Some(file)) => KeySource::File(file.clone()),
+            (None, None) => KeySource::File(self.data.dir.join("data.key")),
+        }
+    }
+
+    /// Where devices speak CoAP over DTLS, where that is known.
+    pub(crate) fn coaps_url(&self) -> Option<String> {
+        let domain = self.devices.domain.as_ref();
+        self.devices.coaps_url.clone().or_else(|| domain.map(|name| format!("coaps://{name}:5684")))
+    }
+
     /// Sockets per listener.
     pub(crate) fn sockets(&self) -> usize {
         match self.devices.sockets {
@@ -239,6 +270,8 @@ impl Config {
         let burst = self.devices.rate_burst as usize;
         values::in_range("devices.rate_burst", burst, 1..=1_000_000)?;
         values::account_number(&self.account.number)?;
+        values::coaps_url(self.devices.coaps_url.as_deref())?;
+        values::one_data_key(&self.keys)?;
         for listener in &self.devices.udp {
             values::trusted("devices.udp", listener.listen, listener.trusted_apn)?;
             let limit = listener.payload_bytes_max;

@@ -77,7 +77,7 @@ impl Gateway {
         let sims_stop = Arc::new(AtomicBool::new(false));
         let source = Source { log: house.log.clone(), templates: house.templates.clone() };
         house.integrations.start(source).await.context("integrations cannot be started")?;
-        let ingest = house.ingest();
+        let ingest = house.ingest(config.coaps_url())?;
         tokio::spawn(upkeep::rate(ingest.clone()));
         let gateway = Self {
             servers: servers.serve(&api, &stopped),

@@ -10,6 +10,7 @@ use cloud_integrator::Integrations;
 use connectivity::SimRegistry;
 use device_authenticator::SimDirectory;
 use inspector::Inspector;
+use key_store::Keys;
 use management_api::clients::Clients;
 use message_log::{MessageLog, Opened};
 use state::StateFile;
@@ -18,7 +19,8 @@ use tracing::warn;
 use vocabulary::Timestamp;
 
 use crate::config::Config;
-use crate::ingest::Ingest;
+use crate::ingest::{Ingest, Sources};
+use crate::key_desk::KeyDesk;
 use crate::rate::DeviceRate;
 use crate::readers::SimWatch;
 use crate::recovered::RecoveredExchanges;
@@ -29,6 +31,7 @@ pub(crate) struct House {
     pub(crate) clients: Clients,
     pub(crate) registry: Arc<SimRegistry>,
     pub(crate) directory: Arc<SimDirectory>,
+    pub(crate) keys: Keys,
     pub(crate) templates: Templates,
     pub(crate) inspector: Inspector,
     pub(crate) integrations: Integrations,
@@ -66,6 +69,7 @@ impl House {
             clients: Clients::open(&state, &config.account.number)?,
             registry: Arc::new(SimRegistry::open(&state)?),
             directory: Arc::new(SimDirectory::new()),
+            keys: Keys::open(&state, &config.key_source())?,
             inspector: Inspector::open_for_customer(
                 &state,
                 log.clone(),
@@ -80,12 +84,18 @@ impl House {
         })
     }
 
-    /// The pipeline that listeners feed.
-    pub(crate) fn ingest(&self) -> Ingest {
-        let (directory, recovered) = (Arc::clone(&self.directory), Arc::clone(&self.recovered));
+    /// The pipeline that listeners feed. Devices that ask for their keys are told `coaps_url`.
+    pub(crate) fn ingest(&self, coaps_url: Option<String>) -> anyhow::Result<Ingest> {
         let (per_second, burst) = self.rate;
-        let rate = DeviceRate::new(per_second, burst);
-        Ingest::new(directory, self.log.clone(), self.templates.clone(), recovered, rate)
+        Ok(Ingest::new(Sources {
+            directory: Arc::clone(&self.directory),
+            log: self.log.clone(),
+            templates: self.templates.clone(),
+            recovered: Arc::clone(&self.recovered),
+            rate: DeviceRate::new(per_second, burst),
+            keys: KeyDesk::open(self.keys.clone()).context("no thread for keys")?,
+            coaps_url: coaps_url.map(Into::into),
+        }))
     }
 
     /// Fills the directory of SIMs; the watch keeps it filled.

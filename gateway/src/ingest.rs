@@ -10,13 +10,15 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use device_authenticator::{ListenerTrust, Refusal, RefusalLog, SimDirectory};
-use device_integrator::{Peer, Receipt, Shed, Uplink};
+use device_integrator::{Credentials, Peer, Receipt, Shed, Uplink};
 use message_log::{AppendError, Appending, DeviceKey, Kind, MessageLog, NewRecord};
 use template_library::Templates;
 use vocabulary::{
-    EventKind, Identity, Notice, NoticeCategory, NoticeKind, Protocol, Telemetry, Timestamp,
+    EventKind, Identity, IdentityClass, Notice, NoticeCategory, NoticeKind, Protocol, Telemetry,
+    Timestamp,
 };
 
+use crate::key_desk::{Handed, KeyDesk};
 use crate::rate::DeviceRate;
 use crate::recovered::{self, RecoveredExchanges};
 
@@ -26,13 +28,29 @@ pub(crate) struct Ingest {
     parts: Arc<Parts>,
 }
 
+/// What the pipeline asks.
+pub(crate) struct Sources {
+    pub(crate) directory: Arc<SimDirectory>,
+    pub(crate) log: MessageLog,
+    pub(crate) templates: Templates,
+    pub(crate) recovered: Arc<RecoveredExchanges>,
+    pub(crate) rate: DeviceRate,
+    pub(crate) keys: KeyDesk,
+    /// Where devices speak CoAP over DTLS, as they are told.
+    pub(crate) coaps_url: Option<Arc<str>>,
+}
+
 struct Parts {
-    directory: Arc<SimDirectory>,
-    log: MessageLog,
-    templates: Templates,
-    recovered: Arc<RecoveredExchanges>,
-    rate: DeviceRate,
+    sources: Sources,
     refusals: Mutex<RefusalLog>,
+}
+
+impl std::ops::Deref for Parts {
+    type Target = Sources;
+
+    fn deref(&self) -> &Sources {
+        &self.sources
+    }
 }
 
 /// After so long a device that was too fast may send again: its allowance per second is at least
@@ -48,15 +66,8 @@ pub(crate) struct Admission {
 }
 
 impl Ingest {
-    pub(crate) fn new(
-        directory: Arc<SimDirectory>,
-        log: MessageLog,
-        templates: Templates,
-        recovered: Arc<RecoveredExchanges>,
-        rate: DeviceRate,
-    ) -> Self {
-        let refusals = Mutex::new(RefusalLog::new());
-        Self { parts: Arc::new(Parts { directory, log, templates, recovered, rate, refusals }) }
+    pub(crate) fn new(sources: Sources) -> Self {
+        Self { parts: Arc::new(Parts { sources, refusals: Mutex::new(RefusalLog::new()) }) }
     }
 
     /// Gives back the memory of devices that are silent.
@@ -67,6 +78,7 @@ impl Ingest {
 
 impl device_integrator::Ingest for Ingest {
     type Admission = Admission;
+    type Bootstrap = Bootstrap;
 
     fn admit(&self, uplinks: Vec<Uplink>) -> Admission {
         let parts = &self.parts;
@@ -90,6 +102,13 @@ impl device_integrator::Ingest for Ingest {
     fn screen(&self, peer: Peer, protocol: Protocol, now: Timestamp) -> Result<(), &'static str> {
         self.parts.authenticate(peer, protocol, now).map(drop)
     }
+
+    fn bootstrap(&self, peer: Peer, received_at: Timestamp) -> Bootstrap {
+        match self.parts.ask_for_key(peer, received_at) {
+            Ok(handed) => Bootstrap::Asked(handed, self.parts.coaps_url.clone()),
+            Err(receipt) => Bootstrap::Refused(receipt),
+        }
+    }
 }
 
 impl Parts {
@@ -111,6 +130,21 @@ impl Parts {
             return Err(Receipt::Unavailable { reason, retry_after: RATE_RETRY });
         }
         Ok(self.record(uplink, identity, digest))
+    }
+
+    /// Asks for the key of the SIM whose address `peer` has.
+    fn ask_for_key(&self, peer: Peer, received_at: Timestamp) -> Result<Handed, Receipt> {
+        if peer.class == Some(IdentityClass::DtlsPsk) {
+            // A key must not give another: who has stolen one would keep it for ever.
+            return Err(Receipt::Unauthorised("a key is told to the SIM's own address only"));
+        }
+        let identity =
+            self.authenticate(peer, Protocol::Coap, received_at).map_err(Receipt::Unauthorised)?;
+        if !self.rate.admits(identity.iccid) {
+            let reason = Shed::DeviceTooFast;
+            return Err(Receipt::Unavailable { reason, retry_after: RATE_RETRY });
+        }
+        self.keys.ask(identity.iccid).map_err(unavailable)
     }
 
     /// Who the sender is, or why it is refused.
@@ -219,6 +253,36 @@ impl Future for Admission {
         }
         Poll::Ready(std::mem::take(&mut self.receipts))
     }
+}
+
+/// The key of a device on its way.
+pub(crate) enum Bootstrap {
+    Asked(Handed, Option<Arc<str>>),
+    Refused(Receipt),
+}
+
+impl Future for Bootstrap {
+    type Output = Result<Credentials, Receipt>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        match &mut *self {
+            Self::Refused(receipt) => Poll::Ready(Err(receipt.clone())),
+            Self::Asked(handed, coaps_url) => {
+                // A desk that is gone answers nobody.
+                let told = ready!(Pin::new(handed).poll(context)).unwrap_or(Err(Shed::StoreFailed));
+                Poll::Ready(match told {
+                    Ok((iccid, key)) => {
+                        Ok(Credentials { iccid, key, coaps_url: coaps_url.clone() })
+                    }
+                    Err(reason) => Err(unavailable(reason)),
+                })
+            }
+        }
+    }
+}
+
+fn unavailable(reason: Shed) -> Receipt {
+    Receipt::Unavailable { reason, retry_after: retry_after(reason, 0) }
 }
 
 impl Admission {

@@ -12,6 +12,7 @@ mod demo;
 mod gateway;
 mod house;
 mod ingest;
+mod key_desk;
 mod rate;
 mod readers;
 mod recovered;

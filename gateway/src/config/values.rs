@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 use thiserror::Error;
+use zeroize::Zeroizing;
 
-use super::{Api, Config};
+use super::{Api, Config, KeyStore};
 
 /// Why the configuration is not usable.
 #[derive(Debug, Error)]
@@ -34,8 +35,30 @@ pub(crate) enum ConfigError {
          or allow_plain_http = true behind a proxy that speaks TLS"
     )]
     PlainHttp(SocketAddr),
+    #[error("keys.file and keys.secret are both set, allowed: one of them")]
+    TwoDataKeys,
     #[error("api.{present} is set without api.{missing}: TLS needs both")]
     HalfTls { present: &'static str, missing: &'static str },
+}
+
+/// A data key as text, which `Debug` does not show. What is no text is kept as an empty one, which
+/// the key store refuses: an error of the parser would show it.
+#[derive(Clone)]
+pub(crate) struct DataKey(pub(crate) Zeroizing<String>);
+
+impl std::fmt::Debug for DataKey {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("DataKey(..)")
+    }
+}
+
+impl<'de> Deserialize<'de> for DataKey {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Ok(Self(Zeroizing::new(match toml::Value::deserialize(deserializer)? {
+            toml::Value::String(text) => text,
+            _ => String::new(),
+        })))
+    }
 }
 
 impl ConfigError {
@@ -119,6 +142,30 @@ pub(super) fn account_number(number: &str) -> Result<(), ConfigError> {
         found: format!("{number:?}"),
         allowed: "4 to 20 digits".to_owned(),
     })
+}
+
+/// Longest URL that fits the answer to a bootstrap with an ICCID, a generated key and a token of
+/// eight bytes: 149 - 13 - 20 - 17.
+const COAPS_URL_CHARS_MAX: usize = 99;
+
+pub(super) fn coaps_url(url: Option<&str>) -> Result<(), ConfigError> {
+    let Some(url) = url else { return Ok(()) };
+    let fits = url.len() <= COAPS_URL_CHARS_MAX && url.starts_with("coaps://");
+    if fits && url.bytes().all(|byte| byte.is_ascii_graphic() && byte != b',') {
+        return Ok(());
+    }
+    Err(ConfigError::Range {
+        key: "devices.coaps_url",
+        found: format!("{url:?}"),
+        allowed: "coaps:// and more, at most 99 characters, no comma".to_owned(),
+    })
+}
+
+pub(super) fn one_data_key(keys: &KeyStore) -> Result<(), ConfigError> {
+    match (&keys.file, &keys.secret) {
+        (Some(_), Some(_)) => Err(ConfigError::TwoDataKeys),
+        _ => Ok(()),
+    }
 }
 
 pub(super) fn log_filter(filter: &str) -> Result<(), ConfigError> {
