@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on shall say where")]
 
+mod bootstrap;
 mod commands;
 mod disk_full;
 mod flows;

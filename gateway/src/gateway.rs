@@ -74,6 +74,7 @@ impl Gateway {
         tokio::spawn(upkeep::templates(house.log.clone(), house.templates.clone()));
         let services = services(&house, config, &addresses, metrics, &readiness);
         let api = ManagementApi::new(services)?;
+        api.work_off_key_jobs();
         let sims_stop = Arc::new(AtomicBool::new(false));
         let source = Source { log: house.log.clone(), templates: house.templates.clone() };
         house.integrations.start(source).await.context("integrations cannot be started")?;
@@ -190,6 +191,7 @@ fn services(
     Services {
         clients: house.clients.clone(),
         registry: Arc::clone(&house.registry),
+        keys: house.keys.clone(),
         templates: house.templates.clone(),
         inspector: house.inspector.clone(),
         integrations: house.integrations.clone(),

@@ -21,7 +21,7 @@ use crate::throttle::{Throttle, address_key};
 use crate::tokens::Tokens;
 use crate::{
     access, administration_logs, devices, endpoints, history, integrations, messages, oauth,
-    openapi, operations, sim_import, sims, templates, webhooks,
+    openapi, operations, psk, sim_import, sims, templates, webhooks,
 };
 
 /// Where every path of the API begins, as documented.
@@ -161,6 +161,12 @@ fn configuration_routes() -> OpenApiRouter<ManagementApi> {
         .routes(routes!(webhooks::restart))
         .routes(routes!(endpoints::list))
         .routes(routes!(endpoints::find))
+        .routes(routes!(psk::set))
+        .routes(routes!(psk::set_alias))
+        .routes(routes!(psk::find))
+        .routes(routes!(psk::find_alias))
+        .routes(routes!(psk::list_jobs, psk::create_job))
+        .routes(routes!(psk::list_jobs_alias, psk::create_job_alias))
 }
 
 fn own_routes() -> OpenApiRouter<ManagementApi> {

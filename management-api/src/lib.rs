@@ -28,6 +28,7 @@ mod oauth;
 mod openapi;
 mod operations;
 mod paging;
+mod psk;
 mod services;
 mod sim_import;
 mod sims;

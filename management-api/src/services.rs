@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use cloud_integrator::Integrations;
 use connectivity::SimRegistry;
 use inspector::Inspector;
+use key_store::Keys;
 use message_log::MessageLog;
 use template_library::Templates;
 use vocabulary::Protocol;
@@ -21,6 +22,8 @@ pub struct Services {
     pub clients: Clients,
     /// The SIMs.
     pub registry: Arc<SimRegistry>,
+    /// The keys of devices.
+    pub keys: Keys,
     /// The templates.
     pub templates: Templates,
     /// What happened.

@@ -219,7 +219,7 @@ pub(crate) async fn patch(
     Ok(Json(changed.map_err(sim_error)?.into()))
 }
 
-/// Remove a SIM. Its messages stay.
+/// Remove a SIM and its keys. Its messages stay.
 #[utoipa::path(
     delete, path = "/simgate/v1/sims/{iccid}",
     operation_id = "deleteSim", tag = "simgate",
@@ -230,9 +230,18 @@ pub(crate) async fn delete(
     State(api): State<ManagementApi>,
     DeviceId(id): DeviceId,
 ) -> Result<StatusCode, ApiError> {
-    let removed =
-        with_registry(&api, "removing a sim", move |registry| registry.remove(id)).await?;
-    removed.map(|_| StatusCode::NO_CONTENT).map_err(sim_error)
+    let keys = api.services().keys.clone();
+    let removed = with_registry(&api, "removing a sim", move |registry| {
+        let known = registry.find(id).is_ok_and(|sim| sim.is_some());
+        // Keys first: a SIM without its key gets another, but a key without its SIM would open
+        // again for whoever registers the number later.
+        if known && let Err(error) = keys.remove(id) {
+            return Err(ApiError::internal("removing keys", error));
+        }
+        registry.remove(id).map_err(sim_error)
+    })
+    .await?;
+    removed.map(|_| StatusCode::NO_CONTENT)
 }
 
 fn patch_of(change: SimChange) -> Result<SimPatch, ApiError> {

@@ -94,7 +94,8 @@ pub enum StoreError {
 impl StoreError {
     /// Whether the disk is full, which can heal by itself.
     pub fn is_full_disk(&self) -> bool {
-        matches!(self, Self::Sqlite(error) if error.sqlite_error_code() == Some(ErrorCode::DiskFull))
+        let Self::Sqlite(error) = self else { return false };
+        error.sqlite_error_code() == Some(ErrorCode::DiskFull)
     }
 }
 

@@ -120,11 +120,14 @@ impl Gateway {
         let webhook = WebhookOptions { allow_http_loopback: true, ..WebhookOptions::default() };
         let integrations = cloud_integrator::Settings { webhook, ..Default::default() };
         let integrations = Integrations::open(&state, integrations).unwrap();
+        let key_file = key_store::KeySource::File(folder.path().join("data.key"));
+        let keys = key_store::Keys::open(&state, &key_file).unwrap();
         let readiness = Readiness::default();
         readiness.set(true);
         let api = ManagementApi::new(Services {
             clients: clients.clone(),
             registry: Arc::clone(&registry),
+            keys,
             templates: templates.clone(),
             inspector: inspector.clone(),
             integrations,

@@ -11,6 +11,7 @@ mod integrations;
 mod limits;
 mod oauth;
 mod operations;
+mod psk;
 mod sims;
 mod templates;
 mod tls;
