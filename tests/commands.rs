@@ -85,6 +85,20 @@ fn a_wrong_configuration_ends_the_start_before_any_port_is_bound() {
 }
 
 #[test]
+fn a_certificate_that_cannot_be_read_is_a_wrong_configuration() {
+    let place = Place::new();
+    let files = [
+        ("SIMGATE_API_TLS_CERTIFICATE", "/nowhere/certificate.pem"),
+        ("SIMGATE_API_TLS_KEY", "/nowhere/key.pem"),
+    ];
+    let output = ended(serve(&place, &files));
+    let errors = errors(&output);
+    assert_eq!(output.status.code(), Some(64), "{errors}");
+    assert!(errors.contains("/nowhere/certificate.pem"), "{errors}");
+    assert!(!place.data().exists(), "nothing is created either");
+}
+
+#[test]
 fn a_wrong_file_is_named_with_its_line() {
     let place = Place::new();
     let file = place.folder.path().join("simgate.toml");

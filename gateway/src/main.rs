@@ -60,7 +60,9 @@ fn simulate(arguments: &simulator::Arguments) -> anyhow::Result<ExitCode> {
 
 /// The codes of sysexits.h that a supervisor can tell apart.
 fn exit_code(error: &anyhow::Error) -> ExitCode {
-    if error.is::<config::ConfigError>() {
+    let wrong_certificate =
+        matches!(error.downcast_ref(), Some(management_api::server::BindError::Tls(_)));
+    if wrong_certificate || error.is::<config::ConfigError>() {
         return ExitCode::from(64);
     }
     if error.is::<serve::StoreFailed>() {
