@@ -11,7 +11,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant, SystemTime};
 
-use coap::wire::{Code, MessageId};
+use coap::wire::Code;
 use coap::{Endpoint, Event, IncomingRequest, Output};
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::watch;
@@ -54,7 +54,6 @@ pub(crate) struct CoapListener<I: Ingest> {
 struct Strangers {
     counters: Counters,
     answer: Vec<u8>,
-    next_id: MessageId,
 }
 
 /// A batch on its way into the log, with the exchanges that its receipts answer.
@@ -259,7 +258,7 @@ impl<I: Ingest> CoapListener<I> {
 
 impl Strangers {
     fn new(counters: Counters) -> Self {
-        Self { counters, answer: Vec::new(), next_id: MessageId(0) }
+        Self { counters, answer: Vec::new() }
     }
 
     fn refuse(
@@ -269,8 +268,7 @@ impl Strangers {
         reason: &'static str,
         outgoing: &mut Outgoing,
     ) {
-        self.next_id = MessageId(self.next_id.0.wrapping_add(1));
-        match stranger::answer(datagram, reason, self.next_id, &mut self.answer) {
+        match stranger::answer(datagram, reason, &mut self.answer) {
             Stranger::Refused => self.counters.receipt(&Receipt::Unauthorised(reason)),
             Stranger::Malformed => self.counters.malformed("stranger", 1),
             Stranger::Control => self.counters.control.increment(1),

@@ -15,6 +15,7 @@ mod listeners;
 mod oversized;
 mod plain;
 mod resource;
+mod stateless;
 mod stranger;
 mod udp;
 mod uplink;

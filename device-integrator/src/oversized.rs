@@ -1,10 +1,11 @@
 //! Datagrams with too much in them, which the endpoint would take wrongly: cut ones, and topics
-//! too long for their option. Nothing is remembered of them; a copy gets the same answer again.
+//! too long for their option.
 
-use coap::wire::{Code, Encoder, MessageRef, MessageType, OptionNumber};
+use coap::wire::{Code, MessageRef, OptionNumber};
 use vocabulary::Topic;
 
 use crate::resource::TOPIC_QUERY;
+use crate::stateless::{is_request, reply};
 use crate::udp::DATAGRAM_BYTES_MAX;
 
 /// A Uri-Query of more bytes is no valid option (RFC 7252 §5.10).
@@ -45,12 +46,6 @@ pub(crate) fn find(datagram: &[u8], limit_bytes: usize) -> Option<Oversized> {
     Some(Oversized { reason: "request", answer })
 }
 
-fn is_request(message: &MessageRef<'_>) -> bool {
-    let may_ask =
-        matches!(message.message_type, MessageType::Confirmable | MessageType::NonConfirmable);
-    may_ask && message.code.is_request()
-}
-
 /// 4.13 with the limit of a body, and the advice to send it in blocks.
 fn too_large(request: &MessageRef<'_>, limit_bytes: usize) -> Vec<u8> {
     let limit = u32::try_from(limit_bytes).unwrap_or(u32::MAX);
@@ -70,19 +65,10 @@ fn bad_request(request: &MessageRef<'_>, diagnostic: &str) -> Vec<u8> {
     bytes
 }
 
-fn reply<'b>(bytes: &'b mut Vec<u8>, request: &MessageRef<'_>, code: Code) -> Encoder<'b> {
-    let message_type = match request.message_type {
-        MessageType::Confirmable => MessageType::Acknowledgement,
-        _ => MessageType::NonConfirmable,
-    };
-    // The id of a NON answer is ours to choose (RFC 7252 §4.3): the request's is as good as any.
-    Encoder::new(bytes, message_type, code, request.id, request.token)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use coap::wire::{MessageId, Token};
+    use coap::wire::{Encoder, MessageId, MessageType, Token};
 
     fn request(query: &[u8], payload: &[u8]) -> Vec<u8> {
         let mut bytes = Vec::new();

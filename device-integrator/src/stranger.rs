@@ -1,13 +1,12 @@
 //! The answer to a sender that is no known SIM: made from its datagram alone.
 //!
 //! Nothing is remembered of a stranger, so that a flood from made-up addresses cannot push the
-//! exchanges and uploads of devices out of memory. A retransmission gets the same answer because it
-//! is made the same way. The answer stays below 136 bytes: the address is not proved
-//! (RFC 9175 §2.4).
+//! exchanges and uploads of devices out of memory. The answer stays below 136 bytes: the address is
+//! not proved (RFC 9175 §2.4).
 
-use coap::wire::{
-    Code, ContentFormat, Encoder, MessageId, MessageRef, MessageType, OptionNumber, Token,
-};
+use coap::wire::{Code, ContentFormat, Encoder, MessageRef, MessageType, OptionNumber};
+
+use crate::stateless::{is_request, reply};
 
 /// What the datagram was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,18 +20,11 @@ pub(crate) enum Stranger {
 }
 
 /// Writes the answer to `datagram` into `answer`, which stays empty where there is none.
-/// `id` is the message id of an answer to a NON.
-pub(crate) fn answer(
-    datagram: &[u8],
-    reason: &str,
-    id: MessageId,
-    answer: &mut Vec<u8>,
-) -> Stranger {
+pub(crate) fn answer(datagram: &[u8], reason: &str, answer: &mut Vec<u8>) -> Stranger {
     answer.clear();
     match MessageRef::parse(datagram) {
-        // RFC 7252 table 1: acknowledgements and resets carry no request.
-        Ok(request) if request.code.is_request() && is_con_or_non(&request) => {
-            refuse(&request, reason, id, answer);
+        Ok(request) if is_request(&request) => {
+            refuse(&request, reason, answer);
             Stranger::Refused
         }
         // RFC 7252 §4.3: an empty CON is a ping, answered with a reset.
@@ -51,29 +43,11 @@ pub(crate) fn answer(
     }
 }
 
-fn is_con_or_non(message: &MessageRef<'_>) -> bool {
-    matches!(message.message_type, MessageType::Confirmable | MessageType::NonConfirmable)
-}
-
-fn refuse(request: &MessageRef<'_>, reason: &str, id: MessageId, answer: &mut Vec<u8>) {
-    let body = body(reason);
-    let (kind, id) = match request.message_type {
-        MessageType::Confirmable => (MessageType::Acknowledgement, request.id),
-        _ => (MessageType::NonConfirmable, id),
-    };
-    if write(answer, (kind, id, request.token), &body).is_err() {
-        answer.clear();
-    }
-}
-
-fn write(
-    answer: &mut Vec<u8>,
-    (kind, id, token): (MessageType, MessageId, Token),
-    body: &str,
-) -> Result<(), coap::wire::EncodeError> {
-    Encoder::new(answer, kind, Code::UNAUTHORIZED, id, token)
+fn refuse(request: &MessageRef<'_>, reason: &str, answer: &mut Vec<u8>) {
+    let written = reply(answer, request, Code::UNAUTHORIZED)
         .uint(OptionNumber::CONTENT_FORMAT, u32::from(ContentFormat::JSON.0))
-        .payload(body.as_bytes())
+        .payload(body(reason).as_bytes());
+    debug_assert_eq!(written, Ok(()));
 }
 
 /// The documented body of a refusal.
@@ -84,11 +58,12 @@ pub(crate) fn body(reason: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use coap::wire::MessageId;
 
     fn answer_to(datagram: &[u8]) -> (Stranger, Vec<u8>) {
         let mut bytes = Vec::new();
         let reason = "the source address belongs to no known SIM";
-        let stranger = answer(datagram, reason, MessageId(0x0102), &mut bytes);
+        let stranger = answer(datagram, reason, &mut bytes);
         (stranger, bytes)
     }
 
@@ -109,7 +84,7 @@ mod tests {
         let (_, bytes) = answer_to(&[0x50, 2, 7, 8, 0xff, b'x']);
         let message = MessageRef::parse(&bytes).unwrap();
         assert_eq!(message.message_type, MessageType::NonConfirmable);
-        assert_eq!(message.id, MessageId(0x0102));
+        assert_eq!(message.id, MessageId(0x0708));
     }
 
     #[test]

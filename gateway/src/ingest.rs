@@ -45,14 +45,6 @@ struct Parts {
     refusals: Mutex<RefusalLog>,
 }
 
-impl std::ops::Deref for Parts {
-    type Target = Sources;
-
-    fn deref(&self) -> &Sources {
-        &self.sources
-    }
-}
-
 /// After so long a device that was too fast may send again: its allowance per second is at least
 /// one.
 const RATE_RETRY: Duration = Duration::from_secs(1);
@@ -72,7 +64,7 @@ impl Ingest {
 
     /// Gives back the memory of devices that are silent.
     pub(crate) fn forget_idle(&self) {
-        self.parts.rate.forget_idle();
+        self.parts.sources.rate.forget_idle();
     }
 }
 
@@ -95,7 +87,7 @@ impl device_integrator::Ingest for Ingest {
                 Err(receipt) => receipt,
             });
         }
-        let appending = (!records.is_empty()).then(|| parts.log.append(records));
+        let appending = (!records.is_empty()).then(|| parts.sources.log.append(records));
         Admission { receipts, waiting, appending }
     }
 
@@ -105,7 +97,7 @@ impl device_integrator::Ingest for Ingest {
 
     fn bootstrap(&self, peer: Peer, received_at: Timestamp) -> Bootstrap {
         match self.parts.ask_for_key(peer, received_at) {
-            Ok(handed) => Bootstrap::Asked(handed, self.parts.coaps_url.clone()),
+            Ok(handed) => Bootstrap::Asked(handed, self.parts.sources.coaps_url.clone()),
             Err(receipt) => Bootstrap::Refused(receipt),
         }
     }
@@ -120,15 +112,12 @@ impl Parts {
         let mut digest = None;
         if let Some(exchange) = &uplink.exchange {
             let found = recovered::digest(identity.iccid, exchange, &uplink.payload);
-            if self.recovered.holds(found, exchange, uplink.received_at) {
+            if self.sources.recovered.holds(found, exchange, uplink.received_at) {
                 return Err(Receipt::Duplicate);
             }
             digest = Some(found);
         }
-        if !self.rate.admits(identity.iccid) {
-            let reason = Shed::DeviceTooFast;
-            return Err(Receipt::Unavailable { reason, retry_after: RATE_RETRY });
-        }
+        self.allow(identity)?;
         Ok(self.record(uplink, identity, digest))
     }
 
@@ -140,11 +129,16 @@ impl Parts {
         }
         let identity =
             self.authenticate(peer, Protocol::Coap, received_at).map_err(Receipt::Unauthorised)?;
-        if !self.rate.admits(identity.iccid) {
-            let reason = Shed::DeviceTooFast;
-            return Err(Receipt::Unavailable { reason, retry_after: RATE_RETRY });
+        self.allow(identity)?;
+        self.sources.keys.ask(identity.iccid).map_err(unavailable)
+    }
+
+    /// Whether a device may send another message now.
+    fn allow(&self, identity: Identity) -> Result<(), Receipt> {
+        if self.sources.rate.admits(identity.iccid) {
+            return Ok(());
         }
-        self.keys.ask(identity.iccid).map_err(unavailable)
+        Err(unavailable(Shed::DeviceTooFast))
     }
 
     /// Who the sender is, or why it is refused.
@@ -159,7 +153,7 @@ impl Parts {
             None => ListenerTrust::Untrusted,
         };
         let address = peer.address.ip();
-        self.directory.authenticate(address, trust).map_err(|refusal| {
+        self.sources.directory.authenticate(address, trust).map_err(|refusal| {
             self.log_refusal(address, protocol, &refusal, received_at);
             match refusal {
                 Refusal::UnknownAddress => "the source address belongs to no known SIM",
@@ -174,7 +168,7 @@ impl Parts {
     fn record(&self, uplink: &Uplink, identity: Identity, exchange: Option<u128>) -> NewRecord {
         let template = match uplink.protocol {
             Protocol::Lwm2m => None,
-            protocol => self.templates.active(protocol),
+            protocol => self.sources.templates.active(protocol),
         };
         let telemetry = Telemetry {
             identity: Identity { ip: Some(uplink.peer.address.ip()), ..identity },
@@ -207,7 +201,7 @@ impl Parts {
         if let Some(suppressed) = admitted {
             let notice = refusal_notice(address, protocol, refusal, suppressed);
             // Nobody waits for it: a refusal that cannot be logged is still counted.
-            drop(self.log.append(vec![notice_record(&notice, received_at)]));
+            drop(self.sources.log.append(vec![notice_record(&notice, received_at)]));
         }
     }
 }
