@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use futures_util::future::join_all;
-use state::StateFile;
+use state::{StateFile, nanoid};
 use thiserror::Error;
 use tokio::sync::{Mutex, OwnedMutexGuard};
 use tokio::task::spawn_blocking;
@@ -20,7 +20,6 @@ use crate::integration::{
     ChangeError, CreateError, Integration, IntegrationState, InvalidWebhook, NewWebhook,
     TestReport, WebhookPatch, check_name, parse_event_types,
 };
-use crate::nanoid::nanoid;
 use crate::reading::{Source, Subscription};
 use crate::sink::{Delivery, Outcome, Sink, Subject};
 use crate::store::{Store, StoreError, Stored};

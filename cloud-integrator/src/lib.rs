@@ -18,7 +18,6 @@ mod gate;
 mod integration;
 mod integrations;
 mod meters;
-mod nanoid;
 mod placeholders;
 mod reading;
 mod schedule;

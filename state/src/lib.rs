@@ -1,17 +1,21 @@
 //! The one SQLite file for everything that is not a stream: SIMs, templates, integrations,
 //! credentials, cursors.
 //!
-//! This crate opens the file and runs migrations; it knows no table. Each owner declares its own
-//! tables as a list of migrations and receives a [`rusqlite::Connection`] of its own. WAL with
-//! `synchronous=FULL`: what an API call answered survives a power cut. Several processes may have
-//! the file open (a command line beside a serving gateway); [`rusqlite`] waits up to five seconds
-//! for another writer.
+//! This crate opens the file, runs migrations and makes ids for rows; it knows no table. Each owner
+//! declares its own tables as a list of migrations and receives a [`rusqlite::Connection`] of its
+//! own. WAL with `synchronous=FULL`: what an API call answered survives a power cut. Several
+//! processes may have the file open (a command line beside a serving gateway); [`rusqlite`] waits
+//! up to five seconds for another writer.
+
+mod id;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rusqlite::{Connection, TransactionBehavior};
 use thiserror::Error;
+
+pub use id::nanoid;
 
 /// How long a write waits for another writer before it fails.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);

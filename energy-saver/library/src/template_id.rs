@@ -8,16 +8,10 @@ use rusqlite::types::{FromSql, FromSqlResult, ToSql, ToSqlOutput, ValueRef};
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct TemplateId(Box<str>);
 
-const LENGTH: usize = 21;
-const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-";
-
 impl TemplateId {
     /// A new id; fails where the system has no randomness to give.
     pub(crate) fn random() -> Result<Self, getrandom::Error> {
-        let mut bytes = [0_u8; LENGTH];
-        getrandom::fill(&mut bytes)?;
-        // 64 characters: each of the lower six bits counts alike.
-        Ok(Self(bytes.iter().map(|byte| char::from(ALPHABET[usize::from(byte & 63)])).collect()))
+        state::nanoid().map(|id| Self(id.into()))
     }
 
     /// The characters.
@@ -41,19 +35,5 @@ impl FromSql for TemplateId {
 impl ToSql for TemplateId {
     fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
         Ok(ToSqlOutput::from(&*self.0))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ids_have_21_characters_and_differ() {
-        let first = TemplateId::random().unwrap();
-        let second = TemplateId::random().unwrap();
-        assert_eq!(first.as_str().len(), 21);
-        assert!(first.as_str().bytes().all(|byte| ALPHABET.contains(&byte)));
-        assert_ne!(first, second);
     }
 }
