@@ -1,0 +1,130 @@
+//! What the C library asks for during a call, and the loop of steps over one datagram.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+
+use crate::ffi::{self, Host, Io, Resumption, Step};
+use crate::{IDENTITY_BYTES_MAX, RECORD_BYTES_MAX};
+
+use super::{Output, Shared};
+
+/// Bytes of the key that an unknown identity gets: as many as a usual key has.
+const FAKE_KEY_BYTES: usize = 16;
+/// Steps over one datagram: a record has at least 13 bytes, a datagram at most 65,507.
+const STEPS_MAX: usize = 5_100;
+
+/// What a handshake finds out about its peer.
+#[derive(Default)]
+pub(super) struct Facts {
+    pub(super) identity: Option<Box<[u8]>>,
+    pub(super) key_digest: [u8; 16],
+    pub(super) is_resumed: bool,
+    pub(super) offers_extended_master_secret: bool,
+}
+
+pub(super) struct Call<'a> {
+    pub(super) shared: &'a mut Shared,
+    pub(super) peer: SocketAddr,
+    pub(super) facts: &'a mut Facts,
+}
+
+impl Call<'_> {
+    fn digest(&self, key: &[u8]) -> [u8; 16] {
+        let mac = ffi::hmac(&self.shared.secret, key);
+        let mut digest = [0; 16];
+        digest.copy_from_slice(&mac[..16]);
+        digest
+    }
+}
+
+impl Host for Call<'_> {
+    fn key(&mut self, identity: &[u8], room: &mut [u8]) -> usize {
+        // Made in any case, so that the time says nothing about the identity.
+        let fake = ffi::hmac(&self.shared.secret, identity);
+        let found = if identity.len() <= IDENTITY_BYTES_MAX {
+            (self.shared.keys)(identity)
+        } else {
+            None
+        };
+        let key = match &found {
+            Some(key) => key.as_bytes(),
+            None => {
+                self.shared.counters.identities_unknown += 1;
+                &fake[..FAKE_KEY_BYTES]
+            }
+        };
+        let length = key.len().min(room.len());
+        room[..length].copy_from_slice(&key[..length]);
+        self.facts.key_digest = self.digest(key);
+        self.facts.identity = Some(identity.into());
+        self.facts.is_resumed = false;
+        length
+    }
+
+    fn recall(&mut self, id: &[u8]) -> Option<Resumption> {
+        let found = self.shared.resumptions.find(self.shared.now_ms, id)?;
+        if found.extended_master_secret != self.facts.offers_extended_master_secret {
+            return None;
+        }
+        let key = (self.shared.keys)(&found.identity)?;
+        let found = self.shared.resumptions.find(self.shared.now_ms, id)?;
+        let key_digest = self.digest(key.as_bytes());
+        if found.key_digest != key_digest {
+            return None;
+        }
+        self.facts.identity = Some(found.identity.clone());
+        self.facts.key_digest = key_digest;
+        self.facts.is_resumed = true;
+        Some(found.resumption.clone())
+    }
+
+    fn remember(&mut self, resumption: &Resumption) {
+        if let Some(identity) = self.facts.identity.clone() {
+            let (digest, now_ms) = (self.facts.key_digest, self.shared.now_ms);
+            self.shared.resumptions.insert(
+                now_ms,
+                resumption.clone(),
+                (identity, digest),
+                self.facts.offers_extended_master_secret,
+            );
+        }
+    }
+
+    fn send(&mut self, bytes: &[u8]) {
+        self.shared.counters.sent += 1;
+        let output = Output::Transmit { peer: self.peer, bytes: bytes.to_vec() };
+        self.shared.outputs.push_back(output);
+    }
+}
+
+/// What a datagram did to a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fate {
+    Goes,
+    Closed,
+    Failed,
+}
+
+/// Steps until the session waits; gives the bytes of records to `received`.
+pub(super) fn drive(
+    session: &mut ffi::Session,
+    call: &mut Call<'_>,
+    datagram: &[u8],
+    scratch: &mut [u8; RECORD_BYTES_MAX],
+    received: &mut VecDeque<Vec<u8>>,
+) -> Fate {
+    let now_ms = call.shared.now_ms;
+    let mut io = Io { datagram, host: call };
+    for _ in 0..STEPS_MAX {
+        match session.step(&mut io, now_ms, scratch) {
+            // A timer that ran out is served before the datagram is looked at.
+            Step::Wait if !io.datagram.is_empty() => {}
+            Step::Wait => return Fate::Goes,
+            Step::Established => {}
+            Step::Received(length) => received.push_back(scratch[..length].to_vec()),
+            Step::Closed => return Fate::Closed,
+            Step::Failed(_) => return Fate::Failed,
+        }
+    }
+    Fate::Failed
+}

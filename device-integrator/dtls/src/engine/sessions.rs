@@ -1,0 +1,409 @@
+//! Established sessions: records, sleep, address changes, ends.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+
+use zeroize::Zeroizing;
+
+use crate::ffi::{self, Io, Snapshot};
+use crate::snapshot::{fold, unfold};
+use crate::{RECORD_BYTES_MAX, SEQUENCE_JUMP};
+
+use super::host::{Call, Facts, Fate, drive};
+use super::{CloseCause, Engine, Event, Output, SendError, SessionId, millis};
+
+/// A session that has just been established.
+pub(super) struct Arrived {
+    pub(super) peer: SocketAddr,
+    pub(super) session: ffi::Session,
+    pub(super) identity: Box<[u8]>,
+    pub(super) is_resumed: bool,
+    pub(super) random: u64,
+}
+
+pub(super) struct Session {
+    /// Where the newest authentic record came from.
+    pub(super) peer: SocketAddr,
+    pub(super) identity: Box<[u8]>,
+    pub(super) state: State,
+    /// Of the ClientHello that began it.
+    pub(super) random: u64,
+    /// When it sent or received last.
+    pub(super) active_ms: u64,
+    /// Its place in the queue of those awake or asleep.
+    pub(super) queued_ms: u64,
+    /// The sequence number up to which the saved bytes are good, without a jump.
+    pub(super) saved_sequence: Option<u64>,
+    pub(super) has_cid: bool,
+    pub(super) is_changed: bool,
+}
+
+pub(super) enum State {
+    Awake(ffi::Session),
+    Asleep(Zeroizing<Box<[u8]>>),
+}
+
+impl Session {
+    /// The session as it is now.
+    pub(super) fn snapshot(&self, id: SessionId) -> Option<Snapshot> {
+        match &self.state {
+            State::Awake(session) => session.save(),
+            State::Asleep(bytes) => unfold(bytes, id.to_cid()),
+        }
+    }
+}
+
+impl Engine {
+    /// Sends bytes to the peer of a session, in one record.
+    pub fn send(&mut self, session: SessionId, bytes: &[u8]) -> Result<(), SendError> {
+        if bytes.is_empty() || bytes.len() > RECORD_BYTES_MAX {
+            return Err(SendError::Length { bytes: bytes.len() });
+        }
+        let no_session = SendError::NoSession { session };
+        if !self.sessions.contains_key(&session) || !self.wake(session) {
+            return Err(no_session);
+        }
+        let now_ms = self.shared.now_ms;
+        let entry = self.sessions.get_mut(&session).ok_or(no_session)?;
+        let State::Awake(awake) = &mut entry.state else { return Err(no_session) };
+        let records = entry.saved_sequence.map_or(0, |saved| awake.out_sequence() - saved);
+        // One record may be an alert of the library's own.
+        if records + 1 >= SEQUENCE_JUMP {
+            return Err(SendError::Unsaved { records });
+        }
+        entry.active_ms = now_ms;
+        let mut facts = Facts::default();
+        let mut call = Call { shared: &mut self.shared, peer: entry.peer, facts: &mut facts };
+        let mut io = Io { datagram: &[], host: &mut call };
+        let result = awake.write(&mut io, now_ms, bytes);
+        self.mark_changed(session);
+        result.map_err(|code| SendError::Library { code })
+    }
+
+    /// Ends a session; its peer is told.
+    pub fn close(&mut self, session: SessionId) {
+        if !self.sessions.contains_key(&session) {
+            return;
+        }
+        self.say_goodbye(session);
+        self.remove_session(session, CloseCause::Owner);
+    }
+
+    /// Who has a session.
+    pub fn identity(&self, session: SessionId) -> Option<&[u8]> {
+        self.sessions.get(&session).map(|session| &session.identity[..])
+    }
+
+    /// Where the newest authentic record of a session came from.
+    pub fn peer(&self, session: SessionId) -> Option<SocketAddr> {
+        self.sessions.get(&session).map(|session| session.peer)
+    }
+
+    /// Ends all sessions of an identity, for example because its key was replaced.
+    pub fn close_identity(&mut self, identity: &[u8]) {
+        let ids = self.by_identity.get(&self.hash_identity(identity)).cloned().unwrap_or_default();
+        for id in ids {
+            if self.identity(id) == Some(identity) {
+                self.close(id);
+            }
+        }
+    }
+
+    pub(super) fn add_session(&mut self, id: SessionId, arrived: Arrived) {
+        let has_cid = arrived.session.save().is_some_and(|snapshot| snapshot.in_cid_length > 0);
+        let counters = &mut self.shared.counters;
+        counters.established += 1;
+        counters.resumed += u64::from(arrived.is_resumed);
+        counters.established_with_cid += u64::from(has_cid);
+        self.shared.outputs.push_back(Output::Event(Event::Established {
+            session: id,
+            peer: arrived.peer,
+            identity: arrived.identity.clone(),
+            resumed: arrived.is_resumed,
+            cid: has_cid,
+        }));
+        self.insert_session(
+            id,
+            Session {
+                peer: arrived.peer,
+                identity: arrived.identity,
+                state: State::Awake(arrived.session),
+                random: arrived.random,
+                active_ms: self.shared.now_ms,
+                queued_ms: self.shared.now_ms,
+                saved_sequence: None,
+                has_cid,
+                is_changed: false,
+            },
+        );
+        self.mark_changed(id);
+    }
+
+    /// Into all the maps, and whatever has to leave for it.
+    pub(super) fn insert_session(&mut self, id: SessionId, session: Session) {
+        let (peer, now_ms) = (session.peer, session.queued_ms);
+        let is_awake = matches!(session.state, State::Awake(_));
+        if self.sessions.len() >= self.config.limits.sessions_max {
+            self.forget_longest_idle();
+        }
+        let identity_hash = self.hash_identity(&session.identity);
+        if let Some(old) = self.by_peer.get(&peer).copied() {
+            // RFC 6347 §4.2.8: the new one is established, so the old one goes. Another device
+            // with a connection ID has only moved away from this address.
+            let stays = self
+                .sessions
+                .get(&old)
+                .is_some_and(|old| old.has_cid && old.identity != session.identity);
+            if !stays {
+                self.remove_session(old, CloseCause::Replaced);
+            }
+        }
+        self.by_peer.insert(peer, id);
+        self.sessions.insert(id, session);
+        let same = self.by_identity.entry(identity_hash).or_default();
+        same.push(id);
+        let surplus = same.len() > self.config.limits.sessions_per_identity_max;
+        if let Some(oldest) = surplus.then(|| same.first().copied()).flatten() {
+            self.remove_session(oldest, CloseCause::Replaced);
+        }
+        if is_awake {
+            if self.awake.len() >= self.config.limits.awake_max {
+                self.put_longest_idle_to_sleep();
+            }
+            self.awake.insert((now_ms, id));
+        } else {
+            self.asleep.insert((now_ms, id));
+        }
+    }
+
+    pub(super) fn is_hello_of_session(&self, peer: SocketAddr, random: u64) -> bool {
+        let session = self.by_peer.get(&peer).and_then(|id| self.sessions.get(id));
+        session.is_some_and(|session| session.random == random)
+    }
+
+    pub(super) fn holds_flight(&self, id: SessionId) -> bool {
+        match self.sessions.get(&id).map(|session| &session.state) {
+            Some(State::Awake(session)) => session.holds_flight(),
+            _ => false,
+        }
+    }
+
+    pub(super) fn feed_session(&mut self, id: SessionId, peer: SocketAddr, datagram: &[u8]) {
+        if !self.try_session(id, peer, datagram) {
+            self.shared.counters.records_discarded += 1;
+        }
+    }
+
+    /// Whether a datagram had an authentic and new record for this session, or found its budget
+    /// used up.
+    pub(super) fn try_session(&mut self, id: SessionId, peer: SocketAddr, datagram: &[u8]) -> bool {
+        let Some(session) = self.sessions.get_mut(&id) else { return false };
+        let mut woken = None;
+        if let State::Asleep(bytes) = &session.state {
+            if !self.wake_budget.take(self.shared.now_ms) {
+                self.shared.counters.wakes_shed += 1;
+                return true;
+            }
+            let snapshot = unfold(bytes, id.to_cid());
+            woken = snapshot.and_then(|snapshot| ffi::Session::restore(&self.context, &snapshot));
+        }
+        let context = match (&mut woken, &mut session.state) {
+            (Some(woken), _) | (None, State::Awake(woken)) => woken,
+            (None, State::Asleep(_)) => return false,
+        };
+        let before = context.window();
+        let mut received = VecDeque::new();
+        let mut facts = Facts::default();
+        let mut call = Call { shared: &mut self.shared, peer: session.peer, facts: &mut facts };
+        let fate = drive(context, &mut call, datagram, &mut self.scratch, &mut received);
+        let after = context.window();
+        if before == after {
+            // A spoofed record wakes nobody; and it cannot end a session either.
+            if woken.is_none() && fate != Fate::Goes {
+                self.put_to_sleep(id);
+            }
+            return false;
+        }
+        if let Some(woken) = woken {
+            session.state = State::Awake(woken);
+            self.note_woken(id);
+        }
+        self.shared.counters.records += 1;
+        // RFC 9146 §6: only the newest record moves a session.
+        if after.0 > before.0 {
+            self.note_address(id, peer);
+        }
+        self.finish_datagram(id, peer, received, fate);
+        true
+    }
+
+    /// Hands over what a datagram brought, and ends the session if it said so.
+    pub(super) fn finish_datagram(
+        &mut self,
+        id: SessionId,
+        peer: SocketAddr,
+        received: VecDeque<Vec<u8>>,
+        fate: Fate,
+    ) {
+        if let Some(session) = self.sessions.get_mut(&id) {
+            session.active_ms = self.shared.now_ms;
+        }
+        self.mark_changed(id);
+        let events = received.into_iter().map(|bytes| Event::Received { session: id, peer, bytes });
+        self.shared.outputs.extend(events.map(Output::Event));
+        match fate {
+            Fate::Goes => {}
+            Fate::Closed => {
+                // RFC 5246 §7.2.1: a close_notify is answered with one.
+                self.say_goodbye(id);
+                self.remove_session(id, CloseCause::Peer);
+            }
+            Fate::Failed => self.remove_session(id, CloseCause::Failed),
+        }
+    }
+
+    fn note_address(&mut self, id: SessionId, peer: SocketAddr) {
+        let Some(session) = self.sessions.get_mut(&id) else { return };
+        if session.peer == peer {
+            return;
+        }
+        let old = std::mem::replace(&mut session.peer, peer);
+        self.shared.counters.moved += 1;
+        if self.by_peer.get(&old) == Some(&id) {
+            self.by_peer.remove(&old);
+        }
+        // A session without a connection ID needs its address more than this one does.
+        self.by_peer.entry(peer).or_insert(id);
+    }
+
+    fn say_goodbye(&mut self, id: SessionId) {
+        if !self.wake(id) {
+            return;
+        }
+        let now_ms = self.shared.now_ms;
+        let Some(session) = self.sessions.get_mut(&id) else { return };
+        let State::Awake(context) = &mut session.state else { return };
+        let mut facts = Facts::default();
+        let mut call = Call { shared: &mut self.shared, peer: session.peer, facts: &mut facts };
+        context.close(&mut Io { datagram: &[], host: &mut call }, now_ms);
+    }
+
+    /// For a reason of our own. `false`: there is no memory, or no such session.
+    fn wake(&mut self, id: SessionId) -> bool {
+        let Some(session) = self.sessions.get_mut(&id) else { return false };
+        let State::Asleep(bytes) = &session.state else { return true };
+        let snapshot = unfold(bytes, id.to_cid());
+        match snapshot.and_then(|snapshot| ffi::Session::restore(&self.context, &snapshot)) {
+            Some(woken) => {
+                session.state = State::Awake(woken);
+                self.note_woken(id);
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Moves a session from one queue to the other.
+    fn note_woken(&mut self, id: SessionId) {
+        let Some(session) = self.sessions.get_mut(&id) else { return };
+        self.asleep.remove(&(session.queued_ms, id));
+        session.active_ms = self.shared.now_ms;
+        session.queued_ms = session.active_ms;
+        let queued_ms = session.queued_ms;
+        self.shared.counters.woken += 1;
+        if self.awake.len() >= self.config.limits.awake_max {
+            self.put_longest_idle_to_sleep();
+        }
+        self.awake.insert((queued_ms, id));
+    }
+
+    fn put_to_sleep(&mut self, id: SessionId) {
+        let Some(session) = self.sessions.get_mut(&id) else { return };
+        let State::Awake(awake) = &session.state else { return };
+        let Some(snapshot) = awake.save() else { return };
+        session.state = State::Asleep(fold(&snapshot));
+        self.awake.remove(&(session.queued_ms, id));
+        session.queued_ms = session.active_ms;
+        self.asleep.insert((session.queued_ms, id));
+        self.shared.counters.slept += 1;
+    }
+
+    fn put_longest_idle_to_sleep(&mut self) {
+        if let Some(id) = self.longest_idle(true) {
+            self.put_to_sleep(id);
+        }
+    }
+
+    pub(super) fn put_idle_to_sleep(&mut self) {
+        let sleep_ms = millis(self.config.limits.sleep_after);
+        while let Some(id) = self.longest_idle(true) {
+            let active_ms = self.sessions.get(&id).map_or(0, |session| session.active_ms);
+            if active_ms.saturating_add(sleep_ms) > self.shared.now_ms {
+                return;
+            }
+            self.put_to_sleep(id);
+        }
+    }
+
+    pub(super) fn forget_idle(&mut self) {
+        let idle_ms = millis(self.config.limits.idle_max);
+        while let Some(id) = self.longest_idle(false) {
+            let active_ms = self.sessions.get(&id).map_or(0, |session| session.active_ms);
+            if active_ms.saturating_add(idle_ms) > self.shared.now_ms {
+                return;
+            }
+            self.remove_session(id, CloseCause::Forgotten);
+        }
+    }
+
+    fn forget_longest_idle(&mut self) {
+        if let Some(id) = self.longest_idle(false).or_else(|| self.longest_idle(true)) {
+            self.remove_session(id, CloseCause::Forgotten);
+        }
+    }
+
+    /// The longest idle session of one queue. A session that was active since it was queued goes
+    /// to its right place first: so a record costs the queue nothing.
+    fn longest_idle(&mut self, is_awake: bool) -> Option<SessionId> {
+        let queue = if is_awake { &mut self.awake } else { &mut self.asleep };
+        loop {
+            let (queued_ms, id) = queue.first().copied()?;
+            match self.sessions.get_mut(&id) {
+                Some(session) if session.active_ms > queued_ms => {
+                    queue.pop_first();
+                    session.queued_ms = session.active_ms;
+                    queue.insert((session.queued_ms, id));
+                }
+                _ => return Some(id),
+            }
+        }
+    }
+
+    pub(super) fn remove_session(&mut self, id: SessionId, cause: CloseCause) {
+        let Some(session) = self.sessions.remove(&id) else { return };
+        self.awake.remove(&(session.queued_ms, id));
+        self.asleep.remove(&(session.queued_ms, id));
+        if self.by_peer.get(&session.peer) == Some(&id) {
+            self.by_peer.remove(&session.peer);
+        }
+        let identity_hash = self.hash_identity(&session.identity);
+        if let Some(same) = self.by_identity.get_mut(&identity_hash) {
+            same.retain(|other| *other != id);
+            if same.is_empty() {
+                self.by_identity.remove(&identity_hash);
+            }
+        }
+        if session.saved_sequence.is_some() {
+            self.gone.push_back(id);
+        }
+        let counters = &mut self.shared.counters;
+        match cause {
+            CloseCause::Peer => counters.closed_by_peer += 1,
+            CloseCause::Failed => counters.closed_failed += 1,
+            CloseCause::Replaced => counters.closed_replaced += 1,
+            CloseCause::Forgotten => counters.closed_forgotten += 1,
+            CloseCause::Owner => {}
+        }
+        self.shared.outputs.push_back(Output::Event(Event::Closed { session: id, cause }));
+    }
+}

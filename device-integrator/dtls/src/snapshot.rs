@@ -1,0 +1,212 @@
+//! Sessions as bytes: asleep in memory, and saved by the owner.
+
+use std::net::{IpAddr, SocketAddr};
+
+use zeroize::Zeroizing;
+
+use crate::IDENTITY_BYTES_MAX;
+use crate::ffi::Snapshot;
+
+/// The largest sequence number of a record (RFC 6347 §4.1: 48 bits).
+pub(crate) const SEQUENCE_MAX: u64 = (1 << 48) - 1;
+/// How far the sequence numbers of our records jump per start of the program, see
+/// [`Config::generation`](crate::Config::generation). 2^24 records between two savings are
+/// 5 s at three million per second; 2^24 starts use up the sequence numbers of a session.
+pub const SEQUENCE_JUMP: u64 = 1 << 24;
+
+const FORMAT: u8 = 1;
+const FLAG_ENCRYPT_THEN_MAC: u8 = 1;
+const FLAG_IN_CID: u8 = 2;
+/// Bytes of our connection IDs.
+pub(crate) const CID_BYTES: usize = 8;
+
+/// The bytes of a sleeping session: 140, and the connection ID of the peer.
+pub(crate) fn fold(snapshot: &Snapshot) -> Zeroizing<Box<[u8]>> {
+    let mut bytes = Vec::with_capacity(140 + usize::from(snapshot.out_cid_length));
+    write(snapshot, &mut bytes);
+    Zeroizing::new(bytes.into_boxed_slice())
+}
+
+/// The inverse of [`fold`]; `id` is our connection ID, if there is one.
+pub(crate) fn unfold(bytes: &[u8], id: [u8; CID_BYTES]) -> Option<Snapshot> {
+    let mut reader = Reader(bytes);
+    let snapshot = read(&mut reader, id)?;
+    reader.0.is_empty().then_some(snapshot)
+}
+
+fn write(snapshot: &Snapshot, to: &mut Vec<u8>) {
+    let mut flags = 0;
+    if snapshot.encrypt_then_mac != 0 {
+        flags |= FLAG_ENCRYPT_THEN_MAC;
+    }
+    if snapshot.in_cid_length != 0 {
+        flags |= FLAG_IN_CID;
+    }
+    to.extend_from_slice(&snapshot.suite.to_be_bytes());
+    to.push(flags);
+    to.push(snapshot.out_cid_length);
+    to.extend_from_slice(&snapshot.out_cid[..usize::from(snapshot.out_cid_length)]);
+    to.extend_from_slice(&snapshot.master);
+    to.extend_from_slice(&snapshot.randoms);
+    to.extend_from_slice(&snapshot.window_top.to_be_bytes());
+    to.extend_from_slice(&snapshot.window.to_be_bytes());
+    to.extend_from_slice(&snapshot.out_counter.to_be_bytes());
+}
+
+fn read(reader: &mut Reader<'_>, id: [u8; CID_BYTES]) -> Option<Snapshot> {
+    let mut snapshot = Snapshot::empty();
+    snapshot.suite = u16::from_be_bytes(reader.array()?);
+    let [flags, out_cid_length] = reader.array()?;
+    snapshot.encrypt_then_mac = u8::from(flags & FLAG_ENCRYPT_THEN_MAC != 0);
+    if flags & FLAG_IN_CID != 0 {
+        snapshot.in_cid_length = 8;
+        snapshot.in_cid[..CID_BYTES].copy_from_slice(&id);
+    }
+    snapshot.out_cid_length = out_cid_length;
+    let length = usize::from(out_cid_length);
+    snapshot.out_cid.get_mut(..length)?.copy_from_slice(reader.take(length)?);
+    snapshot.master = reader.array()?;
+    snapshot.randoms = reader.array()?;
+    snapshot.window_top = u64::from_be_bytes(reader.array()?);
+    snapshot.window = u64::from_be_bytes(reader.array()?);
+    snapshot.out_counter = u64::from_be_bytes(reader.array()?);
+    Some(snapshot)
+}
+
+/// What the owner saves of a session.
+pub(crate) struct Saved {
+    pub(crate) id: u64,
+    pub(crate) generation: u32,
+    pub(crate) peer: SocketAddr,
+    pub(crate) random: u64,
+    pub(crate) identity: Box<[u8]>,
+    pub(crate) snapshot: Snapshot,
+}
+
+impl Saved {
+    /// At most 350 bytes; with the identity of a SIM and an IPv4 address 200.
+    pub(crate) fn encode(&self) -> Zeroizing<Vec<u8>> {
+        let mut bytes = Vec::with_capacity(192 + self.identity.len());
+        bytes.push(FORMAT);
+        bytes.extend_from_slice(&self.id.to_be_bytes());
+        bytes.extend_from_slice(&self.generation.to_be_bytes());
+        match self.peer.ip() {
+            IpAddr::V4(address) => {
+                bytes.push(4);
+                bytes.extend_from_slice(&address.octets());
+            }
+            IpAddr::V6(address) => {
+                bytes.push(6);
+                bytes.extend_from_slice(&address.octets());
+            }
+        }
+        bytes.extend_from_slice(&self.peer.port().to_be_bytes());
+        bytes.extend_from_slice(&self.random.to_be_bytes());
+        // An identity has at most 128 bytes.
+        bytes.push(u8::try_from(self.identity.len()).unwrap_or(u8::MAX));
+        bytes.extend_from_slice(&self.identity);
+        write(&self.snapshot, &mut bytes);
+        Zeroizing::new(bytes)
+    }
+
+    /// `None`: not what [`Saved::encode`] makes.
+    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
+        let mut reader = Reader(bytes);
+        if reader.array()? != [FORMAT] {
+            return None;
+        }
+        let id: [u8; CID_BYTES] = reader.array()?;
+        let generation = u32::from_be_bytes(reader.array()?);
+        let address: IpAddr = match reader.array()? {
+            [4] => IpAddr::from(reader.array::<4>()?),
+            [6] => IpAddr::from(reader.array::<16>()?),
+            _ => return None,
+        };
+        let port = u16::from_be_bytes(reader.array()?);
+        let random = u64::from_be_bytes(reader.array()?);
+        let [length] = reader.array()?;
+        if usize::from(length) > IDENTITY_BYTES_MAX {
+            return None;
+        }
+        let identity = reader.take(length.into())?.into();
+        let snapshot = read(&mut reader, id)?;
+        let peer = SocketAddr::new(address, port);
+        let id = u64::from_be_bytes(id);
+        reader.0.is_empty().then_some(Self { id, generation, peer, random, identity, snapshot })
+    }
+}
+
+/// Moves the sequence number of our records ahead by a number of generations. `None`: there are
+/// no numbers left.
+pub(crate) fn jump(out_counter: u64, generations: u32) -> Option<u64> {
+    let sequence = (out_counter & SEQUENCE_MAX) + u64::from(generations) * SEQUENCE_JUMP;
+    // Enough must be left to be useful until the next start.
+    (sequence + SEQUENCE_JUMP <= SEQUENCE_MAX).then_some(out_counter & !SEQUENCE_MAX | sequence)
+}
+
+struct Reader<'a>(&'a [u8]);
+
+impl<'a> Reader<'a> {
+    fn take(&mut self, count: usize) -> Option<&'a [u8]> {
+        let (head, tail) = self.0.split_at_checked(count)?;
+        self.0 = tail;
+        Some(head)
+    }
+
+    fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
+        self.take(N)?.try_into().ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn saved() -> Saved {
+        let mut snapshot = Snapshot::empty();
+        snapshot.suite = 0xC0A8;
+        snapshot.in_cid_length = 8;
+        snapshot.in_cid[..8].copy_from_slice(&7_u64.to_be_bytes());
+        snapshot.out_cid_length = 3;
+        snapshot.out_cid[..3].copy_from_slice(b"out");
+        snapshot.master = [5; 48];
+        snapshot.out_counter = 1 << 48 | 99;
+        Saved {
+            id: 7,
+            generation: 3,
+            peer: "[2001:db8::1]:5684".parse().unwrap(),
+            random: 11,
+            identity: vec![b'8'; 128].into(),
+            snapshot,
+        }
+    }
+
+    #[test]
+    fn a_saved_session_comes_back_and_is_short() {
+        let bytes = saved().encode();
+        assert!(bytes.len() <= 350, "{} bytes", bytes.len());
+        let back = Saved::decode(&bytes).unwrap();
+        assert_eq!(back.encode(), bytes);
+        assert_eq!(back.snapshot.in_cid[..8], 7_u64.to_be_bytes());
+        for length in 0..bytes.len() {
+            assert!(Saved::decode(&bytes[..length]).is_none());
+        }
+    }
+
+    #[test]
+    fn a_jump_keeps_the_epoch_and_ends_with_the_numbers() {
+        assert_eq!(jump(1 << 48 | 5, 2), Some(1 << 48 | (5 + (2 << 24))));
+        assert_eq!(jump(1 << 48 | SEQUENCE_MAX, 1), None);
+        assert_eq!(jump(1 << 48, u32::MAX), None);
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_bytes_do_not_panic(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
+            let _ = Saved::decode(&bytes);
+            let _ = unfold(&bytes, [0; 8]);
+        }
+    }
+}

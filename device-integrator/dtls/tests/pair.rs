@@ -1,0 +1,575 @@
+//! The engine and a client over the same C library, in one process.
+
+mod world;
+
+use std::time::Duration;
+
+use dtls::client::{Client, ClientConfig, ClientOutput};
+use dtls::{Change, CloseCause, Config, Event, ImportError, Limits, SEQUENCE_JUMP, Suite};
+use dtls::{SendError, UnknownRecords};
+use world::{IDENTITY, KEY, World, address, client_config, datagrams, psk};
+
+const SUITES: [Suite; 4] =
+    [Suite::Aes128Ccm8, Suite::Aes128Ccm, Suite::Aes128GcmSha256, Suite::Aes128CbcSha256];
+
+fn world() -> World {
+    World::new(Config::default())
+}
+
+fn limited(limits: Limits) -> World {
+    World::new(Config { limits, ..Config::default() })
+}
+
+#[test]
+fn each_suite_carries_records_both_ways_with_and_without_connection_id() {
+    for suite in SUITES {
+        for cid in [None, Some(&b""[..]), Some(&b"mine"[..])] {
+            let mut world = world();
+            let (mut client, session) = world.connect(address(1), &client_config(suite, cid));
+            let expected = Event::Established {
+                session,
+                peer: address(1),
+                identity: IDENTITY.into(),
+                resumed: false,
+                cid: cid.is_some(),
+            };
+            assert_eq!(world.events, [expected]);
+            world.echo(address(1), &mut client, session);
+            assert_eq!(world.engine.half_open(), 0);
+        }
+    }
+}
+
+#[test]
+fn a_session_falls_asleep_and_wakes_in_each_suite() {
+    for suite in SUITES {
+        for cid in [None, Some(&b"mine"[..])] {
+            let mut world = world();
+            let (mut client, session) = world.connect(address(1), &client_config(suite, cid));
+            world.echo(address(1), &mut client, session);
+            world.pass(Duration::from_secs(61));
+            assert_eq!(world.engine.awake(), 0, "{suite:?}");
+            world.echo(address(1), &mut client, session);
+            world.pass(Duration::from_secs(61));
+            world.engine.send(session, b"unasked").unwrap();
+            world.poll();
+            let outputs = world.exchange(address(1), &mut client);
+            assert_eq!(outputs, [ClientOutput::Received(b"unasked".to_vec())]);
+            assert_eq!(world.engine.counters().woken, 2);
+        }
+    }
+}
+
+/// The datagrams that a failing handshake gets, and how long they are.
+fn failure(world: &mut World, identity: &[u8], key: &[u8]) -> (Vec<ClientOutput>, Vec<usize>) {
+    let config = ClientConfig::new(identity, &psk(key), &[Suite::Aes128Ccm8], None).unwrap();
+    let mut client = Client::new(&config, world.now, None).unwrap();
+    let mut lengths = Vec::new();
+    loop {
+        for bytes in datagrams(&mut client) {
+            world.receive(address(1), &bytes);
+        }
+        if world.sent.is_empty() {
+            break;
+        }
+        for (_, bytes) in std::mem::take(&mut world.sent) {
+            lengths.push(bytes.len());
+            client.handle_datagram(world.now, &bytes);
+            if bytes[0] == 21 {
+                return (vec![client.poll_output()], lengths);
+            }
+        }
+    }
+    (Vec::new(), lengths)
+}
+
+#[test]
+fn an_unknown_identity_looks_like_a_wrong_key() {
+    let mut world = world();
+    let wrong = failure(&mut world, IDENTITY, b"wrong wrong wron");
+    let unknown = failure(&mut world, b"8988280666000009999", KEY);
+    assert_eq!(wrong, unknown);
+    assert!(matches!(wrong.0[..], [ClientOutput::Closed(_)]), "an alert: {wrong:?}");
+    assert_eq!(world.engine.counters().handshakes_failed, 2);
+    assert_eq!(world.engine.counters().identities_unknown, 1);
+    assert_eq!((world.engine.half_open(), world.engine.sessions()), (0, 0));
+    let too_long = failure(&mut world, &[b'x'; 129], KEY);
+    assert_eq!(too_long, wrong);
+}
+
+#[test]
+fn a_replayed_record_is_discarded_and_a_late_one_is_not() {
+    for suite in SUITES {
+        let mut world = world();
+        let (mut client, _) = world.connect(address(1), &client_config(suite, None));
+        world.events.clear();
+        for text in ["1", "2", "3"] {
+            assert!(client.send(text.as_bytes()));
+        }
+        let records = datagrams(&mut client);
+        for index in [2, 0, 0, 1, 2] {
+            world.receive(address(1), &records[index]);
+        }
+        assert_eq!(world.received(), [b"3", b"1", b"2"]);
+        assert_eq!(world.engine.counters().records_discarded, 2);
+        world.pass(Duration::from_secs(61));
+        world.receive(address(1), &records[1]);
+        assert_eq!(world.received(), [b""; 0], "the window survives sleep");
+        assert_eq!(world.engine.awake(), 0, "a replayed record wakes nobody");
+    }
+}
+
+#[test]
+fn a_cookie_of_another_address_begins_nothing() {
+    let mut world = world();
+    let config = client_config(Suite::Aes128Ccm8, None);
+    let mut client = Client::new(&config, world.now, None).unwrap();
+    world.receive(address(1), &datagrams(&mut client)[0]);
+    let (_, request) = world.sent.pop().unwrap();
+    client.handle_datagram(world.now, &request);
+    let hello = datagrams(&mut client).remove(0);
+    world.receive(address(2), &hello);
+    assert_eq!(world.engine.half_open(), 0);
+    assert_eq!(world.engine.counters().hello_wrong_cookie, 1);
+    let (peer, answer) = world.sent.pop().unwrap();
+    assert_eq!(peer, address(2));
+    assert!(answer.len() <= hello.len(), "T7: no amplification");
+    world.receive(address(1), &hello);
+    assert_eq!(world.engine.half_open(), 1);
+}
+
+/// Brings a client to where the server waits for its key exchange.
+fn half_open(world: &mut World, last: u32) -> Client {
+    let config = client_config(Suite::Aes128Ccm8, None);
+    let mut client = Client::new(&config, world.now, None).unwrap();
+    world.receive(address(last), &datagrams(&mut client)[0]);
+    let (_, request) = world.sent.pop().unwrap();
+    client.handle_datagram(world.now, &request);
+    world.receive(address(last), &datagrams(&mut client)[0]);
+    client
+}
+
+#[test]
+fn ten_thousand_half_open_handshakes_keep_their_cap_and_their_timer() {
+    let mut world = limited(Limits {
+        handshakes_per_second: 100_000,
+        handshakes_burst: 100_000,
+        ..Limits::default()
+    });
+    for last in 0..10_000 {
+        drop(half_open(&mut world, last));
+    }
+    assert_eq!(world.engine.half_open(), 2048);
+    assert_eq!(world.engine.counters().handshakes_evicted, 10_000 - 2048);
+    let (mut client, session) =
+        world.connect(address(50_000), &client_config(Suite::Aes128Ccm8, None));
+    world.echo(address(50_000), &mut client, session);
+    world.pass(Duration::from_secs(10));
+    assert_eq!(world.engine.half_open(), 0);
+    assert_eq!(world.engine.sessions(), 1);
+}
+
+#[test]
+fn one_network_cannot_evict_the_handshakes_of_others() {
+    let mut world =
+        limited(Limits { half_open_per_network_max: 8, half_open_max: 16, ..Limits::default() });
+    let mut client = half_open(&mut world, 1 << 8);
+    let answer = world.sent.pop().unwrap().1;
+    for last in 0..100 {
+        drop(half_open(&mut world, last));
+    }
+    assert_eq!(world.engine.half_open(), 9);
+    world.sent.clear();
+    client.handle_datagram(world.now, &answer);
+    assert_eq!(world.exchange(address(1 << 8), &mut client), [ClientOutput::Established]);
+}
+
+#[test]
+fn handshakes_beyond_the_budget_wait_while_sessions_go_on() {
+    let mut world =
+        limited(Limits { handshakes_per_second: 10, handshakes_burst: 1, ..Limits::default() });
+    let config = client_config(Suite::Aes128Ccm8, None);
+    let (mut client, session) = world.connect(address(1), &config);
+    let mut late = Client::new(&config, world.now, None).unwrap();
+    assert_eq!(world.exchange(address(2), &mut late), []);
+    assert_eq!(world.engine.counters().hello_shed, 1);
+    world.echo(address(1), &mut client, session);
+    world.now += Duration::from_secs(2);
+    late.handle_timeout(world.now);
+    assert_eq!(world.exchange(address(2), &mut late), [ClientOutput::Established]);
+}
+
+#[test]
+fn a_device_that_lost_its_session_gets_a_new_one_at_the_same_address() {
+    let mut world = world();
+    let config = client_config(Suite::Aes128Ccm8, None);
+    let (mut old_client, old) = world.connect(address(1), &config);
+    world.events.clear();
+    let mut client = half_open_again(&mut world, &config);
+    // RFC 6347 §4.2.8: until the new one is established, the old one lives.
+    assert!(old_client.send(b"still here"));
+    for record in datagrams(&mut old_client) {
+        world.receive(address(1), &record);
+    }
+    assert_eq!(world.received(), [b"still here"]);
+    assert_eq!(world.exchange(address(1), &mut client), [ClientOutput::Established]);
+    let closed = Event::Closed { session: old, cause: CloseCause::Replaced };
+    assert!(world.events.contains(&closed));
+    let session = world.established();
+    world.events.clear();
+    world.echo(address(1), &mut client, session);
+    assert_eq!(world.engine.sessions(), 1);
+}
+
+fn half_open_again(world: &mut World, config: &ClientConfig) -> Client {
+    let mut client = Client::new(config, world.now, None).unwrap();
+    for _ in 0..2 {
+        for bytes in datagrams(&mut client) {
+            world.receive(address(1), &bytes);
+        }
+        for (_, bytes) in std::mem::take(&mut world.sent) {
+            client.handle_datagram(world.now, &bytes);
+        }
+    }
+    client
+}
+
+#[test]
+fn a_session_with_connection_id_moves_only_with_its_newest_record() {
+    let mut world = world();
+    let config = client_config(Suite::Aes128Ccm8, Some(b""));
+    let (mut client, session) = world.connect(address(1), &config);
+    for text in ["old", "new"] {
+        assert!(client.send(text.as_bytes()));
+    }
+    let records = datagrams(&mut client);
+    assert_eq!(dtls::shard_of(&records[0]), Some(0));
+    world.receive(address(2), &records[1]);
+    assert_eq!(world.engine.peer(session), Some(address(2)));
+    world.receive(address(3), &records[0]);
+    assert_eq!(world.engine.peer(session), Some(address(2)), "an older record moves nobody");
+    world.receive(address(4), &records[1]);
+    assert_eq!(world.engine.peer(session), Some(address(2)), "a copy moves nobody");
+    let mut forged = records[1].clone();
+    forged[10] += 1;
+    world.receive(address(4), &forged);
+    assert_eq!(world.engine.peer(session), Some(address(2)), "a forgery moves nobody");
+    assert_eq!(world.received(), [b"new", b"old"]);
+    world.echo(address(2), &mut client, session);
+    assert_eq!(world.engine.counters().moved, 1);
+}
+
+#[test]
+fn an_abbreviated_handshake_resumes_unless_the_key_has_changed() {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    static IS_ROTATED: AtomicBool = AtomicBool::new(false);
+    let mut world = world();
+    world.engine = dtls::Engine::new(Config::default(), world.now, |_: &[u8]| {
+        let is_rotated = IS_ROTATED.load(Ordering::Relaxed);
+        Some(psk(if is_rotated { b"another another!" } else { KEY }))
+    })
+    .unwrap();
+    let config = client_config(Suite::Aes128GcmSha256, None);
+    let (client, _) = world.connect(address(1), &config);
+    let resumption = client.resumption().expect("the server gave an id");
+    let (mut again, session) = world.connect_with(address(2), &config, Some(&resumption));
+    assert_eq!(world.engine.counters().resumed, 1);
+    assert_eq!(world.engine.identity(session), Some(IDENTITY));
+    world.events.clear();
+    world.echo(address(2), &mut again, session);
+    IS_ROTATED.store(true, Ordering::Relaxed);
+    let mut refused = Client::new(&config, world.now, Some(&resumption)).unwrap();
+    let outputs = world.exchange(address(3), &mut refused);
+    assert!(matches!(outputs[..], [ClientOutput::Closed(_)]), "{outputs:?}");
+    assert_eq!(world.engine.counters().resumed, 1);
+}
+
+fn persistent(generation: u32) -> Config {
+    Config { persistent: true, generation, ..Config::default() }
+}
+
+#[test]
+fn sessions_survive_a_restart_in_each_suite() {
+    for suite in SUITES {
+        for cid in [None, Some(&b"mine"[..])] {
+            let mut world = World::new(persistent(1));
+            let (mut client, session) = world.connect(address(1), &client_config(suite, cid));
+            world.events.clear();
+            let changes = world.engine.changes(10);
+            let [Change::Saved { session: saved, bytes }] = &changes[..] else {
+                panic!("{changes:?}")
+            };
+            assert_eq!(*saved, session);
+            assert!(bytes.len() <= 400, "{} bytes", bytes.len());
+            assert_eq!(world.engine.changes(10), []);
+            // Sent after the last flush, then killed.
+            world.echo(address(1), &mut client, session);
+            let (now, later) = (world.now, World::new(persistent(2)));
+            world = World { now, ..later };
+            assert_eq!(world.engine.import(bytes).unwrap(), session);
+            assert_eq!(world.engine.identity(session), Some(IDENTITY));
+            world.echo(address(1), &mut client, session);
+        }
+    }
+}
+
+/// The sequence number of a record without connection ID.
+fn sequence(record: &[u8]) -> u64 {
+    record[5..11].iter().fold(0, |sum, byte| sum << 8 | u64::from(*byte))
+}
+
+#[test]
+fn no_sequence_number_is_used_twice_over_crashes() {
+    let mut world = World::new(persistent(1));
+    let (_, session) = world.connect(address(1), &client_config(Suite::Aes128Ccm8, None));
+    let bytes = world.engine.export(session).unwrap();
+    let mut ranges = Vec::new();
+    // Killed again and again before the next flush: always the same bytes are imported.
+    for generation in 1..5 {
+        if generation > 1 {
+            world = World::new(persistent(generation));
+            world.engine.import(&bytes).unwrap();
+        }
+        world.engine.send(session, b"x").unwrap();
+        world.poll();
+        ranges.push(sequence(&world.sent.pop().unwrap().1));
+    }
+    for pair in ranges.windows(2) {
+        assert_eq!(pair[1] - pair[0], SEQUENCE_JUMP);
+    }
+    let error = World::new(persistent(1)).engine.import(&bytes).unwrap_err();
+    assert_eq!(error, ImportError::Generation { saved: 1, current: 1 });
+    let error = world.engine.import(&bytes).unwrap_err();
+    assert_eq!(error, ImportError::InUse { session, peer: address(1) });
+}
+
+#[test]
+fn saved_bytes_with_any_change_are_refused_or_harmless() {
+    let mut world = World::new(persistent(1));
+    let (_, session) = world.connect(address(1), &client_config(Suite::Aes128Ccm8, Some(b"mine")));
+    let bytes = world.engine.export(session).unwrap();
+    for index in 0..bytes.len() {
+        let mut changed = bytes.clone();
+        changed[index] ^= 0xFF;
+        let mut world = World::new(persistent(2));
+        if let Ok(session) = world.engine.import(&changed) {
+            let _ = world.engine.send(session, b"x");
+            world.poll();
+        }
+    }
+}
+
+#[test]
+fn gone_sessions_are_told_and_an_owner_may_close() {
+    let mut world = World::new(persistent(1));
+    let (mut client, session) =
+        world.connect(address(1), &client_config(Suite::Aes128Ccm8, None));
+    assert_eq!(world.engine.changes(10).len(), 1);
+    world.engine.close_identity(IDENTITY);
+    world.poll();
+    assert_eq!(world.exchange(address(1), &mut client), [ClientOutput::Closed(0)]);
+    assert_eq!(world.engine.changes(10), [Change::Gone { session }]);
+    assert_eq!(world.engine.send(session, b"x"), Err(SendError::NoSession { session }));
+}
+
+#[test]
+fn a_client_that_says_goodbye_is_answered_and_forgotten() {
+    let mut world = world();
+    let (mut client, session) = world.connect(address(1), &client_config(Suite::Aes128Ccm8, None));
+    client.close();
+    world.exchange(address(1), &mut client);
+    let closed = Event::Closed { session, cause: CloseCause::Peer };
+    assert_eq!(world.events.last(), Some(&closed));
+    assert_eq!(world.engine.sessions(), 0);
+}
+
+#[test]
+fn records_of_unknown_sessions_get_what_the_listener_says() {
+    for (policy, answers) in [(UnknownRecords::Silence, 0), (UnknownRecords::Alert, 1)] {
+        let mut world = World::new(Config { unknown_records: policy, ..Config::default() });
+        let record = [23, 0xFE, 0xFD, 0, 1, 0, 0, 0, 0, 0, 1, 0, 16];
+        world.receive(address(1), &[&record[..], &[0; 16]].concat());
+        assert_eq!(world.sent.len(), answers);
+        assert!(world.sent.iter().all(|(_, alert)| alert.len() <= 29));
+        assert_eq!(world.engine.counters().unknown, 1);
+        world.receive(address(1), &record);
+        assert_eq!(world.sent.len(), answers, "no answer longer than the record");
+    }
+}
+
+#[test]
+fn an_early_change_cipher_spec_and_garbage_leave_a_handshake_alone() {
+    let mut world = world();
+    let mut client = half_open(&mut world, 1);
+    let answer = world.sent.pop().unwrap().1;
+    world.receive(address(1), &[20, 0xFE, 0xFD, 0, 0, 0, 0, 0, 0, 0, 9, 0, 1, 1]);
+    world.receive(address(1), &[22, 0xFE, 0xFD, 0, 1, 0, 0, 0, 0, 0, 9, 0, 3, 1, 2, 3]);
+    world.receive(address(1), b"garbage");
+    assert_eq!(world.engine.half_open(), 1);
+    client.handle_datagram(world.now, &answer);
+    assert_eq!(world.exchange(address(1), &mut client), [ClientOutput::Established]);
+}
+
+#[test]
+fn forged_alerts_and_records_do_not_end_a_session() {
+    let mut world = world();
+    let (mut client, session) = world.connect(address(1), &client_config(Suite::Aes128Ccm8, None));
+    // A fatal alert without protection, then one with a made-up protection, then noise.
+    world.receive(address(1), &[21, 0xFE, 0xFD, 0, 0, 0, 0, 0, 0, 0, 9, 0, 2, 2, 40]);
+    for record_type in 20..=25 {
+        for length in [0_u8, 1, 16, 17, 64] {
+            let header = [record_type, 0xFE, 0xFD, 0, 1, 0, 0, 0, 0, 0, 99, 0, length];
+            let forged = [&header[..], &vec![0xA5; length.into()]].concat();
+            world.receive(address(1), &forged);
+        }
+    }
+    world.echo(address(1), &mut client, session);
+}
+
+#[test]
+fn a_second_handshake_of_an_identity_beyond_its_limit_ends_the_oldest() {
+    let mut world = limited(Limits { sessions_per_identity_max: 2, ..Limits::default() });
+    let config = client_config(Suite::Aes128Ccm8, None);
+    let (_, first) = world.connect(address(1), &config);
+    world.connect(address(2), &config);
+    world.connect(address(3), &config);
+    let closed = Event::Closed { session: first, cause: CloseCause::Replaced };
+    assert!(world.events.contains(&closed));
+    assert_eq!(world.engine.sessions(), 2);
+}
+
+#[test]
+fn the_longest_idle_session_leaves_for_a_new_one() {
+    let mut world = limited(Limits { sessions_max: 2, awake_max: 1, ..Limits::default() });
+    let mut last = 0;
+    let mut connect = |world: &mut World| {
+        last += 1;
+        let identity = format!("device-{last}");
+        let suites = [Suite::Aes128Ccm8];
+        let config = ClientConfig::new(identity.as_bytes(), &psk(KEY), &suites, None).unwrap();
+        world.pass(Duration::from_secs(1));
+        world.connect(address(last), &config)
+    };
+    let (mut client, first) = connect(&mut world);
+    let (_, second) = connect(&mut world);
+    assert_eq!(world.engine.awake(), 1);
+    world.events.clear();
+    world.echo(address(1), &mut client, first);
+    connect(&mut world);
+    let closed = Event::Closed { session: second, cause: CloseCause::Forgotten };
+    assert!(world.events.contains(&closed), "{:?}", world.events);
+    world.pass(Duration::from_secs(31 * 24 * 3600));
+    world.pass(Duration::from_secs(31 * 24 * 3600));
+    assert_eq!(world.engine.sessions(), 0);
+}
+
+/// A small generator of numbers, so that a seed repeats a run.
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, limit: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % limit
+    }
+}
+
+/// Carries a datagram over a network that loses, repeats and swaps.
+fn carry(dice: &mut Dice, queue: &mut Vec<Vec<u8>>, datagram: Vec<u8>) {
+    match dice.below(10) {
+        0..3 => {}
+        3 => {
+            queue.push(datagram.clone());
+            queue.push(datagram);
+        }
+        4 => queue.insert(0, datagram),
+        _ => queue.push(datagram),
+    }
+}
+
+#[test]
+fn handshakes_succeed_over_a_network_that_loses_a_third() {
+    let mut established = 0;
+    for seed in 1..=60 {
+        let mut dice = Dice(seed * 0x9E37_79B9);
+        let mut world = limited(Limits { handshake: Duration::from_secs(40), ..Limits::default() });
+        let config = client_config(Suite::Aes128Ccm8, (seed % 2 == 0).then_some(b""));
+        let mut client = Client::new(&config, world.now, None).unwrap();
+        let (mut up, mut down) = (Vec::new(), Vec::new());
+        'run: for _ in 0..400 {
+            loop {
+                match client.poll_output() {
+                    ClientOutput::Transmit(bytes) => carry(&mut dice, &mut up, bytes),
+                    ClientOutput::Established => {
+                        established += 1;
+                        break 'run;
+                    }
+                    ClientOutput::Timeout(_) => break,
+                    // The client repeated as often as its timers allow.
+                    _ => break 'run,
+                }
+            }
+            for bytes in std::mem::take(&mut up) {
+                world.receive(address(1), &bytes);
+            }
+            world.pass(Duration::from_millis(100));
+            for (_, bytes) in std::mem::take(&mut world.sent) {
+                carry(&mut dice, &mut down, bytes);
+            }
+            for bytes in std::mem::take(&mut down) {
+                client.handle_datagram(world.now, &bytes);
+            }
+            client.handle_timeout(world.now);
+        }
+        if client.is_established() {
+            let session = world.established();
+            world.events.clear();
+            world.echo(address(1), &mut client, session);
+        }
+    }
+    // The client's own timers allow five repetitions of a flight.
+    assert!(established >= 54, "{established} of 60");
+}
+
+#[test]
+fn mutated_datagrams_of_a_whole_conversation_do_no_harm() {
+    let mut dice = Dice(7);
+    let mut world = world();
+    let config = client_config(Suite::Aes128Ccm8, Some(b"mine"));
+    for round in 0..300 {
+        let mut client = Client::new(&config, world.now, None).unwrap();
+        for _ in 0..6 {
+            for bytes in datagrams_or_end(&mut client) {
+                let mut mutated = bytes.clone();
+                for _ in 0..=dice.below(3) {
+                    let at = usize::try_from(dice.below(bytes.len() as u64)).unwrap();
+                    mutated[at] = u8::try_from(dice.below(256)).unwrap();
+                }
+                mutated.truncate(usize::try_from(dice.below(bytes.len() as u64 * 4)).unwrap());
+                world.receive(address(1), &mutated);
+                world.receive(address(1), &bytes);
+            }
+            for (_, bytes) in std::mem::take(&mut world.sent) {
+                client.handle_datagram(world.now, &bytes);
+            }
+            client.send(format!("round {round}").as_bytes());
+        }
+        world.pass(Duration::from_secs(11));
+    }
+    assert_eq!(world.engine.half_open(), 0);
+    let (mut client, session) = world.connect(address(2), &config);
+    world.events.clear();
+    world.echo(address(2), &mut client, session);
+}
+
+fn datagrams_or_end(client: &mut Client) -> Vec<Vec<u8>> {
+    let mut datagrams = Vec::new();
+    loop {
+        match client.poll_output() {
+            ClientOutput::Transmit(bytes) => datagrams.push(bytes),
+            ClientOutput::Timeout(_) => return datagrams,
+            _ => {}
+        }
+    }
+}
