@@ -38,7 +38,6 @@ fn main() -> Result<(), Box<dyn Error>> {
     let ours = PathBuf::from(env::var("CARGO_MANIFEST_DIR")?).join("c");
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-changed={}", ours.display());
-    println!("cargo::rerun-if-changed=Cargo.toml");
     let library = sources_folder()?;
     require_version_3_6(&library)?;
     let mut build = cc::Build::new();
@@ -62,6 +61,9 @@ fn main() -> Result<(), Box<dyn Error>> {
 fn sources_folder() -> Result<PathBuf, Box<dyn Error>> {
     let metadata = metadata(&["--offline"]).or_else(|_| metadata(&[]))?;
     let metadata: serde_json::Value = serde_json::from_slice(&metadata)?;
+    // Another version of the package is another line of the lock file.
+    let workspace = metadata["workspace_root"].as_str().ok_or("cargo metadata has no workspace")?;
+    println!("cargo::rerun-if-changed={workspace}/Cargo.lock");
     let packages = metadata["packages"].as_array().ok_or("cargo metadata lists no packages")?;
     let manifest = packages
         .iter()

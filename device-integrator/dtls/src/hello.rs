@@ -145,20 +145,21 @@ impl<'a> Hello<'a> {
 
     /// The HelloVerifyRequest with a cookie: 44 bytes, never more than the ClientHello had.
     pub(crate) fn verify_request(&self, cookie: &[u8; COOKIE_BYTES]) -> Vec<u8> {
-        const BODY_BYTES: u8 = 2 + 1 + COOKIE_BYTES as u8;
-        let mut bytes = Vec::with_capacity(
-            RECORD_HEADER_BYTES + HANDSHAKE_HEADER_BYTES + usize::from(BODY_BYTES),
-        );
+        /// Version, length of the cookie, cookie.
+        const BODY: u8 = 19;
+        const COOKIE: u8 = 16;
+        const _: () = assert!(COOKIE_BYTES == 16);
+        let mut bytes = Vec::with_capacity(44);
         bytes.push(TYPE_HANDSHAKE);
         bytes.extend_from_slice(&VERSION_1_0);
         bytes.extend_from_slice(&[0, 0]);
         bytes.extend_from_slice(self.record_sequence);
-        bytes.extend_from_slice(&[0, HANDSHAKE_HEADER_BYTES as u8 + BODY_BYTES]);
-        bytes.extend_from_slice(&[HELLO_VERIFY_REQUEST, 0, 0, BODY_BYTES]);
+        // The length of the record is that of the body and the twelve bytes before it.
+        bytes.extend_from_slice(&[0, 12 + BODY, HELLO_VERIFY_REQUEST, 0, 0, BODY]);
         bytes.extend_from_slice(self.message_sequence);
-        bytes.extend_from_slice(&[0, 0, 0, 0, 0, BODY_BYTES]);
+        bytes.extend_from_slice(&[0, 0, 0, 0, 0, BODY]);
         bytes.extend_from_slice(&VERSION_1_0);
-        bytes.push(COOKIE_BYTES as u8);
+        bytes.push(COOKIE);
         bytes.extend_from_slice(cookie);
         bytes
     }

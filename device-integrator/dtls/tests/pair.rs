@@ -62,8 +62,9 @@ fn a_session_falls_asleep_and_wakes_in_each_suite() {
 
 /// The datagrams that a failing handshake gets, and how long they are.
 fn failure(world: &mut World, identity: &[u8], key: &[u8]) -> (Vec<ClientOutput>, Vec<usize>) {
-    let config = ClientConfig::new(identity, &psk(key), &[Suite::Aes128Ccm8], None).unwrap();
-    let mut client = Client::new(&config, world.now, None).unwrap();
+    let config = ClientConfig::new(identity, &psk(key), &[Suite::Aes128Ccm8], None)
+        .expect("one suite, and memory");
+    let mut client = Client::new(&config, world.now, None).expect("one suite, and memory");
     let mut lengths = Vec::new();
     loop {
         for bytes in datagrams(&mut client) {
@@ -141,9 +142,9 @@ fn a_cookie_of_another_address_begins_nothing() {
 /// Brings a client to where the server waits for its key exchange.
 fn half_open(world: &mut World, last: u32) -> Client {
     let config = client_config(Suite::Aes128Ccm8, None);
-    let mut client = Client::new(&config, world.now, None).unwrap();
+    let mut client = Client::new(&config, world.now, None).expect("one suite, and memory");
     world.receive(address(last), &datagrams(&mut client)[0]);
-    let (_, request) = world.sent.pop().unwrap();
+    let (_, request) = world.sent.pop().expect("an answer");
     client.handle_datagram(world.now, &request);
     world.receive(address(last), &datagrams(&mut client)[0]);
     client
@@ -222,7 +223,7 @@ fn a_device_that_lost_its_session_gets_a_new_one_at_the_same_address() {
 }
 
 fn half_open_again(world: &mut World, config: &ClientConfig) -> Client {
-    let mut client = Client::new(config, world.now, None).unwrap();
+    let mut client = Client::new(config, world.now, None).expect("one suite, and memory");
     for _ in 0..2 {
         for bytes in datagrams(&mut client) {
             world.receive(address(1), &bytes);
@@ -362,8 +363,7 @@ fn saved_bytes_with_any_change_are_refused_or_harmless() {
 #[test]
 fn gone_sessions_are_told_and_an_owner_may_close() {
     let mut world = World::new(persistent(1));
-    let (mut client, session) =
-        world.connect(address(1), &client_config(Suite::Aes128Ccm8, None));
+    let (mut client, session) = world.connect(address(1), &client_config(Suite::Aes128Ccm8, None));
     assert_eq!(world.engine.changes(10).len(), 1);
     world.engine.close_identity(IDENTITY);
     world.poll();

@@ -71,12 +71,12 @@ impl Engine {
 
     /// The peer reads what is sent to its address: from here on it may cost memory.
     fn accept_hello(&mut self, peer: SocketAddr, hello: &Hello<'_>, datagram: &[u8]) {
-        if let Some(id) = self.pending_by_peer.get(&peer).copied() {
-            if self.pendings.get(&id).is_some_and(|pending| pending.random == hello.random) {
-                self.shared.counters.hello_repeated += 1;
-                self.drive_pending(id, datagram);
-                return;
-            }
+        let pending = self.pending_by_peer.get(&peer).copied();
+        let is_of = |pending: &Pending| pending.random == hello.random;
+        if let Some(id) = pending.filter(|id| self.pendings.get(id).is_some_and(is_of)) {
+            self.shared.counters.hello_repeated += 1;
+            self.drive_pending(id, datagram);
+            return;
         }
         if self.is_hello_of_session(peer, hello.random) {
             self.shared.counters.hello_repeated += 1;
@@ -88,7 +88,7 @@ impl Engine {
             return;
         }
         self.shared.counters.hello_accepted += 1;
-        if let Some(old) = self.pending_by_peer.get(&peer).copied() {
+        if let Some(old) = pending {
             self.shared.counters.handshakes_evicted += 1;
             self.remove_pending(old);
         }
@@ -116,18 +116,17 @@ impl Engine {
         let limits = &self.config.limits;
         let network = Network::of(peer);
         let of_network = self.pending_by_network.get(&network).copied().unwrap_or(0);
-        let oldest = if usize::try_from(of_network).is_ok_and(|n| n >= limits.half_open_per_network_max)
-        {
-            // Rare, and at most as many as there may be half open.
-            self.pending_order
-                .iter()
-                .map(|(_, id)| *id)
-                .find(|id| self.pendings.get(id).is_some_and(|p| Network::of(p.peer) == network))
-        } else if self.pendings.len() >= limits.half_open_max {
-            self.pending_order.first().map(|(_, id)| *id)
-        } else {
-            None
-        };
+        let oldest =
+            if usize::try_from(of_network).is_ok_and(|n| n >= limits.half_open_per_network_max) {
+                // Rare, and at most as many as there may be half open.
+                self.pending_order.iter().map(|(_, id)| *id).find(|id| {
+                    self.pendings.get(id).is_some_and(|p| Network::of(p.peer) == network)
+                })
+            } else if self.pendings.len() >= limits.half_open_max {
+                self.pending_order.first().map(|(_, id)| *id)
+            } else {
+                None
+            };
         if let Some(id) = oldest {
             self.shared.counters.handshakes_evicted += 1;
             self.remove_pending(id);

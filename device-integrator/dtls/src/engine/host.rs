@@ -41,11 +41,8 @@ impl Host for Call<'_> {
     fn key(&mut self, identity: &[u8], room: &mut [u8]) -> usize {
         // Made in any case, so that the time says nothing about the identity.
         let fake = ffi::hmac(&self.shared.secret, identity);
-        let found = if identity.len() <= IDENTITY_BYTES_MAX {
-            (self.shared.keys)(identity)
-        } else {
-            None
-        };
+        let found =
+            if identity.len() <= IDENTITY_BYTES_MAX { (self.shared.keys)(identity) } else { None };
         let key = match &found {
             Some(key) => key.as_bytes(),
             None => {

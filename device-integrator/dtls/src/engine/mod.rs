@@ -168,7 +168,7 @@ pub enum SendError {
         session: SessionId,
     },
     /// Too long for a record, or empty.
-    #[error("{bytes} bytes do not fit a record, allowed are 1 to {limit}", limit = RECORD_BYTES_MAX)]
+    #[error("record of {bytes} bytes, allowed are 1 to {limit}", limit = RECORD_BYTES_MAX)]
     Length {
         /// Bytes given.
         bytes: usize,

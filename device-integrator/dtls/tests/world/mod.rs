@@ -10,7 +10,7 @@ pub(crate) const IDENTITY: &[u8] = b"8988280666000002864";
 pub(crate) const KEY: &[u8] = b"0123456789abcdef";
 
 pub(crate) fn psk(bytes: &[u8]) -> Psk {
-    Psk::new(bytes.to_vec()).unwrap()
+    Psk::new(bytes.to_vec()).expect("a key has 1 to 256 bytes")
 }
 
 pub(crate) fn address(last: u32) -> SocketAddr {
@@ -20,7 +20,7 @@ pub(crate) fn address(last: u32) -> SocketAddr {
 
 /// A client of the usual identity.
 pub(crate) fn client_config(suite: Suite, cid: Option<&[u8]>) -> ClientConfig {
-    ClientConfig::new(IDENTITY, &psk(KEY), &[suite], cid).unwrap()
+    ClientConfig::new(IDENTITY, &psk(KEY), &[suite], cid).expect("one suite")
 }
 
 pub(crate) struct World {
@@ -37,7 +37,12 @@ impl World {
         let engine = Engine::new(config, now, |identity: &[u8]| {
             (identity == IDENTITY || identity.starts_with(b"device-")).then(|| psk(KEY))
         });
-        Self { engine: engine.unwrap(), now, events: Vec::new(), sent: Vec::new() }
+        Self {
+            engine: engine.expect("random bytes and memory"),
+            now,
+            events: Vec::new(),
+            sent: Vec::new(),
+        }
     }
 
     pub(crate) fn poll(&mut self) {
@@ -86,7 +91,11 @@ impl World {
         }
     }
 
-    pub(crate) fn connect(&mut self, peer: SocketAddr, config: &ClientConfig) -> (Client, SessionId) {
+    pub(crate) fn connect(
+        &mut self,
+        peer: SocketAddr,
+        config: &ClientConfig,
+    ) -> (Client, SessionId) {
         self.connect_with(peer, config, None)
     }
 
@@ -96,7 +105,7 @@ impl World {
         config: &ClientConfig,
         resume: Option<&ClientResumption>,
     ) -> (Client, SessionId) {
-        let mut client = Client::new(config, self.now, resume).unwrap();
+        let mut client = Client::new(config, self.now, resume).expect("memory");
         let outputs = self.exchange(peer, &mut client);
         assert_eq!(outputs, [ClientOutput::Established]);
         let session = self.established();
@@ -129,7 +138,7 @@ impl World {
         assert!(client.send(b"ping"));
         assert_eq!(self.exchange(peer, client), []);
         assert_eq!(self.received(), [b"ping"]);
-        self.engine.send(session, b"pong").unwrap();
+        self.engine.send(session, b"pong").expect("the session lives");
         self.poll();
         assert_eq!(self.exchange(peer, client), [ClientOutput::Received(b"pong".to_vec())]);
     }
