@@ -13,6 +13,9 @@ use crate::{RECORD_BYTES_MAX, SetUpError};
 /// Intervals of a client's retransmissions, in milliseconds (RFC 6347 §4.2.4.1: 1 s, doubled).
 const RETRANSMIT_MS: (u32, u32) = (1000, 8000);
 
+/// Steps over one datagram: a record has at least 13 bytes, a datagram at most 65,507.
+const STEPS_MAX: usize = 5_100;
+
 /// What clients of one identity share.
 #[derive(Clone)]
 pub struct ClientConfig {
@@ -166,7 +169,10 @@ impl Client {
     fn drive(&mut self, datagram: &[u8]) {
         let mut datagram = datagram;
         let mut scratch = [0; RECORD_BYTES_MAX];
-        while !self.is_over {
+        for _ in 0..STEPS_MAX {
+            if self.is_over {
+                return;
+            }
             let mut host = Sending(&mut self.outputs);
             let mut io = Io { datagram, host: &mut host };
             let step = self.session.step(&mut io, self.now_ms, &mut scratch);

@@ -320,7 +320,11 @@ impl Engine {
     fn put_to_sleep(&mut self, id: SessionId) {
         let Some(session) = self.sessions.get_mut(&id) else { return };
         let State::Awake(awake) = &session.state else { return };
-        let Some(snapshot) = awake.save() else { return };
+        let Some(snapshot) = awake.save() else {
+            // Nothing that can be unfolded is left of it; it must not stay first in its queue.
+            self.remove_session(id, CloseCause::Failed);
+            return;
+        };
         session.state = State::Asleep(fold(&snapshot));
         self.awake.remove(&(session.queued_ms, id));
         session.queued_ms = session.active_ms;
