@@ -27,9 +27,11 @@ pub mod client;
 mod cookie;
 mod counters;
 mod engine;
+mod failures;
 mod ffi;
 mod hello;
 mod limits;
+mod network;
 mod psk;
 mod resumption;
 mod snapshot;
@@ -41,7 +43,7 @@ pub use engine::{
 };
 pub use limits::{Config, Limits, Suite, UnknownRecords};
 pub use psk::{Psk, PskError};
-pub use snapshot::SEQUENCE_JUMP;
+pub use snapshot::{SEQUENCE_JUMP, SavedPlace, saved_place};
 
 /// Bytes of one record, at most: what the buffers of the C library hold. A CoAP message has at
 /// most 1,280.

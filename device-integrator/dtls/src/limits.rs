@@ -121,7 +121,7 @@ pub struct Config {
     ///
     /// Why: the nonce of a CCM or GCM record is its sequence number, and a nonce that is used
     /// twice breaks both records. A session that was saved in generation g and is imported in
-    /// generation h goes on (h - g) * [`SEQUENCE_JUMP`](crate::SEQUENCE_JUMP) records later than
+    /// generation h goes on (h - g) * 2 * [`SEQUENCE_JUMP`](crate::SEQUENCE_JUMP) records later than
     /// it was saved, beyond whatever was sent after it was saved; and a session never sends more
     /// than that many records without being saved again
     /// ([`SendError::Unsaved`](crate::SendError::Unsaved)). Default 0.

@@ -10,7 +10,10 @@ const KEY_BYTES_MAX: usize = 256;
 
 /// A pre-shared key: zeroed when dropped, never printed.
 #[derive(Clone)]
-pub struct Psk(Zeroizing<Vec<u8>>);
+pub struct Psk {
+    bytes: Zeroizing<Vec<u8>>,
+    revision: u64,
+}
 
 /// Why bytes are no key.
 #[derive(Debug, Error, Clone, Copy, PartialEq, Eq)]
@@ -30,11 +33,22 @@ impl Psk {
         if bytes.is_empty() || bytes.len() > KEY_BYTES_MAX {
             return Err(PskError::Length { bytes: bytes.len() });
         }
-        Ok(Self(bytes))
+        Ok(Self { bytes, revision: 0 })
+    }
+
+    /// The same key with a number of the owner's, another one for each key that an identity ever
+    /// has: [`Engine::revision`](crate::Engine::revision) tells with which one a session began.
+    /// Without this call it is 0.
+    pub fn with_revision(self, revision: u64) -> Self {
+        Self { revision, ..self }
     }
 
     pub(crate) fn as_bytes(&self) -> &[u8] {
-        &self.0
+        &self.bytes
+    }
+
+    pub(crate) fn revision(&self) -> u64 {
+        self.revision
     }
 }
 

@@ -9,9 +9,9 @@ use crate::ffi::Snapshot;
 
 /// The largest sequence number of a record (RFC 6347 §4.1: 48 bits).
 pub(crate) const SEQUENCE_MAX: u64 = (1 << 48) - 1;
-/// How far the sequence numbers of our records jump per start of the program, see
-/// [`Config::generation`](crate::Config::generation). 2^24 records between two savings are
-/// 5 s at three million per second; 2^24 starts use up the sequence numbers of a session.
+/// Records that a session may send between two savings. Per start of the program its sequence
+/// numbers jump by twice as many, see [`Config::generation`](crate::Config::generation). 2^24
+/// records are 5 s at three million per second; 2^23 starts use up the numbers of a session.
 pub const SEQUENCE_JUMP: u64 = 1 << 24;
 
 const FORMAT: u8 = 1;
@@ -80,11 +80,31 @@ pub(crate) struct Saved {
     pub(crate) peer: SocketAddr,
     pub(crate) random: u64,
     pub(crate) identity: Box<[u8]>,
+    /// Of the key.
+    pub(crate) revision: u64,
     pub(crate) snapshot: Snapshot,
 }
 
+/// Which of several engines takes a saved session, see [`saved_place`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SavedPlace {
+    /// The one whose [`Config::shard`](crate::Config::shard) it is: records name it.
+    Shard(u8),
+    /// The one that gets the datagrams of this address.
+    Address(SocketAddr),
+}
+
+/// Where saved bytes belong; `None`: they are no saved session.
+pub fn saved_place(bytes: &[u8]) -> Option<SavedPlace> {
+    let saved = Saved::decode(bytes)?;
+    Some(match saved.snapshot.in_cid_length {
+        0 => SavedPlace::Address(saved.peer),
+        _ => SavedPlace::Shard(saved.id.to_be_bytes()[0]),
+    })
+}
+
 impl Saved {
-    /// At most 350 bytes; with the identity of a SIM and an IPv4 address 200.
+    /// At most 350 bytes; with the identity of a SIM and an IPv4 address 210.
     pub(crate) fn encode(&self) -> Zeroizing<Vec<u8>> {
         let mut bytes = Vec::with_capacity(192 + self.identity.len());
         bytes.push(FORMAT);
@@ -105,6 +125,7 @@ impl Saved {
         // An identity has at most 128 bytes.
         bytes.push(u8::try_from(self.identity.len()).unwrap_or(u8::MAX));
         bytes.extend_from_slice(&self.identity);
+        bytes.extend_from_slice(&self.revision.to_be_bytes());
         write(&self.snapshot, &mut bytes);
         Zeroizing::new(bytes)
     }
@@ -129,17 +150,23 @@ impl Saved {
             return None;
         }
         let identity = reader.take(length.into())?.into();
+        let revision = u64::from_be_bytes(reader.array()?);
         let snapshot = read(&mut reader, id)?;
         let peer = SocketAddr::new(address, port);
         let id = u64::from_be_bytes(id);
-        reader.0.is_empty().then_some(Self { id, generation, peer, random, identity, snapshot })
+        let rest = reader.0;
+        let saved = Self { id, generation, peer, random, identity, revision, snapshot };
+        rest.is_empty().then_some(saved)
     }
 }
 
 /// Moves the sequence number of our records ahead by a number of generations. `None`: there are
 /// no numbers left.
+///
+/// Twice [`SEQUENCE_JUMP`] for each: what the owner was told last need not be durable yet, so that
+/// as many records may have gone before as after.
 pub(crate) fn jump(out_counter: u64, generations: u32) -> Option<u64> {
-    let sequence = (out_counter & SEQUENCE_MAX) + u64::from(generations) * SEQUENCE_JUMP;
+    let sequence = (out_counter & SEQUENCE_MAX) + u64::from(generations) * 2 * SEQUENCE_JUMP;
     // Enough must be left to be useful until the next start.
     (sequence + SEQUENCE_JUMP <= SEQUENCE_MAX).then_some(out_counter & !SEQUENCE_MAX | sequence)
 }
@@ -179,6 +206,7 @@ mod tests {
             peer: "[2001:db8::1]:5684".parse().unwrap(),
             random: 11,
             identity: vec![b'8'; 128].into(),
+            revision: 9,
             snapshot,
         }
     }
@@ -196,8 +224,17 @@ mod tests {
     }
 
     #[test]
+    fn a_session_with_a_connection_id_belongs_where_that_says() {
+        let mut saved = saved();
+        assert_eq!(saved_place(&saved.encode()), Some(SavedPlace::Shard(0)));
+        saved.snapshot.in_cid_length = 0;
+        assert_eq!(saved_place(&saved.encode()), Some(SavedPlace::Address(saved.peer)));
+        assert_eq!(saved_place(b"no session"), None);
+    }
+
+    #[test]
     fn a_jump_keeps_the_epoch_and_ends_with_the_numbers() {
-        assert_eq!(jump(1 << 48 | 5, 2), Some(1 << 48 | (5 + (2 << 24))));
+        assert_eq!(jump(1 << 48 | 5, 2), Some(1 << 48 | (5 + (4 << 24))));
         assert_eq!(jump(1 << 48 | SEQUENCE_MAX, 1), None);
         assert_eq!(jump(1 << 48, u32::MAX), None);
     }

@@ -2,10 +2,10 @@
 
 mod world;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use dtls::client::{Client, ClientConfig, ClientOutput};
-use dtls::{Change, CloseCause, Config, Event, ImportError, Limits, SEQUENCE_JUMP, Suite};
+use dtls::{Change, CloseCause, Config, Engine, Event, ImportError, Limits, SEQUENCE_JUMP, Suite};
 use dtls::{SendError, UnknownRecords};
 use world::{IDENTITY, KEY, World, address, client_config, datagrams, psk};
 
@@ -94,8 +94,46 @@ fn an_unknown_identity_looks_like_a_wrong_key() {
     assert_eq!(world.engine.counters().handshakes_failed, 2);
     assert_eq!(world.engine.counters().identities_unknown, 1);
     assert_eq!((world.engine.half_open(), world.engine.sessions()), (0, 0));
+    let refused: Vec<_> = std::mem::take(&mut world.events)
+        .into_iter()
+        .map(|event| match event {
+            Event::Refused { peer, identity, is_known } => (peer, identity, is_known),
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    let unknown = b"8988280666000009999".as_slice();
+    assert_eq!(refused, [(address(1), IDENTITY.into(), true), (address(1), unknown.into(), false)]);
     let too_long = failure(&mut world, &[b'x'; 129], KEY);
     assert_eq!(too_long, wrong);
+}
+
+#[test]
+fn who_fails_too_often_is_held_back_for_a_minute_and_only_in_its_network() {
+    let mut world = world();
+    for _ in 0..10 {
+        failure(&mut world, IDENTITY, b"wrong wrong wron");
+    }
+    let with_the_right_key = failure(&mut world, IDENTITY, KEY);
+    assert!(matches!(with_the_right_key.0[..], [ClientOutput::Closed(_)]));
+    assert_eq!(world.engine.counters().held_back, 1);
+    let config = client_config(Suite::Aes128Ccm8, None);
+    world.connect(address(0x1_0000), &config);
+    world.pass(Duration::from_secs(61));
+    world.connect(address(1), &config);
+}
+
+#[test]
+fn a_session_knows_the_revision_of_its_key() {
+    let now = Instant::now();
+    let key = |_: &[u8]| Some(psk(KEY).with_revision(7));
+    let config = persistent(1);
+    let mut world = World::with_engine(Engine::new(config, now, key).expect("memory"), now);
+    let (_, session) = world.connect(address(1), &client_config(Suite::Aes128Ccm8, None));
+    assert_eq!(world.engine.revision(session), Some(7));
+    let saved = world.engine.export(session).expect("the session lives");
+    let mut after = Engine::new(persistent(2), now, key).expect("memory");
+    let session = after.import(&saved).expect("an earlier generation");
+    assert_eq!(after.revision(session), Some(7));
 }
 
 #[test]
@@ -336,7 +374,7 @@ fn no_sequence_number_is_used_twice_over_crashes() {
         ranges.push(sequence(&world.sent.pop().unwrap().1));
     }
     for pair in ranges.windows(2) {
-        assert_eq!(pair[1] - pair[0], SEQUENCE_JUMP);
+        assert_eq!(pair[1] - pair[0], 2 * SEQUENCE_JUMP);
     }
     let error = World::new(persistent(1)).engine.import(&bytes).unwrap_err();
     assert_eq!(error, ImportError::Generation { saved: 1, current: 1 });

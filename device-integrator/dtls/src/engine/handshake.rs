@@ -1,32 +1,16 @@
 //! From a ClientHello to an established session.
 
 use std::collections::VecDeque;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 use crate::cookie::Verdict;
 use crate::ffi;
 use crate::hello::{Hello, NoHello};
+use crate::network::Network;
 
 use super::host::{Call, Facts, Fate, drive};
 use super::sessions::Arrived;
-use super::{Engine, Output, SessionId, millis};
-
-/// A /24 of IPv4 or a /48 of IPv6.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) struct Network(u64);
-
-impl Network {
-    fn of(peer: SocketAddr) -> Self {
-        match peer.ip() {
-            IpAddr::V4(address) => Self(u64::from(u32::from(address) >> 8)),
-            // The first 16 bits of a global address are never zero, so the two do not meet.
-            IpAddr::V6(address) => {
-                let [a, b, c, ..] = address.segments();
-                Self(u64::from(a) << 32 | u64::from(b) << 16 | u64::from(c) | 1 << 63)
-            }
-        }
-    }
-}
+use super::{Engine, Event, Output, SessionId, millis};
 
 /// A handshake under way, after a valid cookie.
 pub(super) struct Pending {
@@ -151,8 +135,18 @@ impl Engine {
             self.set_pending_timer(id);
         } else {
             self.shared.counters.handshakes_failed += 1;
-            self.remove_pending(id);
+            self.refuse_pending(id);
         }
+    }
+
+    /// Ends a handshake that failed, and says whose it was.
+    fn refuse_pending(&mut self, id: SessionId) {
+        let Some(pending) = self.remove_pending(id) else { return };
+        let Some(identity) = pending.facts.identity else { return };
+        let (peer, is_known) = (pending.peer, pending.facts.is_known);
+        self.shared.failures.note(self.shared.now_ms, &identity, peer);
+        let event = Event::Refused { peer, identity, is_known };
+        self.shared.outputs.push_back(Output::Event(event));
     }
 
     fn establish(&mut self, id: SessionId, received: VecDeque<Vec<u8>>, fate: Fate) {
@@ -161,6 +155,7 @@ impl Engine {
             peer: pending.peer,
             session: pending.session,
             identity: pending.facts.identity.unwrap_or_default(),
+            revision: pending.facts.revision,
             is_resumed: pending.facts.is_resumed,
             random: pending.random,
         };

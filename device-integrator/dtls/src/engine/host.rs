@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 
 use crate::ffi::{self, Host, Io, Resumption, Step};
+use crate::psk::Psk;
 use crate::{IDENTITY_BYTES_MAX, RECORD_BYTES_MAX};
 
 use super::{Output, Shared};
@@ -17,6 +18,10 @@ const STEPS_MAX: usize = 5_100;
 #[derive(Default)]
 pub(super) struct Facts {
     pub(super) identity: Option<Box<[u8]>>,
+    /// Whether there is a key for the identity.
+    pub(super) is_known: bool,
+    /// Of that key.
+    pub(super) revision: u64,
     pub(super) key_digest: [u8; 16],
     pub(super) is_resumed: bool,
     pub(super) offers_extended_master_secret: bool,
@@ -41,12 +46,17 @@ impl Host for Call<'_> {
     fn key(&mut self, identity: &[u8], room: &mut [u8]) -> usize {
         // Made in any case, so that the time says nothing about the identity.
         let fake = ffi::hmac(&self.shared.secret, identity);
-        let found =
-            if identity.len() <= IDENTITY_BYTES_MAX { (self.shared.keys)(identity) } else { None };
+        let is_asked = identity.len() <= IDENTITY_BYTES_MAX;
+        let found = if is_asked { (self.shared.keys)(identity) } else { None };
+        let is_held_back =
+            self.shared.failures.is_held_back(self.shared.now_ms, identity, self.peer);
+        self.facts.is_known = found.is_some();
+        self.shared.counters.held_back += u64::from(is_held_back);
+        let found = found.filter(|_| !is_held_back);
         let key = match &found {
             Some(key) => key.as_bytes(),
             None => {
-                self.shared.counters.identities_unknown += 1;
+                self.shared.counters.identities_unknown += u64::from(!self.facts.is_known);
                 &fake[..FAKE_KEY_BYTES]
             }
         };
@@ -54,6 +64,7 @@ impl Host for Call<'_> {
         room[..length].copy_from_slice(&key[..length]);
         self.facts.key_digest = self.digest(key);
         self.facts.identity = Some(identity.into());
+        self.facts.revision = found.as_ref().map_or(0, Psk::revision);
         self.facts.is_resumed = false;
         length
     }
@@ -70,6 +81,8 @@ impl Host for Call<'_> {
             return None;
         }
         self.facts.identity = Some(found.identity.clone());
+        self.facts.is_known = true;
+        self.facts.revision = key.revision();
         self.facts.key_digest = key_digest;
         self.facts.is_resumed = true;
         Some(found.resumption.clone())

@@ -26,9 +26,11 @@ use zeroize::Zeroizing;
 use crate::budget::Budget;
 use crate::cookie::{Cookies, random_key};
 use crate::counters::Counters;
+use crate::failures::Failures;
 use crate::ffi;
 use crate::hello::{self, RECORD_HEADER_BYTES};
 use crate::limits::{Config, UnknownRecords};
+use crate::network::Network;
 use crate::psk::Psk;
 use crate::resumption::Resumptions;
 use crate::snapshot::CID_BYTES;
@@ -110,6 +112,16 @@ pub enum Event {
         resumed: bool,
         /// Whether the peer sends our connection ID.
         cid: bool,
+    },
+    /// A handshake failed after its peer had named an identity.
+    Refused {
+        /// From where.
+        peer: SocketAddr,
+        /// Who the peer claims to be.
+        identity: Box<[u8]>,
+        /// Whether there is a key for it: then the peer's is another one, or the handshake was
+        /// held back because too many had failed.
+        is_known: bool,
     },
     /// Bytes of one record.
     Received {
@@ -195,6 +207,7 @@ type Keys = Box<dyn FnMut(&[u8]) -> Option<Psk> + Send>;
 struct Shared {
     keys: Keys,
     resumptions: Resumptions,
+    failures: Failures,
     outputs: VecDeque<Output>,
     counters: Counters,
     /// For keys that do not exist, and for digests of those that do.
@@ -219,7 +232,7 @@ pub struct Engine {
 
     pendings: HashMap<SessionId, Pending>,
     pending_by_peer: HashMap<SocketAddr, SessionId>,
-    pending_by_network: HashMap<handshake::Network, u32>,
+    pending_by_network: HashMap<Network, u32>,
     /// When each pending handshake wants to be looked at.
     pending_timers: BTreeSet<(u64, SessionId)>,
     /// The oldest first; holds each pending handshake once.
@@ -286,6 +299,7 @@ impl Engine {
                 limits.resumptions_max,
                 millis(limits.resumption_lifetime),
             ),
+            failures: Failures::default(),
             outputs: VecDeque::new(),
             counters: Counters::default(),
             secret: random_key().ok_or(SetUpError::Random)?,

@@ -106,6 +106,7 @@ impl Engine {
             peer: entry.peer,
             random: entry.random,
             identity: entry.identity.clone(),
+            revision: entry.revision,
             snapshot,
         };
         Some(saved.encode())
@@ -141,6 +142,7 @@ impl Engine {
         let entry = Session {
             peer,
             identity: saved.identity,
+            revision: saved.revision,
             state: State::Asleep(fold(&snapshot)),
             random: saved.random,
             active_ms: self.shared.now_ms,

@@ -17,6 +17,7 @@ pub(super) struct Arrived {
     pub(super) peer: SocketAddr,
     pub(super) session: ffi::Session,
     pub(super) identity: Box<[u8]>,
+    pub(super) revision: u64,
     pub(super) is_resumed: bool,
     pub(super) random: u64,
 }
@@ -25,6 +26,8 @@ pub(super) struct Session {
     /// Where the newest authentic record came from.
     pub(super) peer: SocketAddr,
     pub(super) identity: Box<[u8]>,
+    /// Of the key.
+    pub(super) revision: u64,
     pub(super) state: State,
     /// Of the ClientHello that began it.
     pub(super) random: u64,
@@ -94,6 +97,12 @@ impl Engine {
         self.sessions.get(&session).map(|session| &session.identity[..])
     }
 
+    /// With which key a session began, see [`Psk::with_revision`](crate::Psk::with_revision). The
+    /// owner ends sessions whose key was replaced.
+    pub fn revision(&self, session: SessionId) -> Option<u64> {
+        self.sessions.get(&session).map(|session| session.revision)
+    }
+
     /// Where the newest authentic record of a session came from.
     pub fn peer(&self, session: SessionId) -> Option<SocketAddr> {
         self.sessions.get(&session).map(|session| session.peer)
@@ -127,6 +136,7 @@ impl Engine {
             Session {
                 peer: arrived.peer,
                 identity: arrived.identity,
+                revision: arrived.revision,
                 state: State::Awake(arrived.session),
                 random: arrived.random,
                 active_ms: self.shared.now_ms,

@@ -37,12 +37,11 @@ impl World {
         let engine = Engine::new(config, now, |identity: &[u8]| {
             (identity == IDENTITY || identity.starts_with(b"device-")).then(|| psk(KEY))
         });
-        Self {
-            engine: engine.expect("random bytes and memory"),
-            now,
-            events: Vec::new(),
-            sent: Vec::new(),
-        }
+        Self::with_engine(engine.expect("random bytes and memory"), now)
+    }
+
+    pub(crate) fn with_engine(engine: Engine, now: Instant) -> Self {
+        Self { engine, now, events: Vec::new(), sent: Vec::new() }
     }
 
     pub(crate) fn poll(&mut self) {
