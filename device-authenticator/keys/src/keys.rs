@@ -145,6 +145,12 @@ impl Keys {
         self.0.look_up.find(&self.0.vault, protocol, identity)
     }
 
+    /// Which key a SIM has now: a number that is another one after each change, and the same after
+    /// a restart. `None` where it has none. Reads memory only; for each message of a session.
+    pub fn revision(&self, protocol: KeyProtocol, iccid: Iccid) -> Option<u64> {
+        self.0.look_up.revision(iccid, protocol)
+    }
+
     /// How many keys there are.
     pub fn len(&self) -> usize {
         self.0.look_up.len()
@@ -451,6 +457,24 @@ mod tests {
         let other = sim("8988280666000000002");
         assert!(matches!(world.keys.keys_of(other), Err(StoreError::Unopened)));
         assert!(world.keys.bootstrap(&[other], second(1)).unwrap()[0].is_none());
+    }
+
+    #[test]
+    fn a_key_has_a_revision_until_it_changes() {
+        let folder = tempfile::tempdir().unwrap();
+        let keys = open(&folder, "a").unwrap();
+        let (iccid, coap) = (sim("8988280666000000001"), KeyProtocol::Coap);
+        assert_eq!(keys.revision(coap, iccid), None);
+        keys.set(iccid, coap, &secret("one secret"), second(1)).unwrap();
+        let first = keys.revision(coap, iccid).unwrap();
+        assert_eq!(keys.find(coap, b"8988280666000000001").unwrap().revision(), first);
+        drop(keys);
+        let keys = open(&folder, "a").unwrap();
+        assert_eq!(keys.revision(coap, iccid), Some(first));
+        keys.set(iccid, coap, &secret("one secret"), second(2)).unwrap();
+        assert_ne!(keys.revision(coap, iccid), Some(first));
+        keys.remove(iccid).unwrap();
+        assert_eq!(keys.revision(coap, iccid), None);
     }
 
     #[test]

@@ -4,7 +4,8 @@
 //! file of its own or comes from the configuration ([`KeySource`]). In memory they are sealed as
 //! well: [`Keys::find`] opens one key for one handshake. [`Keys::bootstrap`] is the rule by which
 //! a device gets its key over its mobile network; keys that a user has set are never replaced.
-//! Many keys at once are a [`Job`], which survives a restart.
+//! Many keys at once are a [`Job`], which survives a restart. A [`Sealer`] seals something else
+//! under the same data key.
 //!
 //! Not here: who may have a key. The caller asks the SIM directory, before a bootstrap and after a
 //! handshake: a key proves which SIM speaks, not that it may. The calls that touch the file block.
@@ -14,6 +15,7 @@ mod generate;
 mod jobs;
 mod keys;
 mod look_up;
+mod sealer;
 mod secret;
 mod table;
 mod vault;
@@ -23,6 +25,7 @@ pub use generate::GENERATED_CHARS;
 pub use jobs::{AcceptError, JOBS_SHOWN_MAX, JOBS_WAITING_MAX, Job, JobEntry, JobStatus, KEPT_FOR};
 pub use keys::{Keys, OpenError, REGENERATED_AFTER, StoreError, StoredKey};
 pub use look_up::Psk;
+pub use sealer::{SealError, Sealer, SealerError};
 pub use secret::{
     InvalidSecret, KeyFormat, KeyProtocol, Origin, SECRET_CHARS_MAX, SECRET_CHARS_MIN, Secret,
 };

@@ -22,6 +22,7 @@ const SHARDS: usize = 256;
 /// A key that DTLS may use, and the SIM that it proves. Overwritten when it is dropped.
 pub struct Psk {
     iccid: Iccid,
+    revision: u64,
     key: Zeroizing<Vec<u8>>,
 }
 
@@ -29,6 +30,12 @@ impl Psk {
     /// The SIM whose key it is.
     pub fn iccid(&self) -> Iccid {
         self.iccid
+    }
+
+    /// Another number for each key that the SIM ever had, see
+    /// [`Keys::revision`](crate::Keys::revision).
+    pub fn revision(&self) -> u64 {
+        self.revision
     }
 
     /// The bytes of the key: 4 to 256.
@@ -61,6 +68,11 @@ pub(crate) fn place_of(iccid: Iccid, protocol: KeyProtocol, format: KeyFormat) -
     head.copy_from_slice(&[1, protocol.code(), format.code()]);
     number.copy_from_slice(&iccid.as_u64().to_be_bytes());
     place
+}
+
+/// A sealed key begins with its nonce: random, and never the same for two keys.
+fn revision(sealed: &[u8]) -> u64 {
+    sealed.first_chunk().map_or(0, |first| u64::from_be_bytes(*first))
 }
 
 impl LookUp {
@@ -106,7 +118,13 @@ impl LookUp {
         };
         let opened = vault.open(&place_of(iccid, protocol, *format), sealed).ok();
         let key = opened.map(|text| key_bytes(&text, *format));
-        found.and(key).map(|key| Psk { iccid, key })
+        let revision = revision(sealed);
+        found.as_ref().and(key).map(|key| Psk { iccid, revision, key })
+    }
+
+    pub(crate) fn revision(&self, iccid: Iccid, protocol: KeyProtocol) -> Option<u64> {
+        let shard = self.shard(iccid, protocol).read().unwrap_or_else(PoisonError::into_inner);
+        shard.get(&iccid.as_u64()).map(|(_, sealed)| revision(sealed))
     }
 
     /// How many keys there are.

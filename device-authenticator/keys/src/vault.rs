@@ -7,7 +7,8 @@
 
 use std::fmt;
 
-use aws_lc_rs::aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
+use aws_lc_rs::aead::{AES_256_GCM, AES_256_GCM_SIV, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
+use aws_lc_rs::hkdf::{HKDF_SHA256, Prk};
 use thiserror::Error;
 use zeroize::{Zeroize as _, Zeroizing};
 
@@ -31,6 +32,23 @@ pub(crate) struct Unopened;
 impl Vault {
     pub(crate) fn new(data_key: &[u8; DATA_KEY_BYTES]) -> Result<Self, Unopened> {
         let key = RandomizedNonceKey::new(&AES_256_GCM, data_key).map_err(|_| Unopened)?;
+        Ok(Self { key })
+    }
+
+    /// Under a key of its own, derived from the data key (RFC 5869 §2.3, whose §3.3 lets a random
+    /// key go without the first step), for what is sealed more often than random nonces allow: by
+    /// AES-256-GCM-SIV, which a repeated nonce does not break (RFC 8452 §9).
+    pub(crate) fn for_purpose(
+        data_key: &[u8; DATA_KEY_BYTES],
+        purpose: &str,
+    ) -> Result<Self, Unopened> {
+        let mut derived = Zeroizing::new([0; DATA_KEY_BYTES]);
+        let derivation = Prk::new_less_safe(HKDF_SHA256, data_key);
+        derivation
+            .expand(&[purpose.as_bytes()], HKDF_SHA256)
+            .and_then(|okm| okm.fill(&mut derived[..]))
+            .map_err(|_| Unopened)?;
+        let key = RandomizedNonceKey::new(&AES_256_GCM_SIV, &derived[..]).map_err(|_| Unopened)?;
         Ok(Self { key })
     }
 
