@@ -1,0 +1,255 @@
+//! DTLS sessions on disk, so that a restart ends none and sleeping devices do not notice.
+//!
+//! A session is bytes here: what a DTLS engine saves, with the keys of the session in it, so they
+//! are sealed. It lies in an SQLite file of its own: sessions change all the time, and whoever
+//! writes the state of the gateway must not wait for them. What was written survives a power cut.
+//!
+//! [`SessionStore::open`] also counts the starts of the program, durably, before the first record
+//! can be sent: sequence numbers depend on it.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+
+use key_store::Sealer;
+use rusqlite::{Connection, ErrorCode, params};
+use state::{Migrations, StateFile};
+use thiserror::Error;
+use zeroize::Zeroizing;
+
+/// For [`Sealer::open`].
+pub const SEALED_FOR: &str = "simgate dtls sessions";
+
+const MIGRATIONS: Migrations = Migrations {
+    owner: "sessions",
+    scripts: &["
+        CREATE TABLE starts (number INTEGER NOT NULL) STRICT;
+        INSERT INTO starts VALUES (0);
+        CREATE TABLE listeners (id INTEGER PRIMARY KEY, address TEXT NOT NULL UNIQUE) STRICT;
+        CREATE TABLE sessions (
+            id INTEGER PRIMARY KEY,
+            listener INTEGER NOT NULL,
+            sealed BLOB NOT NULL
+        ) STRICT;
+    "],
+};
+
+/// Where sessions are written. One process at a time.
+#[derive(Debug)]
+pub struct SessionStore {
+    connection: Connection,
+    sealer: Sealer,
+    listeners: HashMap<SocketAddr, i64>,
+}
+
+/// What an opened store holds.
+#[derive(Debug)]
+pub struct Opened {
+    /// For what comes.
+    pub store: SessionStore,
+    /// The number of this start, from 1; durable.
+    pub generation: u32,
+    /// Sessions of earlier starts, by the address of their listener.
+    pub sessions: HashMap<SocketAddr, Vec<Zeroizing<Vec<u8>>>>,
+    /// Sessions that do not open: they were changed, or the data key is another one.
+    pub unopened: u64,
+}
+
+/// What has become of a session.
+#[derive(Debug)]
+pub struct Change {
+    /// Its number.
+    pub id: u64,
+    /// As it is now; `None` where it is no more.
+    pub session: Option<Zeroizing<Vec<u8>>>,
+}
+
+/// Why sessions cannot be read or written: our fault or the disk's.
+#[derive(Debug, Error)]
+pub enum StoreError {
+    /// The file does not open.
+    #[error(transparent)]
+    Open(#[from] state::OpenError),
+    /// SQLite refused.
+    #[error("file of sessions: {0}")]
+    Sqlite(#[from] rusqlite::Error),
+    /// The system has no randomness.
+    #[error("file of sessions: {0}")]
+    Seal(#[from] key_store::SealError),
+    /// Not one of the listeners that the store was opened for.
+    #[error("no listener at {0}")]
+    Listener(SocketAddr),
+}
+
+impl StoreError {
+    /// Whether the disk is full, which can heal by itself.
+    pub fn is_full_disk(&self) -> bool {
+        let Self::Sqlite(error) = self else { return false };
+        error.sqlite_error_code() == Some(ErrorCode::DiskFull)
+    }
+}
+
+impl SessionStore {
+    /// Opens `file` for `listeners`, forgets the sessions of all others, and counts the start.
+    pub fn open(
+        file: &StateFile,
+        sealer: Sealer,
+        listeners: &[SocketAddr],
+    ) -> Result<Opened, StoreError> {
+        let mut connection = file.open(MIGRATIONS)?;
+        let transaction = connection.transaction()?;
+        let generation = transaction.query_row(
+            "UPDATE starts SET number = number + 1 RETURNING number",
+            (),
+            |row| row.get(0),
+        )?;
+        let listeners = name_listeners(&transaction, listeners)?;
+        transaction.commit()?;
+        let mut store = Self { connection, sealer, listeners };
+        let (sessions, unopened) = store.read()?;
+        Ok(Opened { store, generation, sessions, unopened })
+    }
+
+    /// Writes what has changed of one listener. Blocks; durable when it returns.
+    pub fn write(&mut self, listener: SocketAddr, changes: &[Change]) -> Result<(), StoreError> {
+        let listener = *self.listeners.get(&listener).ok_or(StoreError::Listener(listener))?;
+        let transaction = self.connection.transaction()?;
+        {
+            let mut save = transaction.prepare(
+                "INSERT INTO sessions (id, listener, sealed) VALUES (?1, ?2, ?3)
+                 ON CONFLICT (id) DO UPDATE SET listener = ?2, sealed = ?3",
+            )?;
+            let mut forget = transaction.prepare("DELETE FROM sessions WHERE id = ?1")?;
+            for Change { id, session } in changes {
+                let place = id.cast_signed();
+                match session {
+                    Some(session) => {
+                        save.execute(params![place, listener, self.sealer.seal(*id, session)?])?
+                    }
+                    None => forget.execute([place])?,
+                };
+            }
+        }
+        Ok(transaction.commit()?)
+    }
+
+    #[expect(clippy::type_complexity, reason = "it is taken apart at once")]
+    fn read(&mut self) -> Result<(HashMap<SocketAddr, Vec<Zeroizing<Vec<u8>>>>, u64), StoreError> {
+        let mut sessions: HashMap<_, Vec<_>> = HashMap::new();
+        let mut unopened = 0;
+        let addresses: HashMap<i64, SocketAddr> =
+            self.listeners.iter().map(|(address, id)| (*id, *address)).collect();
+        let mut statement = self.connection.prepare("SELECT id, listener, sealed FROM sessions")?;
+        let mut rows = statement.query(())?;
+        while let Some(row) = rows.next()? {
+            let (id, listener): (i64, i64) = (row.get(0)?, row.get(1)?);
+            let sealed = row.get_ref(2)?.as_blob().map_err(rusqlite::Error::from)?;
+            match (self.sealer.unseal(id.cast_unsigned(), sealed), addresses.get(&listener)) {
+                (Ok(session), Some(address)) => {
+                    sessions.entry(*address).or_default().push(session);
+                }
+                _ => unopened += 1,
+            }
+        }
+        Ok((sessions, unopened))
+    }
+}
+
+/// The numbers of the listeners; those that are no more go, with their sessions.
+fn name_listeners(
+    connection: &Connection,
+    listeners: &[SocketAddr],
+) -> rusqlite::Result<HashMap<SocketAddr, i64>> {
+    let mut named = HashMap::new();
+    for address in listeners {
+        let id = connection.query_row(
+            "INSERT INTO listeners (address) VALUES (?1)
+             ON CONFLICT (address) DO UPDATE SET address = ?1 RETURNING id",
+            [address.to_string()],
+            |row| row.get(0),
+        )?;
+        named.insert(*address, id);
+    }
+    let mut statement = connection.prepare("SELECT id FROM listeners")?;
+    let all = statement.query_map((), |row| row.get(0))?.collect::<Result<Vec<i64>, _>>()?;
+    for gone in all.into_iter().filter(|id| !named.values().any(|named| named == id)) {
+        connection.execute("DELETE FROM sessions WHERE listener = ?1", [gone])?;
+        connection.execute("DELETE FROM listeners WHERE id = ?1", [gone])?;
+    }
+    Ok(named)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use key_store::{KeySource, Keys};
+
+    use super::*;
+
+    fn listener(port: u16) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], port))
+    }
+
+    fn open(folder: &Path, listeners: &[SocketAddr]) -> Opened {
+        let source = KeySource::File(folder.join("data.key"));
+        Keys::open(&StateFile::new(folder.join("state.db")), &source).unwrap();
+        let sealer = Sealer::open(&source, SEALED_FOR).unwrap();
+        SessionStore::open(&StateFile::new(folder.join("sessions.db")), sealer, listeners).unwrap()
+    }
+
+    fn saved(id: u64, bytes: &[u8]) -> Change {
+        Change { id, session: Some(Zeroizing::new(bytes.to_vec())) }
+    }
+
+    #[test]
+    fn sessions_come_back_to_their_listener_and_starts_are_counted() {
+        let folder = tempfile::tempdir().unwrap();
+        let both = [listener(1), listener(2)];
+        let mut opened = open(folder.path(), &both);
+        assert_eq!((opened.generation, opened.sessions.len()), (1, 0));
+        let first = [saved(u64::MAX, b"one"), saved(7, b"two"), saved(8, b"three")];
+        opened.store.write(both[0], &first).unwrap();
+        opened.store.write(both[0], &[saved(7, b"new"), Change { id: 8, session: None }]).unwrap();
+        opened.store.write(both[1], &[saved(9, b"other")]).unwrap();
+        assert!(matches!(opened.store.write(listener(3), &[]), Err(StoreError::Listener(_))));
+        drop(opened);
+
+        let opened = open(folder.path(), &both);
+        assert_eq!((opened.generation, opened.unopened), (2, 0));
+        let mut of_first: Vec<&[u8]> =
+            opened.sessions[&both[0]].iter().map(|session| &session[..]).collect();
+        of_first.sort_unstable();
+        assert_eq!(of_first, [&b"new"[..], b"one"]);
+        assert_eq!(opened.sessions[&both[1]].len(), 1);
+        drop(opened);
+
+        let opened = open(folder.path(), &both[1..]);
+        assert_eq!((opened.generation, opened.sessions.len()), (3, 1));
+        drop(opened);
+        assert_eq!(open(folder.path(), &both).sessions.len(), 1, "the listener had gone");
+    }
+
+    #[test]
+    fn nothing_of_a_session_lies_open_on_the_disk() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut opened = open(folder.path(), &[listener(1)]);
+        opened.store.write(listener(1), &[saved(1, b"the master secret")]).unwrap();
+        drop(opened);
+        for entry in std::fs::read_dir(folder.path()).unwrap() {
+            let bytes = std::fs::read(entry.unwrap().path()).unwrap();
+            assert!(!bytes.windows(6).any(|window| window == b"master"));
+        }
+    }
+
+    #[test]
+    fn a_session_in_the_place_of_another_does_not_open() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut opened = open(folder.path(), &[listener(1)]);
+        opened.store.write(listener(1), &[saved(1, b"one"), saved(2, b"two")]).unwrap();
+        let moved = "UPDATE sessions SET sealed = (SELECT sealed FROM sessions WHERE id = 2)";
+        opened.store.connection.execute(moved, ()).unwrap();
+        drop(opened);
+        let opened = open(folder.path(), &[listener(1)]);
+        assert_eq!((opened.unopened, opened.sessions[&listener(1)].len()), (1, 1));
+    }
+}
