@@ -13,6 +13,6 @@ mod entry;
 mod refusal_log;
 mod shards;
 
-pub use authenticate::{ListenerTrust, Refusal};
+pub use authenticate::{KeyHolder, ListenerTrust, Refusal};
 pub use directory::{Applied, DirectoryChange, Found, SimDirectory, Takeover};
 pub use refusal_log::{ENTRIES_PER_SECOND, RefusalLog, SPAN_PER_ADDRESS};
