@@ -11,7 +11,7 @@ use crate::support::{Place, coap_post, eventually, one_sim};
 const ICCID: &str = "8988280666000002864";
 
 /// Events as the webhook got them.
-fn receiver() -> (simulator::Receiver, Arc<Mutex<Vec<Value>>>) {
+pub(crate) fn receiver() -> (simulator::Receiver, Arc<Mutex<Vec<Value>>>) {
     let events = Arc::new(Mutex::new(Vec::new()));
     let kept = Arc::clone(&events);
     let receiver = simulator::Receiver::start(simulator::ReceiverOptions {

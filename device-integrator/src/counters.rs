@@ -4,9 +4,10 @@
 //! control, where control are datagrams that carry no message of a device: pings, resets,
 //! acknowledgements, all but the last block of an upload, requests that are not telemetry.
 
-use metrics::{Counter, counter};
+use metrics::{Counter, Gauge, counter, gauge};
 use vocabulary::Protocol;
 
+use crate::listeners::Place;
 use crate::uplink::{Receipt, Shed};
 
 const MESSAGES: &str = "simgate_messages_total";
@@ -76,18 +77,63 @@ pub(crate) struct CoapMetrics {
 impl CoapMetrics {
     /// Adds what happened since the last update.
     pub(crate) fn update(&mut self, counters: &coap::Counters) {
-        let seen = self.seen.entries();
-        for ((name, now), (_, before)) in counters.entries().zip(seen) {
-            let grown = now - before;
-            if grown == 0 {
-                continue;
-            }
+        for (name, grown) in grown(self.seen.entries(), counters.entries()) {
             counter!("simgate_coap_total", "event" => name).increment(grown);
             if let Some(outcome) = outcome(name) {
                 message_counter(outcome, name).increment(grown);
             }
         }
         self.seen = *counters;
+    }
+}
+
+/// What grew between two readings of the same counters, and by how much.
+fn grown(
+    before: impl Iterator<Item = (&'static str, u64)>,
+    now: impl Iterator<Item = (&'static str, u64)>,
+) -> impl Iterator<Item = (&'static str, u64)> {
+    let grown = now.zip(before).map(|((name, now), (_, before))| (name, now - before));
+    grown.filter(|(_, grown)| *grown > 0)
+}
+
+/// Carries the numbers of a DTLS engine to the metrics.
+pub(crate) struct DtlsMetrics {
+    seen: dtls::Counters,
+    awake: Gauge,
+    asleep: Gauge,
+    half_open: Gauge,
+}
+
+impl DtlsMetrics {
+    pub(crate) fn new(place: Place) -> Self {
+        let labels =
+            [("listener", place.listener.to_string()), ("socket", place.index.to_string())];
+        let sessions = |state: &'static str| {
+            let mut labels = labels.to_vec();
+            labels.push(("state", state.to_owned()));
+            gauge!("simgate_dtls_sessions", &labels)
+        };
+        Self {
+            seen: dtls::Counters::default(),
+            awake: sessions("awake"),
+            asleep: sessions("asleep"),
+            half_open: gauge!("simgate_dtls_half_open", &labels),
+        }
+    }
+
+    /// Adds what happened since the last update, and shows how things are.
+    pub(crate) fn update(&mut self, engine: &dtls::Engine) {
+        let counters = engine.counters();
+        for (name, grown) in grown(self.seen.entries(), counters.entries()) {
+            counter!("simgate_dtls_total", "event" => name).increment(grown);
+        }
+        self.seen = counters;
+        let set = |gauge: &Gauge, count: usize| {
+            gauge.set(f64::from(u32::try_from(count).unwrap_or(u32::MAX)));
+        };
+        set(&self.awake, engine.awake());
+        set(&self.asleep, engine.sessions() - engine.awake());
+        set(&self.half_open, engine.half_open());
     }
 }
 

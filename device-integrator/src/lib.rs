@@ -1,4 +1,4 @@
-//! Where devices arrive: sockets, the CoAP and plain UDP listeners, and the border ([`Uplink`],
+//! Where devices arrive: sockets, the listeners for plain UDP, CoAP and CoAP over DTLS, and the border ([`Uplink`],
 //! [`Receipt`]) to the rest of the gateway.
 //!
 //! It knows no SIM and no store: what becomes of an uplink is decided by the [`Ingest`] that it is
@@ -9,12 +9,16 @@
 
 mod bootstrap;
 mod coap_listener;
+mod coap_service;
+mod coaps_listener;
 mod counters;
 mod drops;
 mod listeners;
 mod oversized;
 mod plain;
 mod resource;
+mod sessions;
+mod spread;
 mod stateless;
 mod stranger;
 mod udp;
@@ -22,6 +26,9 @@ mod uplink;
 
 pub use bootstrap::Credentials;
 pub use listeners::{
-    BindError, CoapListenerConfig, Listeners, ListenersConfig, Running, UdpListenerConfig,
+    BindError, CoapLimits, ListenerConfig, Listeners, ListenersConfig, Running, SavedSessions,
+    SecureConfig, Speaks,
 };
-pub use uplink::{Exchange, Ingest, Peer, Receipt, Shed, Uplink};
+pub use uplink::{
+    Exchange, FailedHandshake, Ingest, Peer, ProvenKey, Receipt, Refused, Shed, Uplink,
+};

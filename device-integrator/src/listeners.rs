@@ -1,5 +1,6 @@
 //! All listeners: bound together, then run on one thread per core.
 
+use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::thread::JoinHandle;
@@ -10,11 +11,15 @@ use thiserror::Error;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing::{error, warn};
-use vocabulary::{IdentityClass, Protocol};
+use vocabulary::Protocol;
+use zeroize::Zeroizing;
 
 use crate::coap_listener::CoapListener;
+use crate::coaps_listener::CoapsListener;
 use crate::drops;
 use crate::plain::PlainListener;
+use crate::sessions::Sessions;
+use crate::spread;
 use crate::udp::{BoundSocket, UdpSocket};
 use crate::uplink::Ingest;
 
@@ -26,41 +31,76 @@ const DROPS_INTERVAL: Duration = Duration::from_millis(200);
 pub struct ListenersConfig {
     /// Sockets, and threads, per listener; at least one.
     pub sockets: usize,
-    /// Plain UDP listeners.
-    pub udp: Vec<UdpListenerConfig>,
-    /// CoAP listeners.
-    pub coap: Vec<CoapListenerConfig>,
+    /// The listeners.
+    pub listeners: Vec<ListenerConfig>,
 }
 
-/// One plain UDP listener.
+/// One listener.
 #[derive(Debug, Clone)]
-pub struct UdpListenerConfig {
+pub struct ListenerConfig {
     /// The address; port 0 takes a free one.
     pub address: SocketAddr,
-    /// What a source address proves here; `None`: nothing.
-    pub class: Option<IdentityClass>,
-    /// Larger payloads are dropped, in bytes.
-    pub payload_bytes_max: usize,
+    /// Whether the network vouches for source addresses: only then they are identities.
+    pub is_vouched: bool,
+    /// What is spoken there.
+    pub speaks: Speaks,
 }
 
-/// One CoAP listener.
+/// What is spoken on a listener.
 #[derive(Debug, Clone)]
-pub struct CoapListenerConfig {
-    /// The address; port 0 takes a free one.
-    pub address: SocketAddr,
-    /// What a source address proves here; `None`: nothing.
-    pub class: Option<IdentityClass>,
+pub enum Speaks {
+    /// One datagram, one message.
+    Udp {
+        /// Larger payloads are dropped, in bytes.
+        payload_bytes_max: usize,
+    },
+    /// CoAP.
+    Coap(CoapLimits),
+    /// CoAP over DTLS.
+    Coaps(CoapLimits, SecureConfig),
+}
+
+/// Limits of a CoAP listener.
+#[derive(Debug, Clone, Copy)]
+pub struct CoapLimits {
     /// Larger bodies are answered 4.13, in bytes.
     pub body_bytes_max: usize,
     /// Exchanges remembered over all sockets of the listener.
     pub exchanges_max: usize,
 }
 
+/// DTLS of a listener.
+#[derive(Debug, Clone)]
+pub struct SecureConfig {
+    /// Whether a key counts only together with the address of its SIM.
+    pub needs_address: bool,
+    /// How sessions are made and kept. Limits are over all sockets of the listener; the shard, the
+    /// generation and the persistence are the listener's own business.
+    pub dtls: dtls::Config,
+}
+
+/// Sessions of an earlier start.
+#[derive(Default)]
+pub struct SavedSessions {
+    /// The number of this start, see [`dtls::Config::generation`].
+    pub generation: u32,
+    /// By the address of their listener.
+    pub of_listener: HashMap<SocketAddr, Vec<Zeroizing<Vec<u8>>>>,
+}
+
+/// Which of the sockets of a listener one is.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Place {
+    pub(crate) listener: SocketAddr,
+    pub(crate) index: usize,
+    pub(crate) count: usize,
+}
+
 /// Why a listener cannot listen.
 #[derive(Debug, Error)]
-#[error("cannot listen on {protocol} {address}: {source}")]
+#[error("cannot listen on {name} {address}: {source}")]
 pub struct BindError {
-    protocol: Protocol,
+    name: &'static str,
     address: SocketAddr,
     source: io::Error,
 }
@@ -68,8 +108,7 @@ pub struct BindError {
 /// Listeners that have their ports, but read nothing yet.
 pub struct Listeners {
     sockets: usize,
-    udp: Vec<(UdpListenerConfig, Vec<BoundSocket>)>,
-    coap: Vec<(CoapListenerConfig, Vec<BoundSocket>)>,
+    bound: Vec<(ListenerConfig, Vec<BoundSocket>)>,
 }
 
 /// Listeners that run.
@@ -88,50 +127,79 @@ impl Drop for Farewell {
     }
 }
 
+/// One socket of a listener, with the sessions that it takes over.
+struct Seat {
+    config: ListenerConfig,
+    place: Place,
+    socket: BoundSocket,
+    sessions: Vec<Zeroizing<Vec<u8>>>,
+}
+
 /// The sockets of one thread.
 struct Shard {
-    udp: Vec<(UdpListenerConfig, BoundSocket)>,
-    coap: Vec<(CoapListenerConfig, BoundSocket)>,
+    generation: u32,
+    seats: Vec<Seat>,
+}
+
+impl Speaks {
+    /// The protocol of its messages.
+    fn protocol(&self) -> Protocol {
+        match self {
+            Self::Udp { .. } => Protocol::Udp,
+            Self::Coap(_) | Self::Coaps(..) => Protocol::Coap,
+        }
+    }
+
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Udp { .. } => "UDP",
+            Self::Coap(_) => "COAP",
+            Self::Coaps(..) => "COAPS",
+        }
+    }
 }
 
 impl Listeners {
     /// Binds every socket of every listener.
     pub fn bind(config: &ListenersConfig) -> Result<Self, BindError> {
         let sockets = config.sockets.max(1);
-        let udp = config.udp.iter().map(|listener| {
-            let bound = bind_all(Protocol::Udp, listener.address, sockets)?;
+        let bind = |listener: &ListenerConfig| {
+            let bound = bind_all(listener, sockets).map_err(|source| BindError {
+                name: listener.speaks.name(),
+                address: listener.address,
+                source,
+            })?;
             Ok((listener.clone(), bound))
-        });
-        let coap = config.coap.iter().map(|listener| {
-            let bound = bind_all(Protocol::Coap, listener.address, sockets)?;
-            let mut listener = listener.clone();
-            // Devices spread over the sockets evenly enough for each to take its share.
-            listener.exchanges_max = listener.exchanges_max.div_ceil(sockets);
-            Ok((listener, bound))
-        });
-        Ok(Self {
-            sockets,
-            udp: udp.collect::<Result<_, _>>()?,
-            coap: coap.collect::<Result<_, _>>()?,
-        })
+        };
+        Ok(Self { sockets, bound: config.listeners.iter().map(bind).collect::<Result<_, _>>()? })
     }
 
     /// The addresses of the plain UDP listeners, with the ports that they got.
     pub fn udp_addresses(&self) -> Vec<SocketAddr> {
-        self.udp.iter().filter_map(|(_, sockets)| Some(sockets.first()?.address)).collect()
+        self.addresses(|speaks| matches!(speaks, Speaks::Udp { .. }))
     }
 
     /// The addresses of the CoAP listeners, with the ports that they got.
     pub fn coap_addresses(&self) -> Vec<SocketAddr> {
-        self.coap.iter().filter_map(|(_, sockets)| Some(sockets.first()?.address)).collect()
+        self.addresses(|speaks| matches!(speaks, Speaks::Coap(_)))
     }
 
-    /// Starts to read, giving every message to `ingest`.
-    pub fn run<I: Ingest>(self, ingest: &I) -> io::Result<Running> {
+    /// The addresses of the listeners for CoAP over DTLS, with the ports that they got.
+    pub fn coaps_addresses(&self) -> Vec<SocketAddr> {
+        self.addresses(|speaks| matches!(speaks, Speaks::Coaps(..)))
+    }
+
+    fn addresses(&self, is_meant: impl Fn(&Speaks) -> bool) -> Vec<SocketAddr> {
+        let meant = self.bound.iter().filter(|(config, _)| is_meant(&config.speaks));
+        meant.filter_map(|(_, sockets)| Some(sockets.first()?.address)).collect()
+    }
+
+    /// Starts to read, giving every message to `ingest`. Sessions of `saved` go on.
+    pub fn run<I: Ingest>(self, ingest: &I, saved: SavedSessions) -> io::Result<Running> {
         let (stop, stopped) = watch::channel(false);
         let (end, ended) = watch::channel(false);
         let mut threads = vec![spawn_drop_watch(self.inodes(), stopped.clone())?];
-        for (index, shard) in self.shards().into_iter().enumerate() {
+        for (index, shard) in self.shards(saved).into_iter().enumerate() {
             let (ingest, stopped) = (ingest.clone(), stopped.clone());
             let thread = std::thread::Builder::new().name(format!("device-{index}"));
             let farewell = Farewell(end.clone());
@@ -146,26 +214,28 @@ impl Listeners {
     }
 
     fn inodes(&self) -> Vec<(Protocol, u64)> {
-        let inodes = |protocol, sockets: &[BoundSocket]| -> Vec<(Protocol, u64)> {
-            sockets.iter().map(|socket| (protocol, socket.inode)).collect()
+        let inodes = |(config, sockets): &(ListenerConfig, Vec<BoundSocket>)| {
+            let protocol = config.speaks.protocol();
+            sockets.iter().map(|socket| (protocol, socket.inode)).collect::<Vec<_>>()
         };
-        let udp = self.udp.iter().flat_map(|(_, sockets)| inodes(Protocol::Udp, sockets));
-        let coap = self.coap.iter().flat_map(|(_, sockets)| inodes(Protocol::Coap, sockets));
-        udp.chain(coap).collect()
+        self.bound.iter().flat_map(inodes).collect()
     }
 
     /// One socket of each listener for each thread.
-    fn shards(self) -> Vec<Shard> {
-        let mut shards: Vec<Shard> =
-            (0..self.sockets).map(|_| Shard { udp: Vec::new(), coap: Vec::new() }).collect();
-        for (listener, sockets) in self.udp {
-            for (shard, socket) in shards.iter_mut().zip(sockets) {
-                shard.udp.push((listener.clone(), socket));
+    fn shards(self, mut saved: SavedSessions) -> Vec<Shard> {
+        let shard = |_| Shard { generation: saved.generation, seats: Vec::new() };
+        let mut shards: Vec<Shard> = (0..self.sockets).map(shard).collect();
+        for (config, sockets) in self.bound {
+            let Some(listener) = sockets.first().map(|socket| socket.address) else { continue };
+            let count = sockets.len();
+            let mut sessions = vec![Vec::new(); count];
+            for session in saved.of_listener.remove(&listener).unwrap_or_default() {
+                sessions[spread::place_of_session(&session, count)].push(session);
             }
-        }
-        for (listener, sockets) in self.coap {
-            for (shard, socket) in shards.iter_mut().zip(sockets) {
-                shard.coap.push((listener.clone(), socket));
+            let seats = sockets.into_iter().zip(sessions).enumerate();
+            for (shard, (index, (socket, sessions))) in shards.iter_mut().zip(seats) {
+                let place = Place { listener, index, count };
+                shard.seats.push(Seat { config: config.clone(), place, socket, sessions });
             }
         }
         shards
@@ -179,25 +249,43 @@ impl Shard {
         let local = tokio::task::LocalSet::new();
         local.block_on(&runtime, async {
             let mut listeners = JoinSet::new();
-            for (config, bound) in self.udp {
-                let listener = PlainListener {
-                    socket: UdpSocket::new(bound)?,
-                    class: config.class,
-                    payload_bytes_max: config.payload_bytes_max,
-                    ingest: ingest.clone(),
-                };
-                listeners.spawn_local(listener.run(stop.clone()));
-            }
-            for (config, bound) in self.coap {
-                let socket = UdpSocket::new(bound)?;
-                let listener = CoapListener::new(&config, socket, ingest.clone());
-                listeners.spawn_local(listener.run(stop.clone()));
+            for seat in self.seats {
+                let saved = (self.generation, seat.sessions);
+                let socket = UdpSocket::new(seat.socket)?;
+                let (ingest, stop, is_vouched) =
+                    (ingest.clone(), stop.clone(), seat.config.is_vouched);
+                match seat.config.speaks {
+                    Speaks::Udp { payload_bytes_max } => {
+                        let listener =
+                            PlainListener { socket, is_vouched, payload_bytes_max, ingest };
+                        listeners.spawn_local(listener.run(stop));
+                    }
+                    Speaks::Coap(limits) => {
+                        let limits = limits.of_one(seat.place.count);
+                        let listener = CoapListener::new(socket, is_vouched, limits, ingest);
+                        listeners.spawn_local(listener.run(stop));
+                    }
+                    Speaks::Coaps(limits, secure) => {
+                        let limits = limits.of_one(seat.place.count);
+                        let sessions =
+                            Sessions::open((secure, is_vouched), seat.place, saved, &ingest)?;
+                        let listener = CoapsListener::new(socket, sessions, limits, ingest);
+                        listeners.spawn_local(listener.run(stop));
+                    }
+                }
             }
             while let Some(ended) = listeners.join_next().await {
                 ended.map_err(io::Error::other)??;
             }
             Ok(())
         })
+    }
+}
+
+impl CoapLimits {
+    /// The share of one socket: devices spread over the sockets evenly enough.
+    fn of_one(self, sockets: usize) -> Self {
+        Self { exchanges_max: self.exchanges_max.div_ceil(sockets), ..self }
     }
 }
 
@@ -220,18 +308,20 @@ impl Running {
     }
 }
 
-fn bind_all(
-    protocol: Protocol,
-    address: SocketAddr,
-    sockets: usize,
-) -> Result<Vec<BoundSocket>, BindError> {
-    let failed = |source| BindError { protocol, address, source };
-    ensure_unused(address).map_err(failed)?;
-    let first = BoundSocket::bind(address).map_err(failed)?;
+fn bind_all(listener: &ListenerConfig, sockets: usize) -> io::Result<Vec<BoundSocket>> {
+    ensure_unused(listener.address)?;
+    let first = BoundSocket::bind(listener.address)?;
     // With port 0 the first socket found a port that the others take, too.
     let taken = first.address;
-    let rest = (1..sockets).map(|_| BoundSocket::bind(taken).map_err(failed));
-    std::iter::once(Ok(first)).chain(rest).collect()
+    let rest = (1..sockets).map(|_| BoundSocket::bind(taken));
+    let mut bound = std::iter::once(Ok(first)).chain(rest).collect::<io::Result<Vec<_>>>()?;
+    if matches!(listener.speaks, Speaks::Coaps(..))
+        && let Err(error) = spread::attach(&bound)
+    {
+        warn!(%error, address = %taken, "one socket has to do: the kernel cannot tell sessions");
+        bound.truncate(1);
+    }
+    Ok(bound)
 }
 
 /// SO_REUSEPORT would let a second gateway of the same user share the port, and each would get

@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::watch;
-use vocabulary::{IdentityClass, Protocol, Timestamp};
+use vocabulary::{Protocol, Timestamp};
 
 use crate::counters::Counters;
 use crate::udp::{Received, UdpSocket};
@@ -15,7 +15,7 @@ use crate::uplink::{Ingest, Peer, Uplink};
 /// One socket of a plain UDP listener.
 pub(crate) struct PlainListener<I: Ingest> {
     pub(crate) socket: UdpSocket,
-    pub(crate) class: Option<IdentityClass>,
+    pub(crate) is_vouched: bool,
     pub(crate) payload_bytes_max: usize,
     pub(crate) ingest: I,
 }
@@ -69,7 +69,7 @@ impl<I: Ingest> PlainListener<I> {
 
     fn uplink(&self, address: SocketAddr, bytes: &[u8], received_at: Timestamp) -> Uplink {
         Uplink {
-            peer: Peer { address, class: self.class },
+            peer: Peer { address, is_vouched: self.is_vouched, key: None },
             protocol: Protocol::Udp,
             topic: None,
             exchange: None,

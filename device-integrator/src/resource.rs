@@ -1,7 +1,5 @@
 //! The resources of the CoAP listener: which requests are uplinks, and what the others get.
 
-use std::net::SocketAddr;
-
 use coap::wire::{Code, ContentFormat, OptionNumber};
 use coap::{IncomingRequest, Response};
 use vocabulary::Topic;
@@ -29,7 +27,7 @@ pub(crate) enum Route {
 
 /// Decides what a request is. `POST /` and `POST /data` are the uplink resource; `limit_bytes` is
 /// of a body. `GET /bootstrap` asks for the device's key.
-pub(crate) fn route(request: &IncomingRequest<SocketAddr>, limit_bytes: usize) -> Route {
+pub(crate) fn route<P: Copy>(request: &IncomingRequest<P>, limit_bytes: usize) -> Route {
     if request.path().eq([Some("bootstrap")]) {
         return bootstrap::refusal(request).map_or(Route::Bootstrap, Route::Answer);
     }
@@ -54,7 +52,7 @@ pub(crate) fn route(request: &IncomingRequest<SocketAddr>, limit_bytes: usize) -
     }
 }
 
-fn uplink(request: &IncomingRequest<SocketAddr>) -> Route {
+fn uplink<P: Copy>(request: &IncomingRequest<P>) -> Route {
     if request.content_format().is_some_and(|format| DEFLATED_FORMATS.contains(&format)) {
         let answer = Response::new(Code::UNSUPPORTED_CONTENT_FORMAT);
         return Route::Answer(answer.with_diagnostic("compressed payloads are not accepted"));
@@ -79,7 +77,7 @@ fn too_large(limit_bytes: usize) -> Response {
 }
 
 /// The topic of a request; queries with other names are the device's own business.
-fn topic(request: &IncomingRequest<SocketAddr>) -> Result<Option<Topic>, String> {
+fn topic<P: Copy>(request: &IncomingRequest<P>) -> Result<Option<Topic>, String> {
     let mut topic = None;
     for query in request.queries() {
         let query = query.ok_or_else(|| "query is not UTF-8".to_owned())?;

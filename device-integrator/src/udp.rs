@@ -6,7 +6,7 @@
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::net::{SocketAddr, SocketAddrV6};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -68,6 +68,12 @@ impl BoundSocket {
         let unnamed = || io::Error::other("the kernel names no internet address of the socket");
         let address = socket.local_addr()?.as_socket().ok_or_else(unnamed)?;
         Ok(Self { socket, address, inode })
+    }
+}
+
+impl AsFd for BoundSocket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
     }
 }
 
@@ -203,13 +209,6 @@ impl Outgoing {
         let start = self.bytes.len();
         self.bytes.extend_from_slice(bytes);
         self.datagrams.push((peer, start..self.bytes.len()));
-    }
-
-    /// Adds a datagram, unless it is empty.
-    pub(crate) fn answer(&mut self, peer: SocketAddr, bytes: &[u8]) {
-        if !bytes.is_empty() {
-            self.push(peer, bytes);
-        }
     }
 
     fn clear(&mut self) {

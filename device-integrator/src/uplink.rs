@@ -4,7 +4,8 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use vocabulary::{IdentityClass, Protocol, Timestamp, Topic};
+use dtls::{Change, Psk};
+use vocabulary::{Iccid, Protocol, Timestamp, Topic};
 
 use crate::bootstrap::Credentials;
 
@@ -30,8 +31,41 @@ pub struct Uplink {
 pub struct Peer {
     /// The source address of the datagram.
     pub address: SocketAddr,
-    /// What vouches for it on this listener; `None` where nothing does.
-    pub class: Option<IdentityClass>,
+    /// Whether the network vouches for the address: only then it is an identity.
+    pub is_vouched: bool,
+    /// The key that the sender has; `None` without DTLS.
+    pub key: Option<ProvenKey>,
+}
+
+/// A key that the other end of a DTLS session has proved to hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ProvenKey {
+    /// The SIM whose key it is.
+    pub iccid: Iccid,
+    /// Which of the keys that the SIM ever had, see [`Psk::with_revision`].
+    pub revision: u64,
+    /// Whether the listener asks for the SIM's own address besides.
+    pub needs_address: bool,
+}
+
+/// Why a peer may not speak.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Refused {
+    /// For the peer.
+    pub reason: &'static str,
+    /// Whether its DTLS session is worth nothing any more: its key was replaced.
+    pub ends_session: bool,
+}
+
+/// A handshake that failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FailedHandshake<'a> {
+    /// From where.
+    pub address: SocketAddr,
+    /// Who the peer claimed to be.
+    pub identity: &'a [u8],
+    /// Whether there is a key for the identity: then the peer has another one.
+    pub is_known: bool,
 }
 
 /// A CoAP exchange, as far as it identifies a message (RFC 7252 §4.5).
@@ -106,10 +140,12 @@ pub trait Ingest: Clone + Send + 'static {
     /// Resolves to what a device is told that asks for its key, or to why it is told nothing: any
     /// receipt but [`Receipt::Stored`] and [`Receipt::Duplicate`].
     type Bootstrap: Future<Output = Result<Credentials, Receipt>> + Send;
+    /// Resolves when changes of DTLS sessions are durable.
+    type Saving: Future<Output = ()> + Send;
 
-    /// Whether `peer` may speak at all, asked before a protocol spends memory on it; where not,
-    /// the reason, for the peer. The implementation tells its operator.
-    fn screen(&self, peer: Peer, protocol: Protocol, now: Timestamp) -> Result<(), &'static str>;
+    /// Whether `peer` may speak at all, asked before a protocol spends memory on it. The
+    /// implementation tells its operator.
+    fn screen(&self, peer: Peer, protocol: Protocol, now: Timestamp) -> Result<(), Refused>;
 
     /// Starts to admit `uplinks`. Never blocks: an uplink that cannot be taken is shed.
     fn admit(&self, uplinks: Vec<Uplink>) -> Self::Admission;
@@ -117,4 +153,14 @@ pub trait Ingest: Clone + Send + 'static {
     /// Looks for the key of `peer`, or makes one. Never blocks; the key is durable when the future
     /// resolves. Only a source address that is an identity gets one.
     fn bootstrap(&self, peer: Peer, received_at: Timestamp) -> Self::Bootstrap;
+
+    /// The key of whoever calls itself `identity`, an ICCID, in a handshake of `protocol`. Never
+    /// blocks, and takes as long where there is none.
+    fn key(&self, protocol: Protocol, identity: &[u8]) -> Option<Psk>;
+
+    /// Tells the operator of a handshake that failed.
+    fn note_failed_handshake(&self, handshake: FailedHandshake<'_>, now: Timestamp);
+
+    /// Keeps the sessions of the listener at `listener` over a restart. Never blocks.
+    fn save(&self, listener: SocketAddr, changes: Vec<Change>) -> Self::Saving;
 }

@@ -10,9 +10,11 @@ use std::time::Duration;
 use key_store::KeySource;
 use serde::Deserialize;
 
+mod coaps;
 mod environment;
 mod values;
 
+pub(crate) use coaps::CoapsListener;
 pub(crate) use values::{ConfigError, LogFormat};
 
 /// The whole configuration.
@@ -64,12 +66,14 @@ pub(crate) struct Devices {
     /// The name that devices look up, as the API shows it; without it the listener's address.
     pub(crate) domain: Option<String>,
     /// Where devices speak CoAP over DTLS, as the answer to a bootstrap tells them; without it
-    /// port 5684 of the domain.
+    /// the first listener for it, by the domain's name if there is one.
     pub(crate) coaps_url: Option<String>,
     /// Plain UDP listeners.
     pub(crate) udp: Vec<UdpListener>,
     /// CoAP listeners.
     pub(crate) coap: Vec<CoapListener>,
+    /// Listeners for CoAP over DTLS.
+    pub(crate) coaps: Vec<CoapsListener>,
 }
 
 /// One plain UDP listener.
@@ -191,6 +195,7 @@ impl Default for Devices {
                 body_bytes_max: values::coap_body_bytes_max(),
                 exchanges_max: values::coap_exchanges_max(),
             }],
+            coaps: vec![CoapsListener::at(SocketAddr::from(([127, 0, 0, 1], 5684)))],
         }
     }
 }
@@ -245,10 +250,21 @@ impl Config {
         }
     }
 
-    /// Where devices speak CoAP over DTLS, where that is known.
-    pub(crate) fn coaps_url(&self) -> Option<String> {
-        let domain = self.devices.domain.as_ref();
-        self.devices.coaps_url.clone().or_else(|| domain.map(|name| format!("coaps://{name}:5684")))
+    /// Where devices speak CoAP over DTLS, where that is known; `listening` are the addresses of
+    /// the listeners.
+    pub(crate) fn coaps_url(&self, listening: &[SocketAddr]) -> Option<String> {
+        let first = listening.first();
+        let host = match (&self.devices.domain, first) {
+            (Some(name), _) => Some(name.clone()),
+            // Nobody can send to "all addresses".
+            (None, Some(first)) if first.ip().is_unspecified() => None,
+            (None, Some(SocketAddr::V6(first))) => Some(format!("[{}]", first.ip())),
+            (None, Some(first)) => Some(first.ip().to_string()),
+            (None, None) => None,
+        };
+        let port = first.map_or(5684, SocketAddr::port);
+        let url = host.map(|host| format!("coaps://{host}:{port}"));
+        self.devices.coaps_url.clone().or(url)
     }
 
     /// Sockets per listener.
@@ -284,6 +300,7 @@ impl Config {
             let limit = listener.exchanges_max;
             values::in_range("devices.coap.exchanges_max", limit, 1_000..=100_000_000)?;
         }
+        self.devices.coaps.iter().try_for_each(CoapsListener::check)?;
         values::log_filter(&self.log.filter)?;
         values::api_security(&self.api)
     }

@@ -73,6 +73,9 @@ fn config(folder: &std::path::Path) -> Config {
     for listener in &mut config.devices.coap {
         listener.listen = free;
     }
+    for listener in &mut config.devices.coaps {
+        listener.listen = free;
+    }
     config
 }
 

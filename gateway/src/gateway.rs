@@ -8,9 +8,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use cloud_integrator::Source;
-use device_integrator::{
-    CoapListenerConfig, Listeners, ListenersConfig, Running, UdpListenerConfig,
-};
+use device_integrator::{Listeners, Running};
 use inspector::ReaderThread;
 use management_api::server::{Limits, Server, ServerConfig, TlsFiles};
 use management_api::{DeviceEndpoint, ManagementApi, MetricsText, Readiness, Services, Settings};
@@ -19,10 +17,11 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::sync::watch;
 use tokio::task::JoinHandle as Task;
 use tracing::error;
-use vocabulary::{IdentityClass, Protocol};
+use vocabulary::Protocol;
 
 use crate::config::{Api, Config};
 use crate::house::House;
+use crate::listeners;
 use crate::signals;
 use crate::upkeep;
 
@@ -47,6 +46,7 @@ pub(crate) struct Gateway {
 pub(crate) struct Addresses {
     pub(crate) udp: Vec<SocketAddr>,
     pub(crate) coap: Vec<SocketAddr>,
+    pub(crate) coaps: Vec<SocketAddr>,
     /// With scheme, without a path.
     pub(crate) api: String,
     /// Of `/health` and `/metrics`; with scheme, without a path.
@@ -64,7 +64,7 @@ impl Gateway {
     pub(crate) async fn start(config: &Config, metrics: PrometheusHandle) -> anyhow::Result<Self> {
         signals::survive_file_size_limit()?;
         let servers = Servers::bind(config).await?;
-        let listeners = Listeners::bind(&listeners_config(config))?;
+        let listeners = Listeners::bind(&listeners::config(config))?;
         let house = House::open(config)?;
         let sims = house.sim_watch()?;
         let addresses = servers.addresses(&listeners);
@@ -78,13 +78,14 @@ impl Gateway {
         let sims_stop = Arc::new(AtomicBool::new(false));
         let source = Source { log: house.log.clone(), templates: house.templates.clone() };
         house.integrations.start(source).await.context("integrations cannot be started")?;
-        let ingest = house.ingest(config.coaps_url())?;
+        let (desk, sessions) = house.sessions(config, &addresses.coaps)?;
+        let ingest = house.ingest(config.coaps_url(&addresses.coaps), desk)?;
         tokio::spawn(upkeep::rate(ingest.clone()));
         let gateway = Self {
             servers: servers.serve(&api, &stopped),
             inspector: house.inspector.reader()?.spawn()?,
             sims: sims.spawn(Arc::clone(&sims_stop))?,
-            devices: listeners.run(&ingest)?,
+            devices: listeners.run(&ingest, sessions)?,
             house,
             addresses,
             readiness,
@@ -147,6 +148,7 @@ impl Servers {
         Addresses {
             udp: listeners.udp_addresses(),
             coap: listeners.coap_addresses(),
+            coaps: listeners.coaps_addresses(),
             api: url(&self.api),
             operations: url(self.operations.as_ref().unwrap_or(&self.api)),
         }
@@ -177,17 +179,19 @@ fn services(
     metrics: PrometheusHandle,
     readiness: &Readiness,
 ) -> Services {
-    let endpoint = |protocol, addresses: &[SocketAddr]| {
+    let endpoint = |protocol, addresses: &[SocketAddr], secure: Option<&SocketAddr>| {
         addresses.first().map(|address: &SocketAddr| DeviceEndpoint {
             protocol,
             domain: config.devices.domain.clone().unwrap_or_else(|| address.ip().to_string()),
             ip_addresses: addresses.iter().map(SocketAddr::ip).collect(),
             port: address.port(),
-            secure_port: None,
+            secure_port: secure.map(SocketAddr::port),
         })
     };
-    let endpoints =
-        [endpoint(Protocol::Udp, &addresses.udp), endpoint(Protocol::Coap, &addresses.coap)];
+    let endpoints = [
+        endpoint(Protocol::Udp, &addresses.udp, None),
+        endpoint(Protocol::Coap, &addresses.coap, addresses.coaps.first()),
+    ];
     Services {
         clients: house.clients.clone(),
         registry: Arc::clone(&house.registry),
@@ -203,35 +207,6 @@ fn services(
             public_url: config.api.public_url.clone(),
             ..Settings::default()
         },
-    }
-}
-
-fn listeners_config(config: &Config) -> ListenersConfig {
-    // The configuration refuses listeners that are neither on loopback nor declared trusted.
-    let class = Some(IdentityClass::SimIp);
-    ListenersConfig {
-        sockets: config.sockets(),
-        udp: config
-            .devices
-            .udp
-            .iter()
-            .map(|listener| UdpListenerConfig {
-                address: listener.listen,
-                class,
-                payload_bytes_max: listener.payload_bytes_max,
-            })
-            .collect(),
-        coap: config
-            .devices
-            .coap
-            .iter()
-            .map(|listener| CoapListenerConfig {
-                address: listener.listen,
-                class,
-                body_bytes_max: listener.body_bytes_max,
-                exchanges_max: listener.exchanges_max,
-            })
-            .collect(),
     }
 }
 

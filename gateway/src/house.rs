@@ -1,6 +1,7 @@
 //! Everything that lies in the data folder, opened and put together.
 
 use std::fs::DirBuilder;
+use std::net::SocketAddr;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -9,10 +10,12 @@ use anyhow::Context as _;
 use cloud_integrator::Integrations;
 use connectivity::SimRegistry;
 use device_authenticator::SimDirectory;
+use device_integrator::SavedSessions;
 use inspector::Inspector;
-use key_store::Keys;
+use key_store::{Keys, Sealer};
 use management_api::clients::Clients;
 use message_log::{MessageLog, Opened};
+use session_store::SessionStore;
 use state::StateFile;
 use template_library::Templates;
 use tracing::warn;
@@ -24,6 +27,7 @@ use crate::key_desk::KeyDesk;
 use crate::rate::DeviceRate;
 use crate::readers::SimWatch;
 use crate::recovered::RecoveredExchanges;
+use crate::session_desk::SessionDesk;
 
 /// The parts of a gateway that know no socket.
 pub(crate) struct House {
@@ -84,8 +88,30 @@ impl House {
         })
     }
 
+    /// The DTLS sessions of earlier starts, and where new ones are kept, for the listeners at these
+    /// addresses.
+    pub(crate) fn sessions(
+        &self,
+        config: &Config,
+        listeners: &[SocketAddr],
+    ) -> anyhow::Result<(SessionDesk, SavedSessions)> {
+        let file = StateFile::new(config.data.dir.join("sessions.db"));
+        let sealer = Sealer::open(&config.key_source(), session_store::SEALED_FOR)?;
+        let opened = SessionStore::open(&file, sealer, listeners)?;
+        if opened.unopened > 0 {
+            warn!(sessions = opened.unopened, "saved dtls sessions do not open and are skipped");
+        }
+        let saved = SavedSessions { generation: opened.generation, of_listener: opened.sessions };
+        let desk = SessionDesk::open(opened.store).context("no thread for sessions")?;
+        Ok((desk, saved))
+    }
+
     /// The pipeline that listeners feed. Devices that ask for their keys are told `coaps_url`.
-    pub(crate) fn ingest(&self, coaps_url: Option<String>) -> anyhow::Result<Ingest> {
+    pub(crate) fn ingest(
+        &self,
+        coaps_url: Option<String>,
+        sessions: SessionDesk,
+    ) -> anyhow::Result<Ingest> {
         let (per_second, burst) = self.rate;
         Ok(Ingest::new(Sources {
             directory: Arc::clone(&self.directory),
@@ -93,7 +119,9 @@ impl House {
             templates: self.templates.clone(),
             recovered: Arc::clone(&self.recovered),
             rate: DeviceRate::new(per_second, burst),
-            keys: KeyDesk::open(self.keys.clone()).context("no thread for keys")?,
+            keys: self.keys.clone(),
+            key_desk: KeyDesk::open(self.keys.clone()).context("no thread for keys")?,
+            sessions,
             coaps_url: coaps_url.map(Into::into),
         }))
     }

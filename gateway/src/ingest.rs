@@ -3,14 +3,15 @@
 //! Reads memory only; the one thing it waits for is the commit.
 
 use std::future::Future;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
-use device_authenticator::{ListenerTrust, Refusal, RefusalLog, SimDirectory};
-use device_integrator::{Credentials, Peer, Receipt, Shed, Uplink};
+use device_authenticator::{KeyHolder, ListenerTrust, Refusal, RefusalLog, SimDirectory};
+use device_integrator::{Credentials, FailedHandshake, Peer, Receipt, Refused, Shed, Uplink};
+use key_store::{KeyProtocol, Keys};
 use message_log::{AppendError, Appending, DeviceKey, Kind, MessageLog, NewRecord};
 use template_library::Templates;
 use vocabulary::{
@@ -21,6 +22,7 @@ use vocabulary::{
 use crate::key_desk::{Handed, KeyDesk};
 use crate::rate::DeviceRate;
 use crate::recovered::{self, RecoveredExchanges};
+use crate::session_desk::{Saving, SessionDesk};
 
 /// Messages of known devices on their way into the log.
 #[derive(Clone)]
@@ -35,7 +37,9 @@ pub(crate) struct Sources {
     pub(crate) templates: Templates,
     pub(crate) recovered: Arc<RecoveredExchanges>,
     pub(crate) rate: DeviceRate,
-    pub(crate) keys: KeyDesk,
+    pub(crate) keys: Keys,
+    pub(crate) key_desk: KeyDesk,
+    pub(crate) sessions: SessionDesk,
     /// Where devices speak CoAP over DTLS, as they are told.
     pub(crate) coaps_url: Option<Arc<str>>,
 }
@@ -71,6 +75,7 @@ impl Ingest {
 impl device_integrator::Ingest for Ingest {
     type Admission = Admission;
     type Bootstrap = Bootstrap;
+    type Saving = Saving;
 
     fn admit(&self, uplinks: Vec<Uplink>) -> Admission {
         let parts = &self.parts;
@@ -91,8 +96,22 @@ impl device_integrator::Ingest for Ingest {
         Admission { receipts, waiting, appending }
     }
 
-    fn screen(&self, peer: Peer, protocol: Protocol, now: Timestamp) -> Result<(), &'static str> {
+    fn screen(&self, peer: Peer, protocol: Protocol, now: Timestamp) -> Result<(), Refused> {
         self.parts.authenticate(peer, protocol, now).map(drop)
+    }
+
+    fn key(&self, protocol: Protocol, identity: &[u8]) -> Option<dtls::Psk> {
+        let found = self.parts.sources.keys.find(key_protocol(protocol), identity)?;
+        let psk = dtls::Psk::new(found.key().to_vec()).ok()?;
+        Some(psk.with_revision(found.revision()))
+    }
+
+    fn note_failed_handshake(&self, handshake: FailedHandshake<'_>, now: Timestamp) {
+        self.parts.log_failed_handshake(handshake, now);
+    }
+
+    fn save(&self, listener: SocketAddr, changes: Vec<dtls::Change>) -> Saving {
+        self.parts.sources.sessions.save(listener, changes)
     }
 
     fn bootstrap(&self, peer: Peer, received_at: Timestamp) -> Bootstrap {
@@ -106,9 +125,9 @@ impl device_integrator::Ingest for Ingest {
 impl Parts {
     /// The record of an uplink, or the receipt of one that will not be stored.
     fn prepare(&self, uplink: &Uplink) -> Result<NewRecord, Receipt> {
-        let identity = self
+        let (identity, class) = self
             .authenticate(uplink.peer, uplink.protocol, uplink.received_at)
-            .map_err(Receipt::Unauthorised)?;
+            .map_err(|refused| Receipt::Unauthorised(refused.reason))?;
         let mut digest = None;
         if let Some(exchange) = &uplink.exchange {
             let found = recovered::digest(identity.iccid, exchange, &uplink.payload);
@@ -118,19 +137,20 @@ impl Parts {
             digest = Some(found);
         }
         self.allow(identity)?;
-        Ok(self.record(uplink, identity, digest))
+        Ok(self.record(uplink, (identity, class), digest))
     }
 
     /// Asks for the key of the SIM whose address `peer` has.
     fn ask_for_key(&self, peer: Peer, received_at: Timestamp) -> Result<Handed, Receipt> {
-        if peer.class == Some(IdentityClass::DtlsPsk) {
+        let (identity, class) = self
+            .authenticate(peer, Protocol::Coap, received_at)
+            .map_err(|refused| Receipt::Unauthorised(refused.reason))?;
+        if class == IdentityClass::DtlsPsk {
             // A key must not give another: who has stolen one would keep it for ever.
             return Err(Receipt::Unauthorised("a key is told to the SIM's own address only"));
         }
-        let identity =
-            self.authenticate(peer, Protocol::Coap, received_at).map_err(Receipt::Unauthorised)?;
         self.allow(identity)?;
-        self.sources.keys.ask(identity.iccid).map_err(unavailable)
+        self.sources.key_desk.ask(identity.iccid).map_err(unavailable)
     }
 
     /// Whether a device may send another message now.
@@ -147,32 +167,52 @@ impl Parts {
         peer: Peer,
         protocol: Protocol,
         received_at: Timestamp,
-    ) -> Result<Identity, &'static str> {
-        let trust = match peer.class {
-            Some(_) => ListenerTrust::TrustedApn,
-            None => ListenerTrust::Untrusted,
-        };
-        let address = peer.address.ip();
-        self.sources.directory.authenticate(address, trust).map_err(|refusal| {
-            self.log_refusal(address, protocol, &refusal, received_at);
-            match refusal {
-                Refusal::UnknownAddress => "the source address belongs to no known SIM",
-                Refusal::InactiveSim(_) => "the SIM is not active",
-                Refusal::UntrustedListener => {
-                    "this listener accepts no source address as an identity"
-                }
+    ) -> Result<(Identity, IdentityClass), Refused> {
+        self.identify(peer, protocol).map_err(|refusal| {
+            self.log_refusal(peer.address.ip(), protocol, &refusal, received_at);
+            Refused {
+                reason: reason(&refusal),
+                // A session is as good as its key, and a SIM that is gone has none.
+                ends_session: matches!(refusal, Refusal::ReplacedKey | Refusal::UnknownSim),
             }
         })
     }
 
-    fn record(&self, uplink: &Uplink, identity: Identity, exchange: Option<u128>) -> NewRecord {
+    fn identify(
+        &self,
+        peer: Peer,
+        protocol: Protocol,
+    ) -> Result<(Identity, IdentityClass), Refusal> {
+        let Sources { directory, keys, .. } = &self.sources;
+        let trust = match peer.is_vouched {
+            true => ListenerTrust::TrustedApn,
+            false => ListenerTrust::Untrusted,
+        };
+        let ip = peer.address.ip();
+        let Some(key) = peer.key else {
+            let identity = directory.authenticate(ip, trust)?;
+            return Ok((identity, IdentityClass::SimIp));
+        };
+        if keys.revision(key_protocol(protocol), key.iccid) != Some(key.revision) {
+            return Err(Refusal::ReplacedKey);
+        }
+        let holder = KeyHolder { iccid: key.iccid, ip, needs_address: key.needs_address };
+        directory.authenticate_key(holder, trust)
+    }
+
+    fn record(
+        &self,
+        uplink: &Uplink,
+        (identity, class): (Identity, IdentityClass),
+        exchange: Option<u128>,
+    ) -> NewRecord {
         let template = match uplink.protocol {
             Protocol::Lwm2m => None,
             protocol => self.sources.templates.active(protocol),
         };
         let telemetry = Telemetry {
             identity: Identity { ip: Some(uplink.peer.address.ip()), ..identity },
-            class: uplink.peer.class.unwrap_or(vocabulary::IdentityClass::SimIp),
+            class,
             protocol: uplink.protocol,
             topic: uplink.topic.as_ref().map(vocabulary::Topic::as_str),
             template,
@@ -187,7 +227,6 @@ impl Parts {
         }
     }
 
-    /// Says in the administration log, not too often, that a sender was refused.
     fn log_refusal(
         &self,
         address: IpAddr,
@@ -195,34 +234,75 @@ impl Parts {
         refusal: &Refusal,
         received_at: Timestamp,
     ) {
+        let sim = match refusal {
+            Refusal::InactiveSim(identity) | Refusal::OtherAddress(identity) => Some(*identity),
+            _ => None,
+        };
+        self.log_unauthorised((address, sim), received_at, || {
+            format!("{protocol} message refused: {refusal}")
+        });
+    }
+
+    fn log_failed_handshake(&self, handshake: FailedHandshake<'_>, received_at: Timestamp) {
+        let FailedHandshake { address, identity, is_known } = handshake;
+        let shown = shown(identity);
+        let sim = shown.parse().ok().and_then(|iccid| self.sources.directory.find_iccid(iccid));
+        let sim = sim.map(|found| found.identity);
+        self.log_unauthorised((address.ip(), sim), received_at, || match is_known {
+            true => format!("handshake refused: wrong key for identity {shown}"),
+            false => format!("handshake refused: no key for identity {shown}"),
+        });
+    }
+
+    /// Says in the administration log, not too often, that a sender was refused.
+    fn log_unauthorised(
+        &self,
+        (address, sim): (IpAddr, Option<Identity>),
+        received_at: Timestamp,
+        description: impl FnOnce() -> String,
+    ) {
         let mut refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
         let admitted = refusals.admit(Instant::now(), address);
         drop(refusals);
-        if let Some(suppressed) = admitted {
-            let notice = refusal_notice(address, protocol, refusal, suppressed);
-            // Nobody waits for it: a refusal that cannot be logged is still counted.
-            drop(self.sources.log.append(vec![notice_record(&notice, received_at)]));
-        }
+        let Some(suppressed) = admitted else { return };
+        let message = "DeviceAuthenticator[Unauthorized]";
+        let mut notice = Notice::new(NoticeCategory::Error, NoticeKind::Device, message);
+        notice.ip = Some(address);
+        notice = sim.into_iter().fold(notice, Notice::about);
+        notice.description = match suppressed {
+            0 => description(),
+            more => format!("{} ({more} refusals not logged)", description()),
+        };
+        // Nobody waits for it: a refusal that cannot be logged is still counted.
+        drop(self.sources.log.append(vec![notice_record(&notice, received_at)]));
     }
 }
 
-fn refusal_notice(
-    address: IpAddr,
-    protocol: Protocol,
-    refusal: &Refusal,
-    suppressed: u64,
-) -> Notice {
-    let message = "DeviceAuthenticator[Unauthorized]";
-    let mut notice = Notice::new(NoticeCategory::Error, NoticeKind::Device, message);
-    notice.ip = Some(address);
-    if let Refusal::InactiveSim(identity) = refusal {
-        notice = notice.about(*identity);
+/// Why a sender is refused, in words for it.
+fn reason(refusal: &Refusal) -> &'static str {
+    match refusal {
+        Refusal::UnknownAddress => "the source address belongs to no known SIM",
+        Refusal::InactiveSim(_) => "the SIM is not active",
+        Refusal::UntrustedListener => "this listener accepts no source address as an identity",
+        Refusal::UnknownSim => "the SIM is not known",
+        Refusal::OtherAddress(_) => "the source address is not the SIM's",
+        Refusal::ReplacedKey => "the key was replaced",
     }
-    notice.description = match suppressed {
-        0 => format!("{protocol} message refused: {refusal}"),
-        more => format!("{protocol} message refused: {refusal} ({more} refusals not logged)"),
-    };
-    notice
+}
+
+/// Keys are of a protocol.
+fn key_protocol(protocol: Protocol) -> KeyProtocol {
+    match protocol {
+        Protocol::Lwm2m => KeyProtocol::Lwm2m,
+        Protocol::Coap | Protocol::Udp => KeyProtocol::Coap,
+    }
+}
+
+/// An identity of somebody unknown, as a text that is safe to show: no longer than two ICCIDs.
+fn shown(identity: &[u8]) -> String {
+    const CHARS_MAX: usize = 40;
+    let text = identity.escape_ascii().to_string();
+    if text.len() <= CHARS_MAX { text } else { format!("{}...", &text[..CHARS_MAX]) }
 }
 
 /// The record of a notice.

@@ -66,6 +66,9 @@ fn greet(
     for coap in &addresses.coap {
         writeln!(output, "coap        coap://{coap}")?;
     }
+    for coaps in &addresses.coaps {
+        writeln!(output, "coaps       coaps://{coaps}")?;
+    }
     writeln!(output, "api         {}/management-api", addresses.api)?;
     writeln!(output, "operations  {0}/health, {0}/metrics", addresses.operations)?;
     writeln!(output, "data        {}", data.display())?;

@@ -2,6 +2,7 @@
 
 mod judge;
 mod load;
+mod secure_device;
 
 use std::hash::{BuildHasher, RandomState};
 use std::io::{BufRead, BufReader};
@@ -14,6 +15,7 @@ use serde_json::Value;
 
 pub(crate) use judge::Store;
 pub(crate) use load::{Load, Probe, plan};
+pub(crate) use secure_device::{Ended, SecureDevice};
 
 /// The longest that a start, a stop or an expected change may take on a slow machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
@@ -23,6 +25,7 @@ pub(crate) struct Gateway {
     child: Child,
     pub(crate) udp: SocketAddr,
     pub(crate) coap: SocketAddr,
+    pub(crate) coaps: SocketAddr,
     pub(crate) api: SocketAddr,
     /// Everything printed before it was ready.
     pub(crate) greeting: Vec<String>,
@@ -43,6 +46,7 @@ impl Place {
         let mut place = Self { folder, variables: Vec::new(), within: Vec::new() };
         place.set("SIMGATE_DEVICES_UDP", "[{ listen = \"127.0.0.1:0\" }]");
         place.set("SIMGATE_DEVICES_COAP", "[{ listen = \"127.0.0.1:0\" }]");
+        place.set("SIMGATE_DEVICES_COAPS", "[{ listen = \"127.0.0.1:0\" }]");
         place.set("SIMGATE_API_LISTEN", "127.0.0.1:0");
         place.set("SIMGATE_WEBHOOKS_ALLOW_HTTP_LOOPBACK", "true");
         place
@@ -55,10 +59,11 @@ impl Place {
         let ports: Vec<u16> = std::iter::repeat_with(|| random(20_000, 32_000))
             .filter_map(|port| u16::try_from(port).ok())
             .filter(|port| is_free(*port))
-            .take(3)
+            .take(4)
             .collect();
         place.set("SIMGATE_DEVICES_UDP", &format!("[{{ listen = \"127.0.0.1:{}\" }}]", ports[0]));
         place.set("SIMGATE_DEVICES_COAP", &format!("[{{ listen = \"127.0.0.1:{}\" }}]", ports[1]));
+        place.set("SIMGATE_DEVICES_COAPS", &format!("[{{ listen = \"127.0.0.1:{}\" }}]", ports[3]));
         place.set("SIMGATE_API_LISTEN", &format!("127.0.0.1:{}", ports[2]));
         place
     }
@@ -87,6 +92,7 @@ impl Place {
     pub(crate) fn keep_ports(&mut self, gateway: &Gateway) {
         self.set("SIMGATE_DEVICES_UDP", &format!("[{{ listen = \"{}\" }}]", gateway.udp));
         self.set("SIMGATE_DEVICES_COAP", &format!("[{{ listen = \"{}\" }}]", gateway.coap));
+        self.set("SIMGATE_DEVICES_COAPS", &format!("[{{ listen = \"{}\" }}]", gateway.coaps));
         self.set("SIMGATE_API_LISTEN", &gateway.api.to_string());
     }
 
@@ -157,6 +163,7 @@ impl Place {
         Gateway {
             udp: address("udp://"),
             coap: address("coap://"),
+            coaps: address("coaps://"),
             api: address(if greeting.iter().any(|line| line.contains("https://")) {
                 "https://"
             } else {
@@ -379,6 +386,17 @@ pub(crate) fn coap_post(
     query: Option<&str>,
     payload: &[u8],
 ) -> (u16, Vec<u8>) {
+    let request = coap_request(message_id, query, payload);
+    device.set_read_timeout(Some(PATIENCE)).unwrap();
+    device.send_to(&request, to).unwrap();
+    let mut answer = [0; 1_500];
+    let length = device.recv(&mut answer).unwrap();
+    assert_eq!(answer[2..4], request[2..4], "the answer's message id");
+    coap_answer(&answer[..length])
+}
+
+/// A confirmable CoAP POST to `/`.
+fn coap_request(message_id: u16, query: Option<&str>, payload: &[u8]) -> Vec<u8> {
     let mut request = vec![0x42, 0x02];
     request.extend_from_slice(&message_id.to_be_bytes());
     request.extend_from_slice(&message_id.to_le_bytes());
@@ -387,14 +405,14 @@ pub(crate) fn coap_post(
     }
     request.push(0xff);
     request.extend_from_slice(payload);
-    device.set_read_timeout(Some(PATIENCE)).unwrap();
-    device.send_to(&request, to).unwrap();
-    let mut answer = [0; 1_500];
-    let length = device.recv(&mut answer).unwrap();
-    assert_eq!(answer[2..4], request[2..4], "the answer's message id");
+    request
+}
+
+/// The code (class * 100 + detail) and the payload of a CoAP answer.
+fn coap_answer(answer: &[u8]) -> (u16, Vec<u8>) {
     let code = u16::from(answer[1] >> 5) * 100 + u16::from(answer[1] & 0x1f);
-    let payload = answer[..length].iter().position(|byte| *byte == 0xff);
-    (code, payload.map_or(Vec::new(), |at| answer[at + 1..length].to_vec()))
+    let payload = answer.iter().position(|byte| *byte == 0xff);
+    (code, payload.map_or(Vec::new(), |at| answer[at + 1..].to_vec()))
 }
 
 /// The seconds of the option Max-Age (RFC 7252 §5.10.5) of an answer.

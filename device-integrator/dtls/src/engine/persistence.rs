@@ -94,6 +94,11 @@ impl Engine {
         changes
     }
 
+    /// How many entries [`Engine::changes`] has to tell.
+    pub fn changed(&self) -> usize {
+        self.gone.len() + self.changed.len()
+    }
+
     /// One session as bytes for [`Engine::import`]; it goes on. The bytes hold keys.
     pub fn export(&mut self, session: SessionId) -> Option<Zeroizing<Vec<u8>>> {
         let generation = self.shared.generation;

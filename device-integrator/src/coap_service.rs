@@ -1,0 +1,300 @@
+//! CoAP for devices, whatever carries it: drives one endpoint, and asks the pipeline.
+//!
+//! It has one rule: a request that is an uplink is answered by the receipt of its admission and by
+//! nothing else. Until the commit the device hears nothing, which is safe: it retransmits, and the
+//! endpoint joins the copies.
+
+use std::future::Future;
+use std::hash::Hash;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::{Instant, SystemTime};
+
+use coap::wire::Code;
+use coap::{Endpoint, Event, IncomingRequest, Output};
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use vocabulary::{Protocol, Timestamp};
+
+use crate::bootstrap::{self, Credentials};
+use crate::counters::{CoapMetrics, Counters};
+use crate::listeners::CoapLimits;
+use crate::oversized::{self, Oversized};
+use crate::resource::{self, Route};
+use crate::stranger::{self, Stranger};
+use crate::uplink::{Exchange, Ingest, Peer, Receipt, Refused, Uplink};
+
+/// When a datagram came.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Arrival {
+    pub(crate) now: Instant,
+    pub(crate) received_at: Timestamp,
+}
+
+impl Arrival {
+    pub(crate) fn now() -> Self {
+        Self { now: Instant::now(), received_at: Timestamp::from(SystemTime::now()) }
+    }
+}
+
+/// What carries datagrams to and from the peers.
+pub(crate) trait Carrier<P> {
+    /// Who sends what comes from there; `None` where it is gone.
+    fn peer(&self, from: P) -> Option<Peer>;
+
+    /// Sends a datagram, sooner or later.
+    fn send(&mut self, to: P, bytes: &[u8]);
+
+    /// Hears that a peer may not speak.
+    fn refused(&mut self, peer: P, refused: Refused);
+}
+
+/// The CoAP of one socket. `P` is what tells its peers from each other: addresses, or sessions.
+pub(crate) struct CoapService<P, I: Ingest> {
+    body_bytes_max: usize,
+    endpoint: Endpoint<P>,
+    ingest: I,
+    counters: Counters,
+    metrics: CoapMetrics,
+    /// Memory for the answer to a stranger.
+    answer: Vec<u8>,
+    /// Uplinks of the batch at hand, and the exchanges that wait for their receipts.
+    uplinks: Vec<Uplink>,
+    exchanges: Vec<coap::Exchange<P>>,
+    admissions: FuturesUnordered<Pending<I::Admission, P>>,
+    bootstraps: FuturesUnordered<Asked<I::Bootstrap, P>>,
+}
+
+/// A batch on its way into the log, with the exchanges that its receipts answer.
+struct Pending<A, P> {
+    admission: Pin<Box<A>>,
+    exchanges: Vec<coap::Exchange<P>>,
+}
+
+/// A device that waits for its key.
+struct Asked<B, P> {
+    bootstrap: Pin<Box<B>>,
+    exchange: Option<coap::Exchange<P>>,
+}
+
+impl<P: Copy + Eq + Hash + Unpin, I: Ingest> CoapService<P, I> {
+    pub(crate) fn new(limits: CoapLimits, ingest: I) -> Self {
+        let endpoint_limits = coap::Limits {
+            upload_bytes_max: limits.body_bytes_max,
+            exchanges_max: u32::try_from(limits.exchanges_max).unwrap_or(u32::MAX),
+            ..coap::Limits::default()
+        };
+        let config = coap::Config { limits: endpoint_limits, ..coap::Config::default() };
+        Self {
+            body_bytes_max: limits.body_bytes_max,
+            endpoint: Endpoint::new(config, random_seed()),
+            ingest,
+            counters: Counters::new(Protocol::Coap),
+            metrics: CoapMetrics::default(),
+            answer: Vec::new(),
+            uplinks: Vec::new(),
+            exchanges: Vec::new(),
+            admissions: FuturesUnordered::new(),
+            bootstraps: FuturesUnordered::new(),
+        }
+    }
+
+    /// Takes a datagram. Call [`CoapService::collect`] after the last of a read.
+    pub(crate) fn handle_datagram(
+        &mut self,
+        arrival: Arrival,
+        from: P,
+        bytes: &[u8],
+        carrier: &mut impl Carrier<P>,
+    ) {
+        self.counters.received.increment(1);
+        let Some(peer) = carrier.peer(from) else {
+            self.counters.control.increment(1);
+            return;
+        };
+        if let Err(refused) = self.ingest.screen(peer, Protocol::Coap, arrival.received_at) {
+            self.refuse(bytes, refused.reason);
+            self.send_answer(from, carrier);
+            carrier.refused(from, refused);
+            return;
+        }
+        match oversized::find(bytes, self.body_bytes_max) {
+            None => self.endpoint.handle_datagram(arrival.now, from, bytes),
+            Some(Oversized { reason, answer }) => {
+                self.counters.malformed(reason, 1);
+                self.answer = answer;
+                self.send_answer(from, carrier);
+            }
+        }
+    }
+
+    /// Writes the answer to a sender that may not speak, without a memory of it.
+    fn refuse(&mut self, bytes: &[u8], reason: &'static str) {
+        match stranger::answer(bytes, reason, &mut self.answer) {
+            Stranger::Refused => self.counters.receipt(&Receipt::Unauthorised(reason)),
+            Stranger::Malformed => self.counters.malformed("stranger", 1),
+            Stranger::Control => self.counters.control.increment(1),
+        }
+    }
+
+    fn send_answer(&self, to: P, carrier: &mut impl Carrier<P>) {
+        if !self.answer.is_empty() {
+            carrier.send(to, &self.answer);
+        }
+    }
+
+    /// Takes the endpoint's outputs after a read: requests are answered, or become uplinks that
+    /// are on their way when this returns.
+    pub(crate) fn collect(&mut self, arrival: Arrival, carrier: &mut impl Carrier<P>) {
+        loop {
+            match self.endpoint.poll_output() {
+                Output::Transmit { peer, bytes } => carrier.send(peer, &bytes),
+                Output::Event(Event::Request(request)) => {
+                    if let Some(peer) = carrier.peer(request.peer()) {
+                        self.request(arrival, peer, request);
+                    }
+                }
+                Output::Event(_) => {}
+                Output::Timeout(_) => break,
+            }
+        }
+        if !self.uplinks.is_empty() {
+            let admission = self.ingest.admit(std::mem::take(&mut self.uplinks));
+            let exchanges = std::mem::take(&mut self.exchanges);
+            self.admissions.push(Pending { admission: Box::pin(admission), exchanges });
+        }
+    }
+
+    fn request(&mut self, arrival: Arrival, peer: Peer, request: IncomingRequest<P>) {
+        match resource::route(&request, self.body_bytes_max) {
+            Route::Answer(response) => {
+                match response.code {
+                    Code::BAD_REQUEST => self.counters.malformed("request", 1),
+                    Code::REQUEST_ENTITY_TOO_LARGE => self.counters.malformed("too_long", 1),
+                    Code::UNSUPPORTED_CONTENT_FORMAT => self.counters.malformed("format", 1),
+                    _ => self.counters.control.increment(1),
+                }
+                self.endpoint.respond(arrival.now, request.exchange, response);
+            }
+            Route::Bootstrap => {
+                let bootstrap = Box::pin(self.ingest.bootstrap(peer, arrival.received_at));
+                self.bootstraps.push(Asked { bootstrap, exchange: Some(request.exchange) });
+            }
+            Route::Uplink(topic) => {
+                self.uplinks.push(Uplink {
+                    peer,
+                    protocol: Protocol::Coap,
+                    topic,
+                    exchange: Some(exchange(&request.exchange)),
+                    payload: request.payload,
+                    received_at: arrival.received_at,
+                });
+                self.exchanges.push(request.exchange);
+            }
+        }
+    }
+
+    /// Waits until something that was asked of the pipeline is there, and answers it.
+    pub(crate) async fn answer_next(&mut self) {
+        tokio::select! {
+            Some((exchanges, receipts)) = self.admissions.next() => {
+                self.settle(exchanges, &receipts);
+            }
+            Some((exchange, told)) = self.bootstraps.next() => self.tell(exchange, &told),
+            else => std::future::pending().await,
+        }
+    }
+
+    /// Whether nothing is asked of the pipeline.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.admissions.is_empty() && self.bootstraps.is_empty()
+    }
+
+    /// Answers the exchanges of a batch.
+    fn settle(&mut self, exchanges: Vec<coap::Exchange<P>>, receipts: &[Receipt]) {
+        let now = Instant::now();
+        for (exchange, receipt) in exchanges.into_iter().zip(receipts) {
+            self.counters.receipt(receipt);
+            self.endpoint.respond(now, exchange, resource::answer(receipt));
+        }
+    }
+
+    /// Answers a device that asked for its key.
+    fn tell(&mut self, exchange: Option<coap::Exchange<P>>, told: &Result<Credentials, Receipt>) {
+        let Some(exchange) = exchange else { return };
+        let response = match told {
+            Ok(credentials) => {
+                self.counters.control.increment(1);
+                bootstrap::answer(credentials, exchange.token().as_bytes().len())
+            }
+            Err(receipt) => {
+                self.counters.receipt(receipt);
+                resource::answer(receipt)
+            }
+        };
+        self.endpoint.respond(Instant::now(), exchange, response);
+    }
+
+    /// Sends what the endpoint wants to send; when it wants to be woken.
+    pub(crate) fn drain(&mut self, carrier: &mut impl Carrier<P>) -> Option<Instant> {
+        loop {
+            match self.endpoint.poll_output() {
+                Output::Transmit { peer, bytes } => carrier.send(peer, &bytes),
+                // Requests come out of a read only, and are taken there.
+                Output::Event(_) => {}
+                Output::Timeout(wake) => return wake,
+            }
+        }
+    }
+
+    pub(crate) fn handle_timeout(&mut self, now: Instant) {
+        self.endpoint.handle_timeout(now);
+    }
+
+    /// Carries the endpoint's counters to the metrics.
+    pub(crate) fn update_metrics(&mut self) {
+        self.metrics.update(&self.endpoint.counters());
+    }
+}
+
+fn exchange<P: Copy>(exchange: &coap::Exchange<P>) -> Exchange {
+    let given = exchange.token();
+    let mut token = [0; 8];
+    for (place, byte) in token.iter_mut().zip(given.as_bytes()) {
+        *place = *byte;
+    }
+    // A token has at most eight bytes.
+    let token_length = u8::try_from(given.as_bytes().len()).unwrap_or(8);
+    let confirmable = exchange.is_confirmable();
+    Exchange { message_id: exchange.id().0, token, token_length, confirmable }
+}
+
+/// The operating system's randomness, by way of the standard library's hash keys.
+fn random_seed() -> u64 {
+    use std::hash::{BuildHasher, RandomState};
+    RandomState::new().hash_one(0)
+}
+
+impl<A: Future<Output = Vec<Receipt>>, P: Unpin> Future for Pending<A, P> {
+    type Output = (Vec<coap::Exchange<P>>, Vec<Receipt>);
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        this.admission
+            .as_mut()
+            .poll(context)
+            .map(|receipts| (std::mem::take(&mut this.exchanges), receipts))
+    }
+}
+
+impl<B, P> Future for Asked<B, P>
+where
+    B: Future<Output = Result<Credentials, Receipt>>,
+    P: Unpin,
+{
+    type Output = (Option<coap::Exchange<P>>, Result<Credentials, Receipt>);
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        this.bootstrap.as_mut().poll(context).map(|told| (this.exchange.take(), told))
+    }
+}
