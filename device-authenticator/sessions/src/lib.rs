@@ -4,11 +4,13 @@
 //! are sealed. It lies in an SQLite file of its own: sessions change all the time, and whoever
 //! writes the state of the gateway must not wait for them. What was written survives a power cut.
 //!
-//! [`SessionStore::open`] also counts the starts of the program, durably, before the first record
-//! can be sent: sequence numbers depend on it.
+//! [`SessionStore::open`] also numbers the starts of the program, durably, before the first record
+//! can be sent: sequence numbers depend on it. The number is at least that of the minute, so that
+//! a file that was copied back does not number a start like one that has been.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::time::SystemTime;
 
 use key_store::Sealer;
 use rusqlite::{Connection, ErrorCode, params};
@@ -46,7 +48,7 @@ pub struct SessionStore {
 pub struct Opened {
     /// For what comes.
     pub store: SessionStore,
-    /// The number of this start, from 1; durable.
+    /// The number of this start, higher than those before; durable.
     pub generation: u32,
     /// Sessions of earlier starts, by the address of their listener.
     pub sessions: HashMap<SocketAddr, Vec<Zeroizing<Vec<u8>>>>,
@@ -89,17 +91,21 @@ impl StoreError {
 }
 
 impl SessionStore {
-    /// Opens `file` for `listeners`, forgets the sessions of all others, and counts the start.
+    /// Opens `file` for `listeners`, forgets the sessions of all others, and numbers the start.
     pub fn open(
         file: &StateFile,
         sealer: Sealer,
         listeners: &[SocketAddr],
+        now: SystemTime,
     ) -> Result<Opened, StoreError> {
+        let minute = now.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |at| at.as_secs() / 60);
+        // Minutes fit for 8,000 years.
+        let minute = u32::try_from(minute).unwrap_or(u32::MAX);
         let mut connection = file.open(MIGRATIONS)?;
         let transaction = connection.transaction()?;
         let generation = transaction.query_row(
-            "UPDATE starts SET number = number + 1 RETURNING number",
-            (),
+            "UPDATE starts SET number = max(number + 1, ?1) RETURNING number",
+            [minute],
             |row| row.get(0),
         )?;
         let listeners = name_listeners(&transaction, listeners)?;
@@ -181,6 +187,7 @@ fn name_listeners(
 #[cfg(test)]
 mod tests {
     use std::path::Path;
+    use std::time::Duration;
 
     use key_store::{KeySource, Keys};
 
@@ -191,10 +198,15 @@ mod tests {
     }
 
     fn open(folder: &Path, listeners: &[SocketAddr]) -> Opened {
+        open_at(folder, listeners, SystemTime::UNIX_EPOCH)
+    }
+
+    fn open_at(folder: &Path, listeners: &[SocketAddr], now: SystemTime) -> Opened {
         let source = KeySource::File(folder.join("data.key"));
         Keys::open(&StateFile::new(folder.join("state.db")), &source).unwrap();
         let sealer = Sealer::open(&source, SEALED_FOR).unwrap();
-        SessionStore::open(&StateFile::new(folder.join("sessions.db")), sealer, listeners).unwrap()
+        let file = StateFile::new(folder.join("sessions.db"));
+        SessionStore::open(&file, sealer, listeners, now).unwrap()
     }
 
     fn saved(id: u64, bytes: &[u8]) -> Change {
@@ -227,6 +239,19 @@ mod tests {
         assert_eq!((opened.generation, opened.sessions.len()), (3, 1));
         drop(opened);
         assert_eq!(open(folder.path(), &both).sessions.len(), 1, "the listener had gone");
+    }
+
+    #[test]
+    fn a_file_that_was_copied_back_numbers_no_start_twice() {
+        let folder = tempfile::tempdir().unwrap();
+        let minute = |number: u64| SystemTime::UNIX_EPOCH + Duration::from_secs(60 * number);
+        let open = |number| open_at(folder.path(), &[], minute(number)).generation;
+        assert_eq!((open(100), open(100), open(99)), (100, 101, 102));
+        let [file, copy] = ["sessions.db", "copy"].map(|name| folder.path().join(name));
+        std::fs::copy(&file, &copy).unwrap();
+        assert_eq!((open(200), open(201)), (200, 201));
+        std::fs::copy(&copy, &file).unwrap();
+        assert_eq!(open(202), 202);
     }
 
     #[test]

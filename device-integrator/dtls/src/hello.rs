@@ -203,7 +203,7 @@ mod tests {
         assert!(parsed.cookie.is_empty() && !parsed.offers_extended_master_secret);
         let answer = parsed.verify_request(&[9; COOKIE_BYTES]);
         assert_eq!(answer.len(), 44);
-        assert!(answer.len() <= datagram.len(), "T7: no amplification");
+        assert!(answer.len() <= datagram.len(), "an answer amplifies nothing");
         assert_eq!(answer[10], 5, "the record's number is repeated");
     }
 
