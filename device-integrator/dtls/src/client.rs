@@ -86,6 +86,8 @@ impl Host for Sending<'_> {
 pub struct Client {
     session: ffi::Session,
     outputs: VecDeque<ClientOutput>,
+    /// The id of the session that the handshake started from.
+    offered_id: Option<[u8; 32]>,
     epoch: Instant,
     now_ms: u64,
     is_over: bool,
@@ -102,8 +104,14 @@ impl Client {
         if let Some(resume) = resume {
             session.resume(&resume.0);
         }
-        let outputs = VecDeque::new();
-        let mut client = Self { session, outputs, epoch: now, now_ms: EPOCH_MS, is_over: false };
+        let mut client = Self {
+            session,
+            outputs: VecDeque::new(),
+            offered_id: resume.map(|resume| resume.0.id),
+            epoch: now,
+            now_ms: EPOCH_MS,
+            is_over: false,
+        };
         client.drive(&[]);
         Some(client)
     }
@@ -153,6 +161,19 @@ impl Client {
     /// Whether the handshake has ended well.
     pub fn is_established(&self) -> bool {
         self.session.is_established() && !self.is_over
+    }
+
+    /// Whether the handshake was abbreviated: the server took the session id that it was offered
+    /// (RFC 5246 §7.4.1.3).
+    pub fn is_resumed(&self) -> bool {
+        self.offered_id.is_some_and(|offered| {
+            self.session.resumption().is_some_and(|resumption| resumption.id == offered)
+        })
+    }
+
+    /// Whether the records sent carry a connection ID that the server gave.
+    pub fn has_connection_id(&self) -> bool {
+        self.session.save().is_some_and(|snapshot| snapshot.out_cid_length > 0)
     }
 
     /// What the next handshake can start from.
