@@ -16,6 +16,7 @@ use crate::ledger::Ledger;
 use crate::payload::{COUNTER_BYTES, PayloadError, PayloadSource};
 use crate::plan::{Load, Method, Plan, Protocol};
 use crate::report::{Progress, Report};
+use crate::security::SecurityArguments;
 
 /// Outstanding messages where neither a rate nor a number is given: enough to keep a server busy.
 const OUTSTANDING: usize = 64;
@@ -23,7 +24,8 @@ const OUTSTANDING: usize = 64;
 /// Send a simulated fleet's traffic to a gateway, and tell what came of it.
 #[derive(Debug, Clone, Args)]
 pub struct Arguments {
-    /// Where to send [default: 127.0.0.1:5683 for CoAP, 127.0.0.1:4445 for UDP]
+    /// Where to send [default: 127.0.0.1:5683 for CoAP, 127.0.0.1:5684 for CoAP over DTLS,
+    /// 127.0.0.1:4445 for UDP]
     #[arg(value_name = "ADDRESS:PORT")]
     pub target: Option<SocketAddrV4>,
     /// Number of devices, each with a loopback address of its own
@@ -84,6 +86,9 @@ pub struct Arguments {
     /// nothing
     #[arg(long, value_name = "FILE")]
     pub write_sims: Option<PathBuf>,
+    /// Keys and sessions
+    #[command(flatten)]
+    pub security: SecurityArguments,
 }
 
 /// Where a run is told about.
@@ -152,8 +157,13 @@ impl Arguments {
     /// # Errors
     /// Where the payload cannot be had.
     pub fn plan(&self) -> Result<Plan, PayloadError> {
-        // The ports of the gateway's own defaults: CoAP's own, and the one of plain datagrams.
-        let port = if self.protocol == Protocol::Udp { 4445 } else { 5683 };
+        // The ports of the gateway's own defaults: CoAP's own (RFC 7252 §12.6 and §12.7), and the
+        // one of plain datagrams.
+        let port = match self.protocol {
+            Protocol::Udp => 4445,
+            Protocol::CoapCon | Protocol::CoapNon => 5683,
+            Protocol::Coaps => 5684,
+        };
         let load = match (self.rate, self.outstanding) {
             (Some(rate), _) => Load::PerSecond(rate),
             (None, outstanding) => Load::Outstanding(outstanding.unwrap_or(OUTSTANDING)),
@@ -173,6 +183,7 @@ impl Arguments {
             path: self.path.clone(),
             topic: self.topic.clone(),
             token_bytes: self.token_bytes,
+            security: self.security.security(),
             garbage_per_second: self.garbage,
             drain: self.drain,
             seed: self.seed.unwrap_or_else(fresh_seed),

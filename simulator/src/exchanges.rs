@@ -42,6 +42,9 @@ pub(crate) struct Exchange {
     timeout: Duration,
     repeats: u32,
     retransmits: bool,
+    /// Over DTLS: how often it was sent in its newest session.
+    sendings: u32,
+    session: u32,
 }
 
 /// What a reply meant.
@@ -101,6 +104,13 @@ struct Device {
     outstanding: u16,
 }
 
+impl Exchange {
+    /// Over DTLS: how often it was sent in the session `session` of its device.
+    pub(crate) const fn sendings_in(&self, session: u32) -> u32 {
+        if self.session == session { self.sendings } else { 0 }
+    }
+}
+
 impl Exchanges {
     /// No exchange yet. Message ids start anywhere (RFC 7252 §4.4).
     pub(crate) fn new(rules: Rules, mut random: Random) -> Self {
@@ -151,6 +161,8 @@ impl Exchanges {
             timeout,
             repeats: 0,
             retransmits: self.rules.confirmable,
+            sendings: 0,
+            session: 0,
         };
         let token = self.token(number);
         self.by_token.insert(token, exchange);
@@ -159,6 +171,31 @@ impl Exchanges {
         state.outstanding = state.outstanding.saturating_add(1);
         self.timers.set(token, exchange.due);
         Some(exchange)
+    }
+
+    /// Whether nothing of `device` waits.
+    pub(crate) fn is_idle(&self, device: u32) -> bool {
+        self.devices.get(device as usize).is_none_or(|device| device.outstanding == 0)
+    }
+
+    /// Over DTLS: the request with this token waited for a session until now. `None` where it was
+    /// given up by then.
+    pub(crate) fn restart(&mut self, now: Duration, token: u64) -> Option<Exchange> {
+        let exchange = self.by_token.get_mut(&token)?;
+        exchange.due = now + exchange.timeout;
+        self.timers.set(token, exchange.due);
+        Some(*exchange)
+    }
+
+    /// Over DTLS: the request with this token was sent in the session `session` of its device,
+    /// counted from 1. Tells whether it had been sent before.
+    pub(crate) fn note_sent(&mut self, token: u64, session: u32) -> bool {
+        let Some(exchange) = self.by_token.get_mut(&token) else { return false };
+        let is_repeat = exchange.session != 0;
+        let sendings = if exchange.session == session { exchange.sendings } else { 0 };
+        exchange.sendings = sendings + 1;
+        exchange.session = session;
+        is_repeat
     }
 
     /// Takes a reply to `device`.
@@ -384,6 +421,24 @@ mod tests {
         assert!(expiries(&mut exchanges, ms(9_999)).is_empty());
         let late = expiries(&mut exchanges, ms(10_020));
         assert!(matches!(late[..], [Expiry::Lost(lost)] if lost.number == second.number));
+    }
+
+    #[test]
+    fn sendings_count_in_their_own_session_only() {
+        let mut exchanges = exchanges(1, true);
+        let sent = exchanges.begin(ms(0), ms(0)).unwrap();
+        let token = exchanges.token(sent.number);
+        assert!(!exchanges.note_sent(token, 1));
+        assert!(exchanges.note_sent(token, 1));
+        let again = exchanges.restart(ms(1_900), token).unwrap();
+        assert_eq!((again.sendings_in(1), again.sendings_in(2)), (2, 0));
+        assert!(exchanges.note_sent(token, 2));
+        // Restarted at 1.9 s, so the time-out of the first sending means nothing.
+        assert!(expiries(&mut exchanges, ms(3_100)).is_empty());
+        let late = expiries(&mut exchanges, ms(5_000));
+        assert!(matches!(late[..], [Expiry::Retransmit(one)] if one.sendings_in(2) == 1));
+        assert!(!exchanges.is_idle(0));
+        assert_eq!(exchanges.restart(ms(1), token ^ 1), None);
     }
 
     #[test]

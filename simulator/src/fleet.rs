@@ -15,6 +15,10 @@ pub const BASE: Ipv4Addr = Ipv4Addr::new(127, 16, 0, 1);
 /// Addresses above the fleet's that garbage comes from; enough to spread over a server's tables.
 pub const GARBAGE_ADDRESSES: u32 = 256;
 
+/// Addresses that a device has in turn behind a NAT, besides its own: enough that the address of
+/// one session is not soon that of another.
+const NAT_ADDRESSES: u32 = 3;
+
 /// The last address that may be used: 127.255.255.255 is a broadcast address.
 const LAST: Ipv4Addr = Ipv4Addr::new(127, 255, 255, 254);
 
@@ -49,6 +53,17 @@ pub enum FleetError {
          go beyond {LAST}"
     )]
     TooMany {
+        /// The address of device 0.
+        base: Ipv4Addr,
+        /// Devices asked for.
+        devices: u32,
+    },
+    /// The addresses behind a NAT do not fit.
+    #[error(
+        "{devices} devices from {base} on, with {NAT_ADDRESSES} more addresses for each, \
+         go beyond {LAST}"
+    )]
+    TooManyBehindNat {
         /// The address of device 0.
         base: Ipv4Addr,
         /// Devices asked for.
@@ -90,6 +105,44 @@ impl Fleet {
     pub fn index(&self, address: Ipv4Addr) -> Option<u32> {
         let index = u32::from(address).checked_sub(u32::from(self.base))?;
         (index < self.devices).then_some(index)
+    }
+
+    /// The address of device `index` after so many changes of address by a NAT; 0 is its own. The
+    /// others lie above those of strangers.
+    pub(crate) fn nat_address(&self, index: u32, changes: u32) -> Ipv4Addr {
+        match changes % (NAT_ADDRESSES + 1) {
+            0 => self.address(index),
+            turn => {
+                let block =
+                    self.nat_start().saturating_add((turn - 1).saturating_mul(self.devices));
+                Ipv4Addr::from(block.saturating_add(index))
+            }
+        }
+    }
+
+    /// The device that has `address`, now or at another time.
+    pub(crate) fn owner(&self, address: Ipv4Addr) -> Option<u32> {
+        self.index(address).or_else(|| {
+            let offset = u32::from(address).checked_sub(self.nat_start())?;
+            (offset / self.devices < NAT_ADDRESSES).then_some(offset % self.devices)
+        })
+    }
+
+    /// Whether the addresses behind a NAT exist.
+    pub(crate) fn check_nat(&self) -> Result<(), FleetError> {
+        let Self { base, devices } = *self;
+        let last = u64::from(u32::from(base))
+            + u64::from(GARBAGE_ADDRESSES)
+            + u64::from(devices) * u64::from(NAT_ADDRESSES + 1);
+        if last > u64::from(u32::from(LAST)) {
+            return Err(FleetError::TooManyBehindNat { base, devices });
+        }
+        Ok(())
+    }
+
+    fn nat_start(&self) -> u32 {
+        let strangers = u32::from(self.base).saturating_add(self.devices);
+        strangers.saturating_add(GARBAGE_ADDRESSES)
     }
 
     /// The SIM card of device `index`: the device id of the management API.
@@ -155,6 +208,22 @@ mod tests {
         assert_eq!(fleet.address(255), Ipv4Addr::new(127, 16, 1, 0));
         assert_eq!(fleet.index(fleet.address(70_000)), None);
         assert_eq!(fleet.index(Ipv4Addr::LOCALHOST), None);
+    }
+
+    #[test]
+    fn addresses_behind_a_nat_have_one_owner_each() {
+        let fleet = Fleet::new(BASE, 300).unwrap();
+        let mut seen = std::collections::HashSet::new();
+        for (index, changes) in (0..300).flat_map(|index| (0..4).map(move |turn| (index, turn))) {
+            let address = fleet.nat_address(index, changes);
+            assert!(seen.insert(address), "{address} twice");
+            assert_eq!(fleet.owner(address), Some(index));
+        }
+        assert_eq!(fleet.nat_address(7, 4), fleet.address(7));
+        assert_eq!(fleet.owner(fleet.address(300)), None);
+        assert_eq!(fleet.check_nat(), Ok(()));
+        let error = Fleet::new(BASE, 5_000_000).unwrap().check_nat().unwrap_err();
+        assert!(error.to_string().contains("3 more addresses for each"), "{error}");
     }
 
     #[test]

@@ -1,29 +1,31 @@
 //! The load generator: one thread, one socket, all devices.
 //!
 //! The thread sends what is due, reads what has arrived, and sleeps only when there is neither.
-//! Progress is told on the caller's thread, so that a slow terminal delays no device.
+//! Progress is told on the caller's thread, so that a slow terminal delays no device. Over
+//! DTLS the devices get their keys and open their sessions before that.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
-use coap::wire::{EncodeError, MessageType};
+use coap::wire::EncodeError;
 use thiserror::Error;
-use vocabulary::Timestamp;
 
-use crate::exchanges::{Exchange, Exchanges, Expiry, Outcome, Rules};
-use crate::fleet::{Fleet, GARBAGE_ADDRESSES};
+use crate::bootstrap::BootstrapError;
 use crate::ledger::Ledger;
 use crate::payload::Payload;
-use crate::plan::{Load, Plan, PlanError, Protocol};
-use crate::random::Random;
-use crate::report::{Progress, Report, Tally};
-use crate::request::{RequestForm, write_acknowledgement};
+use crate::plan::{Load, Plan, PlanError};
+use crate::report::{Progress, Report};
 use crate::schedule::Schedule;
-use crate::socket::{Arrival, BATCH, FleetSocket, Outbox};
+use crate::socket::{BATCH, FleetSocket, Outbox};
 use crate::timers::TICK;
+use crate::world::World;
+
+/// How long the opening of sessions goes on without a completed handshake: a little longer than
+/// one that nobody answers takes to fail (1 + 2 + 4 + 8 s).
+const OPENING_PATIENCE: Duration = Duration::from_secs(20);
 
 /// Why a run ended without a report.
 #[derive(Debug, Error)]
@@ -37,6 +39,15 @@ pub enum RunError {
     /// The histogram of latencies cannot be made.
     #[error("histogram: {0}")]
     Histogram(#[from] hdrhistogram::CreationError),
+    /// No device has a key.
+    #[error("keys of the simulated devices: {0}")]
+    Bootstrap(#[from] BootstrapError),
+    /// The key that all devices share.
+    #[error(transparent)]
+    Key(#[from] dtls::PskError),
+    /// The sessions cannot be set up.
+    #[error("sessions of the simulated devices: {0}")]
+    Sessions(#[from] dtls::SetUpError),
     /// The socket failed.
     #[error("socket of the simulated devices: {0}")]
     Socket(#[source] io::Error),
@@ -100,7 +111,7 @@ fn run_noting(
     mut progress: impl FnMut(&Progress),
     stop: &AtomicBool,
 ) -> Result<Report, RunError> {
-    let mut generator = Generator::new(plan, ledger)?;
+    let mut generator = Generator::new(plan, ledger, stop)?;
     let (tell, told) = mpsc::channel();
     std::thread::scope(|scope| {
         let thread = scope.spawn(move || generator.run(&tell, stop));
@@ -119,48 +130,18 @@ struct Generator<'a> {
     next_progress: Duration,
 }
 
-/// All but the socket, so that an arrival can be handled while the socket lends its bytes.
-struct World<'a> {
-    plan: &'a Plan,
-    fleet: Fleet,
-    form: RequestForm,
-    exchanges: Exchanges,
-    tally: Tally,
-    ledger: Option<&'a mut Ledger>,
-    random: Random,
-    started: Instant,
-    started_at: Timestamp,
-}
-
 impl<'a> Generator<'a> {
-    fn new(plan: &'a Plan, ledger: Option<&'a mut Ledger>) -> Result<Self, RunError> {
-        let fleet = plan.check()?;
+    fn new(
+        plan: &'a Plan,
+        ledger: Option<&'a mut Ledger>,
+        stop: &AtomicBool,
+    ) -> Result<Self, RunError> {
+        let world = World::new(plan, ledger, stop)?;
         let any = SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, plan.source_port);
         let socket = FleetSocket::bind(any).map_err(RunError::Socket)?;
-        let mut random = Random::new(plan.seed);
-        let rules = Rules {
-            devices: plan.devices,
-            confirmable: plan.protocol == Protocol::CoapCon,
-            retransmission: plan.retransmission,
-            patience: plan.patience,
-            token_mask: random.next(),
-            token_bytes: plan.token_bytes,
-        };
-        let exchanges = Exchanges::new(rules, Random::new(random.next()));
         let per_second = match plan.load {
             Load::PerSecond(rate) => rate,
             Load::Outstanding(_) => 0,
-        };
-        let world = World {
-            plan,
-            fleet,
-            form: RequestForm::new(plan)?,
-            exchanges,
-            tally: Tally::new()?,
-            ledger,
-            random,
-            started: Instant::now(),
-            started_at: wall_clock(),
         };
         Ok(Self {
             socket,
@@ -178,6 +159,7 @@ impl<'a> Generator<'a> {
         tell: &mpsc::Sender<Progress>,
         stop: &AtomicBool,
     ) -> Result<Report, RunError> {
+        self.open_sessions(tell, stop)?;
         loop {
             let now = self.world.now();
             if self.sending {
@@ -186,7 +168,7 @@ impl<'a> Generator<'a> {
                 self.sending = !self.is_over(now, stop);
             }
             if !self.sending {
-                self.world.tally.end_sending(now);
+                self.world.end_sending(now);
             }
             self.world.handle_timeout(now, &mut self.outbox);
             let busy = self.outbox.len() > 0;
@@ -200,17 +182,53 @@ impl<'a> Generator<'a> {
                 self.socket.wait(self.idle_time(now)).map_err(RunError::Socket)?;
             }
         }
+        // The last answer may have wanted an acknowledgement or the end of its session.
+        self.send()?;
         let now = self.world.now();
-        let behind = self.behind(now);
-        Ok(self.world.tally.report(now, self.world.exchanges.outstanding(), behind))
+        Ok(self.world.report(now, self.behind(now)))
+    }
+
+    /// Opens the sessions that are to stay, so that the figures of the run are those of messages
+    /// alone. What failed is tried again by the run.
+    fn open_sessions(
+        &mut self,
+        tell: &mpsc::Sender<Progress>,
+        stop: &AtomicBool,
+    ) -> Result<(), RunError> {
+        let plan = self.world.plan();
+        if self.world.sessions().is_none() || plan.security.requests_per_session.is_some() {
+            return Ok(());
+        }
+        let (mut completed, mut completed_at) = (0, Duration::ZERO);
+        loop {
+            let now = self.world.now();
+            let is_done = self.world.open_sessions(&mut self.outbox);
+            let busy = self.outbox.len() > 0;
+            self.send()?;
+            let arrived = self.receive()?;
+            self.tell_progress(now, tell);
+            let so_far = self.completed_handshakes();
+            if so_far != completed {
+                (completed, completed_at) = (so_far, now);
+            }
+            if is_done || now >= completed_at + OPENING_PATIENCE || stop.load(Ordering::Relaxed) {
+                break;
+            }
+            if !busy && arrived == 0 {
+                self.socket.wait(TICK).map_err(RunError::Socket)?;
+            }
+        }
+        self.world.end_opening();
+        self.next_progress = plan.progress_every;
+        Ok(())
     }
 
     /// Begins what is due, at most a batch, so that answers are read in between.
     fn begin_due(&mut self, now: Duration) {
-        let end = self.world.plan.duration.unwrap_or(Duration::MAX);
+        let end = self.world.plan().duration.unwrap_or(Duration::MAX);
         for _ in 0..BATCH {
-            let since = match self.world.plan.load {
-                Load::Outstanding(limit) if self.world.exchanges.outstanding() < limit => now,
+            let since = match self.world.plan().load {
+                Load::Outstanding(limit) if self.world.outstanding() < limit => now,
                 Load::Outstanding(_) => break,
                 Load::PerSecond(_) => self.schedule.next(),
             };
@@ -234,7 +252,7 @@ impl<'a> Generator<'a> {
     }
 
     fn send(&mut self) -> Result<(), RunError> {
-        let &Plan { base, target, .. } = self.world.plan;
+        let &Plan { base, target, .. } = self.world.plan();
         self.socket.send(&mut self.outbox).map_err(|source| RunError::Send { base, target, source })
     }
 
@@ -245,19 +263,25 @@ impl<'a> Generator<'a> {
         arrived.map_err(RunError::Socket)
     }
 
+    fn completed_handshakes(&self) -> u64 {
+        self.world.sessions().map_or(0, |sessions| sessions.tally.counts.handshakes_completed)
+    }
+
     fn tell_progress(&mut self, now: Duration, tell: &mpsc::Sender<Progress>) {
         if now < self.next_progress {
             return;
         }
-        self.next_progress = now + self.world.plan.progress_every;
-        let progress = self.world.tally.progress(now, self.world.exchanges.outstanding());
+        self.next_progress = now + self.world.plan().progress_every;
+        let handshakes = self.world.sessions().map(|_| self.completed_handshakes());
+        let outstanding = self.world.outstanding();
+        let progress = self.world.tally.progress(now, outstanding);
         // Nobody listens any more only when the caller's thread panicked.
-        let _ = tell.send(progress);
+        let _ = tell.send(Progress { handshakes, ..progress });
     }
 
     fn is_over(&self, now: Duration, stop: &AtomicBool) -> bool {
         stop.load(Ordering::Relaxed)
-            || self.world.plan.duration.is_some_and(|duration| now >= duration)
+            || self.world.plan().duration.is_some_and(|duration| now >= duration)
             || self.world.has_sent_all()
     }
 
@@ -266,14 +290,14 @@ impl<'a> Generator<'a> {
             return false;
         }
         let ended = self.world.tally.sending_end().unwrap_or(now);
-        self.world.exchanges.outstanding() == 0 || now >= ended + self.world.plan.drain
+        self.world.outstanding() == 0 || now >= ended + self.world.plan().drain
     }
 
     fn idle_time(&self, now: Duration) -> Duration {
         let mut until = now + TICK;
         if self.sending {
             until = until.min(self.garbage.next());
-            if matches!(self.world.plan.load, Load::PerSecond(_)) {
+            if matches!(self.world.plan().load, Load::PerSecond(_)) {
                 until = until.min(self.schedule.next());
             }
         }
@@ -281,133 +305,16 @@ impl<'a> Generator<'a> {
     }
 
     fn behind(&self, now: Duration) -> u64 {
-        match self.world.plan.load {
+        match self.world.plan().load {
             Load::Outstanding(_) => 0,
             // A run that reached its count is not behind with what comes after it.
             Load::PerSecond(_) if self.world.has_sent_all() => 0,
             Load::PerSecond(_) => {
                 let end = self.world.tally.sending_end().unwrap_or(now);
-                self.schedule.behind(end.min(self.world.plan.duration.unwrap_or(end)))
+                self.schedule.behind(end.min(self.world.plan().duration.unwrap_or(end)))
             }
         }
     }
-}
-
-impl World<'_> {
-    fn now(&self) -> Duration {
-        self.started.elapsed()
-    }
-
-    fn has_sent_all(&self) -> bool {
-        self.plan.count.is_some_and(|count| self.tally.counts.sent >= count)
-            || self.ledger.as_ref().is_some_and(|ledger| ledger.is_full())
-    }
-
-    /// Sends the next message; tells whether one could be sent.
-    fn begin(&mut self, now: Duration, since: Duration, outbox: &mut Outbox) -> bool {
-        let (number, device) = if self.plan.protocol == Protocol::Udp {
-            let number = self.tally.counts.sent;
-            let turn = number % u64::from(self.plan.devices);
-            // The remainder of a division by a u32 is one.
-            let device = u32::try_from(turn).unwrap_or_default();
-            let plan = self.plan;
-            outbox.push(self.fleet.address(device), plan.target, |bytes| {
-                plan.payload.write(plan.first_number + number, plan.seed, bytes);
-            });
-            (number, device)
-        } else {
-            let Some(exchange) = self.exchanges.begin(now, since) else { return false };
-            self.write_request(&exchange, outbox);
-            (exchange.number, exchange.device)
-        };
-        self.tally.counts.sent += 1;
-        let sent_at = self.started_at.saturating_add(now);
-        if let Some(ledger) = &mut self.ledger {
-            ledger.note_sent(self.plan.first_number + number, device, sent_at);
-        }
-        true
-    }
-
-    fn write_request(&self, exchange: &Exchange, outbox: &mut Outbox) {
-        let token = self.exchanges.token(exchange.number);
-        let plan = self.plan;
-        outbox.push(self.fleet.address(exchange.device), plan.target, |bytes| {
-            self.form.write(exchange, token, bytes, |bytes| {
-                plan.payload.write(plan.first_number + exchange.number, plan.seed, bytes);
-            });
-        });
-    }
-
-    fn write_garbage(&mut self, outbox: &mut Outbox) {
-        let stranger = u32::try_from(self.random.below(GARBAGE_ADDRESSES as usize));
-        let index = self.plan.devices.saturating_add(stranger.unwrap_or_default());
-        let source = self.fleet.address(index);
-        outbox.push(source, self.plan.target, |bytes| {
-            self.form.write_garbage(&mut self.random, bytes);
-        });
-        self.tally.counts.garbage_sent += 1;
-    }
-
-    fn handle_timeout(&mut self, now: Duration, outbox: &mut Outbox) {
-        let mut repeats = Vec::new();
-        let counts = &mut self.tally.counts;
-        self.exchanges.handle_timeout(now, |expiry| match expiry {
-            Expiry::Retransmit(exchange) => repeats.push(exchange),
-            Expiry::Lost(_) => counts.lost += 1,
-        });
-        counts.retransmitted += repeats.len() as u64;
-        for exchange in repeats {
-            self.write_request(&exchange, outbox);
-        }
-    }
-
-    fn handle_arrival(&mut self, arrival: Arrival<'_>, outbox: &mut Outbox) {
-        if arrival.from != self.plan.target {
-            return;
-        }
-        let Some(device) = self.fleet.index(arrival.to) else {
-            self.tally.counts.garbage_answered += 1;
-            return;
-        };
-        let reply = match self.plan.protocol {
-            Protocol::Udp => None,
-            Protocol::CoapCon | Protocol::CoapNon => self.form.read(arrival.bytes),
-        };
-        let Some(reply) = reply else {
-            self.tally.counts.unexpected += 1;
-            return;
-        };
-        let now = self.now();
-        match self.exchanges.handle_reply(now, device, reply) {
-            Outcome::Answered(exchange, code) if code.is_success() => {
-                self.acknowledge(&exchange, now);
-            }
-            Outcome::Answered(_, code) => self.tally.reject(code),
-            Outcome::Reset(_) => self.tally.reset(),
-            Outcome::Later => self.tally.counts.separate += 1,
-            Outcome::Unexpected => self.tally.counts.unexpected += 1,
-        }
-        if reply.kind == MessageType::Confirmable && reply.code.is_response() {
-            // Also where it is a repeat: then the first acknowledgement was lost.
-            outbox.push(arrival.to, self.plan.target, |bytes| {
-                write_acknowledgement(reply.message_id, bytes);
-            });
-        }
-    }
-
-    fn acknowledge(&mut self, exchange: &Exchange, now: Duration) {
-        self.tally.acknowledge(now.saturating_sub(exchange.since));
-        let at = self.started_at.saturating_add(now);
-        if let Some(ledger) = &mut self.ledger {
-            ledger.note_acknowledged(self.plan.first_number + exchange.number, at);
-        }
-    }
-}
-
-fn wall_clock() -> Timestamp {
-    // A clock before 1970 shows as 1970.
-    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Timestamp::EPOCH.saturating_add(since_1970)
 }
 
 #[cfg(test)]
@@ -419,7 +326,8 @@ mod tests {
     use coap::wire::Code;
 
     use super::*;
-    use crate::plan::Retransmission;
+    use crate::plan::{Protocol, Retransmission};
+    use crate::random::Random;
     use crate::responder::{Answer, Responder};
 
     const LOCALHOST: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0);

@@ -4,11 +4,13 @@
 //!   what, a [`Report`] says what came of it.
 //! - [`Ledger`] is what the devices remember of a run, to be compared with the store after a crash.
 //! - [`Fleet`] gives the devices their addresses, and the SIMs to be imported for them.
-//! - [`Receiver`] is a customer's webhook; [`Responder`] is a CoAP server that does nothing.
+//! - [`Receiver`] is a customer's webhook; [`Responder`] is a CoAP server that does nothing, and
+//!   [`SecureResponder`] the same over DTLS.
 //!
 //! Nothing here is part of a serving gateway.
 
 mod arguments;
+mod bootstrap;
 mod exchanges;
 mod fleet;
 mod generator;
@@ -21,10 +23,16 @@ mod report;
 mod request;
 mod responder;
 mod schedule;
+mod secure_responder;
+mod security;
+mod session_report;
+mod sessions;
 mod socket;
 mod timers;
+mod world;
 
 pub use arguments::{Arguments, Console, SimulateError};
+pub use bootstrap::{BootstrapError, BootstrapReport};
 pub use fleet::{BASE, Fleet, FleetError, GARBAGE_ADDRESSES, fleet_csv};
 pub use generator::{RunError, run, run_recorded};
 pub use ledger::{LEDGER_ENTRIES, Ledger, LedgerEntry};
@@ -37,3 +45,6 @@ pub use plan::{
 pub use receiver::{Behaviour, Delivery, OnDelivery, Receiver, ReceiverCounts, ReceiverOptions};
 pub use report::{Counts, Latency, Progress, Report};
 pub use responder::{Answer, Responder};
+pub use secure_responder::{SecureResponder, SecureResponderOptions};
+pub use security::{KeySource, Security, SecurityArguments, SharedKey, SuiteName};
+pub use session_report::{SessionCounts, SessionReport};

@@ -102,17 +102,24 @@ impl Payload {
         }
     }
 
-    /// Checks the lengths.
-    pub(crate) fn check(&self) -> Result<(), PayloadError> {
-        let length = match self {
+    /// Length in bytes.
+    pub(crate) fn length(&self) -> usize {
+        match self {
             Self::Fixed(bytes) => bytes.len(),
-            Self::Counter { bytes } if *bytes < COUNTER_BYTES => {
-                return Err(PayloadError::TooShort(*bytes));
-            }
             Self::Counter { bytes } | Self::Random { bytes } => *bytes,
             Self::ThreeFields => COUNTER_BYTES,
-        };
-        if length > PAYLOAD_BYTES_MAX { Err(PayloadError::TooLong(length)) } else { Ok(()) }
+        }
+    }
+
+    /// Checks the lengths.
+    pub(crate) fn check(&self) -> Result<(), PayloadError> {
+        match (self, self.length()) {
+            (_, length) if length > PAYLOAD_BYTES_MAX => Err(PayloadError::TooLong(length)),
+            (Self::Counter { bytes }, _) if *bytes < COUNTER_BYTES => {
+                Err(PayloadError::TooShort(*bytes))
+            }
+            _ => Ok(()),
+        }
     }
 }
 

@@ -7,12 +7,17 @@ use thiserror::Error;
 
 use crate::fleet::{BASE, Fleet, FleetError};
 use crate::payload::{COUNTER_BYTES, Payload, PayloadError};
+use crate::security::Security;
 
 /// Most devices at once that a closed loop keeps waiting; see the limit of the exchanges.
 pub const OUTSTANDING_MAX: usize = crate::exchanges::OUTSTANDING_MAX;
 
 /// The highest rate that may be asked for, messages per second: far above what one thread sends.
 pub const RATE_MAX: u64 = 10_000_000;
+
+/// Header, token, payload marker and the headers of a few options (RFC 7252 §3): more than there
+/// are in a request.
+const REQUEST_OVERHEAD_BYTES: usize = 64;
 
 /// What the devices speak.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -23,6 +28,8 @@ pub enum Protocol {
     CoapCon,
     /// CoAP, non-confirmable: sent once.
     CoapNon,
+    /// CoAP, confirmable, over DTLS with pre-shared keys: each device has a session.
+    Coaps,
 }
 
 /// The method of a CoAP request.
@@ -95,6 +102,8 @@ pub struct Plan {
     pub retransmission: Retransmission,
     /// CoAP, non-confirmable: how long an answer is waited for.
     pub patience: Duration,
+    /// CoAP over DTLS: keys and sessions.
+    pub security: Security,
     /// Malformed CoAP messages per second, besides, from addresses above the fleet's.
     pub garbage_per_second: u64,
     /// How long answers are waited for after the last message was sent.
@@ -191,6 +200,7 @@ impl Default for Plan {
             retransmission: Retransmission::default(),
             // The gateway answers what has waited for ten seconds with 5.03.
             patience: Duration::from_secs(10),
+            security: Security::default(),
             garbage_per_second: 0,
             // The first repeat, after at most three seconds, and its answer.
             drain: Duration::from_secs(5),
@@ -209,10 +219,18 @@ impl Plan {
         Fleet::new(self.base, self.devices)
     }
 
+    /// Whether the run makes handshakes and sends nothing over the sessions.
+    pub(crate) fn only_handshakes(&self) -> bool {
+        self.protocol == Protocol::Coaps && self.security.requests_per_session == Some(0)
+    }
+
     /// Checks all settings.
     pub(crate) fn check(&self) -> Result<Fleet, PlanError> {
         let fleet = self.fleet()?;
         self.payload.check()?;
+        if self.protocol == Protocol::Coaps {
+            self.check_security(&fleet)?;
+        }
         match self.load {
             Load::Outstanding(number) => {
                 in_range("outstanding", number as u64, (1, OUTSTANDING_MAX as u64))?;
@@ -227,6 +245,19 @@ impl Plan {
         // Beyond 16 repeats the time-out would exceed a day.
         in_range("max_retransmit", self.retransmission.max_retransmit.into(), (0, 16))?;
         Ok(fleet)
+    }
+
+    fn check_security(&self, fleet: &Fleet) -> Result<(), PlanError> {
+        let Security { nat_after, reconnect_after, .. } = self.security;
+        let options = self.path.len() + self.topic.as_ref().map_or(0, String::len);
+        let record = self.payload.length() + options + REQUEST_OVERHEAD_BYTES;
+        in_range("request bytes over DTLS", record as u64, (1, dtls::RECORD_BYTES_MAX as u64))?;
+        if let Some(answers) = nat_after {
+            in_range("answers before an address change", answers, (1, u64::MAX))?;
+            fleet.check_nat()?;
+        }
+        // Beyond 17 a request is given up first: one transmission and 16 repeats.
+        in_range("reconnect-after", reconnect_after.into(), (1, 17))
     }
 }
 

@@ -8,12 +8,17 @@ use coap::wire::Code;
 use hdrhistogram::{CreationError, Histogram};
 use serde::Serialize;
 
+use crate::session_report::SessionReport;
+
 /// The longest latency told apart, in microseconds: above MAX_TRANSMIT_WAIT (93 s, RFC 7252 4.8.2)
 /// with room for the separate answer.
 const LATENCY_US_MAX: u64 = 300_000_000;
 
 /// Digits of a latency that are exact.
 const LATENCY_DIGITS: u8 = 3;
+
+/// Characters of a line of the table.
+const ROW_CHARS: usize = 30;
 
 /// Latencies of acknowledged messages, in microseconds from the moment at which a message was due
 /// until its answer, retransmissions included. All zero where nothing was answered.
@@ -69,6 +74,9 @@ pub struct Progress {
     pub acknowledged_per_second: f64,
     /// Since the last time.
     pub latency: Latency,
+    /// Over DTLS: handshakes completed since the start.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub handshakes: Option<u64>,
 }
 
 /// How a run went.
@@ -89,6 +97,9 @@ pub struct Report {
     pub acknowledged_per_second: f64,
     /// Of all acknowledged messages.
     pub latency: Latency,
+    /// Over DTLS: sessions and handshakes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dtls: Option<SessionReport>,
 }
 
 /// Counts a run.
@@ -113,7 +124,7 @@ struct Told {
 
 impl Tally {
     pub(crate) fn new() -> Result<Self, CreationError> {
-        let total = Histogram::new_with_bounds(1, LATENCY_US_MAX, LATENCY_DIGITS)?;
+        let total = histogram()?;
         Ok(Self {
             counts: Counts::default(),
             rejected: BTreeMap::new(),
@@ -150,6 +161,11 @@ impl Tally {
         self.sending_end.map(|(at, _)| at)
     }
 
+    /// The time of the run begins anew: what came before was its preparation.
+    pub(crate) fn begin(&mut self) {
+        self.told = Told::default();
+    }
+
     /// How it goes; begins a new interval.
     pub(crate) fn progress(&mut self, now: Duration, outstanding: usize) -> Progress {
         let counts = self.counts();
@@ -160,6 +176,7 @@ impl Tally {
             sent_per_second: rate(counts.sent - self.told.sent, span),
             acknowledged_per_second: rate(counts.acknowledged - self.told.acknowledged, span),
             latency: latency(&self.interval),
+            handshakes: None,
             counts,
         };
         self.interval.reset();
@@ -179,6 +196,7 @@ impl Tally {
             sent_per_second: rate(counts.sent, span),
             acknowledged_per_second: rate(acknowledged, span),
             latency: latency(&self.total),
+            dtls: None,
             counts,
         }
     }
@@ -204,10 +222,12 @@ impl Progress {
     /// One line, without its end.
     pub fn to_line(&self) -> String {
         let Self { counts, latency, .. } = self;
+        let handshakes =
+            self.handshakes.map(|count| format!("  handshakes {count}")).unwrap_or_default();
         format!(
             "{seconds:6.1} s  sent {sent} ({rate:.0}/s)  acknowledged {acknowledged} \
              ({acknowledged_rate:.0}/s)  lost {lost}  retransmitted {retransmitted}  \
-             rejected {rejected}  p50 {p50}  p99 {p99}  p99.9 {p999}",
+             rejected {rejected}  p50 {p50}  p99 {p99}  p99.9 {p999}{handshakes}",
             seconds = self.seconds,
             sent = counts.sent,
             rate = self.sent_per_second,
@@ -230,7 +250,7 @@ impl Report {
     /// What `output` answers.
     pub fn write_table(&self, output: &mut dyn Write) -> io::Result<()> {
         let Self { counts, latency, .. } = self;
-        let mut row = |name: &str, value: String| writeln!(output, "{name:<16}{value:>14}");
+        let mut row = |name: &str, value: String| row(output, name, value);
         row("seconds", format!("{:.2}", self.seconds))?;
         row("sent", counts.sent.to_string())?;
         row("sent/s", format!("{:.0}", self.sent_per_second))?;
@@ -257,11 +277,23 @@ impl Report {
         ];
         rare.into_iter()
             .filter(|(_, count)| *count > 0)
-            .try_for_each(|(name, count)| row(name, count.to_string()))
+            .try_for_each(|(name, count)| row(name, count.to_string()))?;
+        self.dtls.as_ref().map_or(Ok(()), |dtls| dtls.write_rows(output))
     }
 }
 
-fn latency(histogram: &Histogram<u64>) -> Latency {
+/// An empty distribution of latencies, in microseconds.
+pub(crate) fn histogram() -> Result<Histogram<u64>, CreationError> {
+    Histogram::new_with_bounds(1, LATENCY_US_MAX, LATENCY_DIGITS)
+}
+
+/// Writes a line of the table.
+pub(crate) fn row(output: &mut dyn Write, name: &str, value: String) -> io::Result<()> {
+    let width = ROW_CHARS.saturating_sub(name.chars().count()).max(value.len() + 1);
+    writeln!(output, "{name}{value:>width$}")
+}
+
+pub(crate) fn latency(histogram: &Histogram<u64>) -> Latency {
     Latency {
         p50_us: histogram.value_at_quantile(0.5),
         p99_us: histogram.value_at_quantile(0.99),
@@ -270,11 +302,11 @@ fn latency(histogram: &Histogram<u64>) -> Latency {
     }
 }
 
-fn rate(count: u64, span: Duration) -> f64 {
+pub(crate) fn rate(count: u64, span: Duration) -> f64 {
     if span.is_zero() { 0.0 } else { count as f64 / span.as_secs_f64() }
 }
 
-fn milliseconds(micros: u64) -> String {
+pub(crate) fn milliseconds(micros: u64) -> String {
     format!("{}.{:03} ms", micros / 1_000, micros % 1_000)
 }
 

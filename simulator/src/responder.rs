@@ -2,7 +2,7 @@
 //! what the generator and the loopback interface can do at most.
 
 use std::io;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::SocketAddrV4;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use coap::wire::{Code, Encoder, MessageId, MessageRef, MessageType};
 
-use crate::socket::{Arrival, FleetSocket, Outbox};
+use crate::socket::{FleetSocket, Outbox};
 
 /// How long the thread sleeps at most before it looks whether it is to end.
 const STOP_LOOK: Duration = Duration::from_millis(50);
@@ -99,7 +99,9 @@ fn serve(
                 requests += 1;
                 let answer = handler(arrival.from, &request);
                 next_id.0 = next_id.0.wrapping_add(1);
-                write_answer(answer, &arrival, &request, (next_id, &mut outbox));
+                write_answer(answer, &request, next_id, |write| {
+                    outbox.push(arrival.to, arrival.from, write);
+                });
             }
         })?;
         shared.requests.fetch_add(requests, Ordering::Relaxed);
@@ -111,15 +113,15 @@ fn serve(
     Ok(())
 }
 
-fn write_answer(
+/// Writes the answer to `request`, as one message or two, each handed to `push`. `own_id` is the
+/// message id of an answer that needs one of its own.
+pub(crate) fn write_answer(
     answer: Answer,
-    arrival: &Arrival<'_>,
     request: &MessageRef<'_>,
-    (own_id, outbox): (MessageId, &mut Outbox),
+    own_id: MessageId,
+    mut push: impl FnMut(&dyn Fn(&mut Vec<u8>)),
 ) {
     let confirmable = request.message_type == MessageType::Confirmable;
-    let own_address: Ipv4Addr = arrival.to;
-    let mut push = |write: &dyn Fn(&mut Vec<u8>)| outbox.push(own_address, arrival.from, write);
     let full = |kind, code, id, bytes: &mut Vec<u8>| {
         // Without an option there is none that could be too long.
         let _ = Encoder::new(bytes, kind, code, id, request.token).finish();

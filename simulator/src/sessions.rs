@@ -1,0 +1,535 @@
+//! The devices' DTLS sessions: one client each, its handshakes, its timers, its address. Requests
+//! go in as plain bytes and wait for a session where there is none; answers come out as
+//! [`Event`]s. Does no I/O and reads no clock.
+
+use std::collections::VecDeque;
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::time::{Duration, Instant};
+
+use dtls::SetUpError;
+use dtls::client::{Client, ClientConfig, ClientOutput, ClientResumption};
+
+use crate::bootstrap::Credentials;
+use crate::fleet::Fleet;
+use crate::plan::Plan;
+use crate::random::Random;
+use crate::security::Security;
+use crate::session_report::SessionTally;
+use crate::socket::Outbox;
+use crate::timers::Timers;
+
+/// Handshakes under way at the same time while sessions are opened before a run: the addresses of
+/// one /24, of which gateways let a limited number be half open.
+const OPENING_AT_ONCE: usize = 256;
+
+/// The pause after the first failed handshake of a device; it doubles up to 32 times this.
+const BACK_OFF: Duration = Duration::from_secs(1);
+const BACK_OFF_DOUBLINGS_MAX: u32 = 5;
+
+/// Devices looked at for one that can begin a handshake.
+const IDLE_SEARCH: usize = 64;
+
+/// Requests of one device that are sent as soon as it has a session; older ones come by their own
+/// retransmissions.
+const WAITING_MAX: usize = 16;
+
+/// Content types of records (RFC 6347 §4.1, RFC 5246 §6.2.1).
+const TYPE_ALERT: u8 = 21;
+const TYPE_APPLICATION_DATA: u8 = 23;
+/// Bytes of a record's header.
+const HEADER_BYTES: usize = 13;
+/// An alert that ends the session (RFC 5246 §7.2).
+const LEVEL_FATAL: u8 = 2;
+
+/// What happened.
+#[derive(Debug)]
+pub(crate) enum Event {
+    /// A member has a session now; its waiting requests may be sent.
+    Opened(u32),
+    /// Bytes of one record for a member.
+    Received(u32, Vec<u8>),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// No session, and none wanted.
+    Idle,
+    Handshaking {
+        since: Instant,
+    },
+    Open,
+    /// After a failed handshake.
+    BackOff,
+}
+
+/// A device that has a key. Members are counted from 0 without gaps, as the exchanges want it.
+struct Member {
+    device: u32,
+    config: ClientConfig,
+    client: Option<Client>,
+    phase: Phase,
+    resumption: Option<ClientResumption>,
+    address: Ipv4Addr,
+    address_changes: u32,
+    /// Sessions begun.
+    session: u32,
+    answers_in_session: u64,
+    answers_at_address: u64,
+    /// Handshakes that failed since the last that did not.
+    failures: u32,
+    /// Tokens of requests that wait for a session.
+    waiting: Vec<u64>,
+    /// Token of the newest request without an answer.
+    unanswered: Option<u64>,
+    /// When something is to be done, since the epoch.
+    deadline: Option<Duration>,
+    /// The earliest moment at which the wheel looks at this member.
+    armed: Duration,
+}
+
+/// The sessions of the fleet.
+pub(crate) struct Sessions {
+    target: SocketAddrV4,
+    security: Security,
+    only_handshakes: bool,
+    fleet: Fleet,
+    members: Vec<Member>,
+    /// The member of each device of the fleet.
+    member_of: Vec<Option<u32>>,
+    epoch: Instant,
+    timers: Timers,
+    expired: Vec<u64>,
+    events: VecDeque<Event>,
+    random: Random,
+    handshaking: usize,
+    /// The next member whose session is opened, or that begins a handshake.
+    next: usize,
+    plain: Vec<u8>,
+    pub(crate) tally: SessionTally,
+}
+
+impl Sessions {
+    /// No session yet, for the devices that have credentials.
+    pub(crate) fn new(
+        plan: &Plan,
+        fleet: Fleet,
+        credentials: Vec<Option<Credentials>>,
+        tally: SessionTally,
+        now: Instant,
+    ) -> Result<Self, SetUpError> {
+        let security = plan.security.clone();
+        let suites = security.suites();
+        let cid = security.connection_id.then_some([].as_slice());
+        let mut members = Vec::new();
+        let mut member_of = Vec::new();
+        for (device, told) in (0..).zip(credentials) {
+            member_of
+                .push(told.is_some().then(|| u32::try_from(members.len()).unwrap_or_default()));
+            if let Some(Credentials { identity, key }) = told {
+                let config = ClientConfig::new(&identity, &key, &suites, cid)?;
+                members.push(Member::new(device, config, fleet.address(device)));
+            }
+        }
+        Ok(Self {
+            target: plan.target,
+            only_handshakes: plan.only_handshakes(),
+            security,
+            fleet,
+            members,
+            member_of,
+            epoch: now,
+            timers: Timers::new(),
+            expired: Vec::new(),
+            events: VecDeque::new(),
+            random: Random::new(plan.seed ^ 0x6474_6c73),
+            handshaking: 0,
+            next: 0,
+            plain: Vec::new(),
+            tally,
+        })
+    }
+
+    /// How many devices have a key.
+    pub(crate) fn members(&self) -> u32 {
+        u32::try_from(self.members.len()).unwrap_or(u32::MAX)
+    }
+
+    /// The device of a member, as an index into the fleet.
+    pub(crate) fn device(&self, member: u32) -> u32 {
+        self.members[member as usize].device
+    }
+
+    /// Handshakes under way.
+    pub(crate) const fn handshaking(&self) -> usize {
+        self.handshaking
+    }
+
+    /// How many sessions a member has begun.
+    pub(crate) fn session_number(&self, member: u32) -> u32 {
+        self.members[member as usize].session
+    }
+
+    /// The next event.
+    pub(crate) fn next_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    /// Begins more handshakes before the run; tells whether each member has tried by now.
+    pub(crate) fn open_more(&mut self, now: Instant, outbox: &mut Outbox) -> bool {
+        while self.handshaking < OPENING_AT_ONCE && self.next < self.members.len() {
+            self.begin_handshake(now, now, self.next, outbox);
+            self.next += 1;
+        }
+        self.next >= self.members.len() && self.handshaking == 0
+    }
+
+    /// Begins a handshake of the member whose turn it is; it was due at `since`. `false` where
+    /// none is near that can.
+    pub(crate) fn begin_next(&mut self, now: Instant, since: Instant, outbox: &mut Outbox) -> bool {
+        let count = self.members.len();
+        for step in 0..IDLE_SEARCH.min(count) {
+            let index = (self.next + step) % count;
+            if self.members[index].phase == Phase::Idle {
+                self.next = (index + 1) % count;
+                self.begin_handshake(now, since, index, outbox);
+                return true;
+            }
+        }
+        // Those looked at rest after a failure: the next turn is that of others.
+        self.next = (self.next + IDLE_SEARCH.min(count)) % count.max(1);
+        false
+    }
+
+    /// Sends the request with this token, which `write` appends, if the member has a session, and
+    /// tells whether it was sent. Otherwise it waits, and [`Event::Opened`] says when to try again.
+    pub(crate) fn send(
+        &mut self,
+        now: Instant,
+        (member, token): (u32, u64),
+        outbox: &mut Outbox,
+        write: impl FnOnce(&mut Vec<u8>),
+    ) -> bool {
+        let index = member as usize;
+        let state = &mut self.members[index];
+        if state.phase == Phase::Open {
+            self.plain.clear();
+            write(&mut self.plain);
+            let is_sent = state.client.as_mut().is_some_and(|client| client.send(&self.plain));
+            if is_sent {
+                state.unanswered = Some(token);
+                self.drain(now, index, outbox);
+                return true;
+            }
+            // A message too long for a record, or sequence numbers used up: not this session's.
+            return false;
+        }
+        state.let_wait(token);
+        if state.phase == Phase::Idle {
+            self.begin_handshake(now, now, index, outbox);
+        }
+        false
+    }
+
+    /// Sends what needs no answer, and is not sent again.
+    pub(crate) fn send_once(
+        &mut self,
+        now: Instant,
+        member: u32,
+        outbox: &mut Outbox,
+        write: impl FnOnce(&mut Vec<u8>),
+    ) {
+        let index = member as usize;
+        self.plain.clear();
+        write(&mut self.plain);
+        if let Some(client) = &mut self.members[index].client {
+            // Without a session there is nobody to tell.
+            let _ = client.send(&self.plain);
+            self.drain(now, index, outbox);
+        }
+    }
+
+    /// The tokens of the requests of a member that waited.
+    pub(crate) fn take_waiting(&mut self, member: u32) -> Vec<u64> {
+        std::mem::take(&mut self.members[member as usize].waiting)
+    }
+
+    /// A request of a member was answered; `is_idle`: nothing else of it waits.
+    pub(crate) fn note_answer(
+        &mut self,
+        now: Instant,
+        member: u32,
+        is_idle: bool,
+        outbox: &mut Outbox,
+    ) {
+        let index = member as usize;
+        let state = &mut self.members[index];
+        state.unanswered = None;
+        state.answers_in_session += 1;
+        state.answers_at_address += 1;
+        let is_used_up = |limit| state.answers_in_session >= limit;
+        if is_idle && self.security.requests_per_session.is_some_and(is_used_up) {
+            self.close(now, index, outbox);
+        }
+        let state = &mut self.members[index];
+        if self.security.nat_after.is_some_and(|limit| state.answers_at_address >= limit) {
+            state.address_changes = state.address_changes.wrapping_add(1);
+            state.address = self.fleet.nat_address(state.device, state.address_changes);
+            state.answers_at_address = 0;
+            self.tally.counts.address_changes += 1;
+        }
+    }
+
+    /// A request of a member got no answer for so long that its session is taken for dead.
+    pub(crate) fn give_up(&mut self, member: u32) {
+        let state = &mut self.members[member as usize];
+        if state.phase == Phase::Open {
+            self.tally.counts.sessions_lost_by_silence += 1;
+            state.forget();
+        }
+    }
+
+    /// Takes a datagram for the address `to`; `false` where no member ever has that address.
+    pub(crate) fn handle_datagram(
+        &mut self,
+        now: Instant,
+        to: Ipv4Addr,
+        datagram: &[u8],
+        outbox: &mut Outbox,
+    ) -> bool {
+        let owner = self.fleet.owner(to).and_then(|device| self.member_of[device as usize]);
+        let Some(index) = owner.map(|member| member as usize) else { return false };
+        let member = &mut self.members[index];
+        let is_expected = match (&mut member.client, member.phase) {
+            _ if member.address != to => false,
+            // What a session of before still gets. Mbed TLS would keep it for the new session, and
+            // fail with it.
+            (Some(_), Phase::Handshaking { .. }) if is_of_a_session(datagram) => false,
+            (Some(_), Phase::Open) if is_unprotected_fatal_alert(datagram) => {
+                self.tally.counts.sessions_lost_by_alert += 1;
+                self.lose(now, index, outbox);
+                return true;
+            }
+            (Some(client), Phase::Handshaking { .. } | Phase::Open) => {
+                client.handle_datagram(now, datagram);
+                self.drain(now, index, outbox) || self.members[index].phase != Phase::Open
+            }
+            _ => false,
+        };
+        self.tally.counts.records_discarded += u64::from(!is_expected);
+        true
+    }
+
+    /// Does what is due.
+    pub(crate) fn handle_timeout(&mut self, now: Instant, outbox: &mut Outbox) {
+        let at = self.since_epoch(now);
+        let mut expired = std::mem::take(&mut self.expired);
+        self.timers.expire(at, &mut expired);
+        for index in expired.drain(..).filter_map(|index| usize::try_from(index).ok()) {
+            let member = &mut self.members[index];
+            member.armed = Duration::MAX;
+            match member.deadline {
+                None => {}
+                Some(deadline) if deadline > at => self.arm(index, deadline),
+                Some(_) => self.handle_deadline(now, index, outbox),
+            }
+        }
+        self.expired = expired;
+    }
+
+    fn handle_deadline(&mut self, now: Instant, index: usize, outbox: &mut Outbox) {
+        let member = &mut self.members[index];
+        member.deadline = None;
+        if member.phase == Phase::BackOff {
+            member.phase = Phase::Idle;
+            if !member.waiting.is_empty() {
+                self.begin_handshake(now, now, index, outbox);
+            }
+        } else if let Some(client) = &mut member.client {
+            client.handle_timeout(now);
+            self.drain(now, index, outbox);
+        }
+    }
+
+    fn begin_handshake(&mut self, now: Instant, since: Instant, index: usize, outbox: &mut Outbox) {
+        let member = &mut self.members[index];
+        let resumption = member.resumption.as_ref().filter(|_| self.security.resume);
+        member.client = Client::new(&member.config, now, resumption);
+        member.phase = Phase::Handshaking { since };
+        member.session = member.session.wrapping_add(1).max(1);
+        member.answers_in_session = 0;
+        self.handshaking += 1;
+        self.tally.counts.handshakes_begun += 1;
+        self.tally.counts.handshakes_retried += u64::from(member.failures > 0);
+        if member.client.is_some() {
+            self.drain(now, index, outbox);
+        } else {
+            self.fail(now, index, 0);
+        }
+    }
+
+    /// Does what the client wants; tells whether it wanted anything.
+    fn drain(&mut self, now: Instant, index: usize, outbox: &mut Outbox) -> bool {
+        let mut is_busy = false;
+        loop {
+            let member = &mut self.members[index];
+            let Some(client) = &mut member.client else { return is_busy };
+            match client.poll_output() {
+                ClientOutput::Transmit(bytes) => {
+                    outbox.push(member.address, self.target, |out| out.extend_from_slice(&bytes));
+                }
+                ClientOutput::Received(bytes) => {
+                    let member = u32::try_from(index).unwrap_or(u32::MAX);
+                    self.events.push_back(Event::Received(member, bytes));
+                }
+                ClientOutput::Established => self.complete(now, index, outbox),
+                ClientOutput::Closed(code) => self.end(now, index, code, outbox),
+                ClientOutput::Timeout(at) => {
+                    let deadline = at.map(|at| at.saturating_duration_since(self.epoch));
+                    member.deadline = deadline;
+                    if let Some(deadline) = deadline {
+                        self.arm(index, deadline);
+                    }
+                    return is_busy;
+                }
+            }
+            is_busy = true;
+        }
+    }
+
+    fn complete(&mut self, now: Instant, index: usize, outbox: &mut Outbox) {
+        let member = &mut self.members[index];
+        let (Some(client), Phase::Handshaking { since }) = (&member.client, member.phase) else {
+            return;
+        };
+        let latency = now.saturating_duration_since(since);
+        self.tally.complete(latency, client.is_resumed(), client.has_connection_id());
+        if self.security.resume {
+            member.resumption = client.resumption();
+        }
+        member.phase = Phase::Open;
+        member.failures = 0;
+        self.handshaking = self.handshaking.saturating_sub(1);
+        if self.only_handshakes {
+            self.close(now, index, outbox);
+        } else {
+            self.events.push_back(Event::Opened(u32::try_from(index).unwrap_or(u32::MAX)));
+        }
+    }
+
+    /// The client says that its session is over.
+    fn end(&mut self, now: Instant, index: usize, code: i32, outbox: &mut Outbox) {
+        match self.members[index].phase {
+            Phase::Handshaking { .. } => self.fail(now, index, code),
+            Phase::Open => {
+                self.tally.counts.sessions_ended_by_server += 1;
+                self.lose(now, index, outbox);
+            }
+            Phase::Idle | Phase::BackOff => {}
+        }
+    }
+
+    fn fail(&mut self, now: Instant, index: usize, code: i32) {
+        self.tally.fail(code);
+        self.handshaking = self.handshaking.saturating_sub(1);
+        let doublings = self.members[index].failures.min(BACK_OFF_DOUBLINGS_MAX);
+        let pause = BACK_OFF * (1 << doublings);
+        // Devices that failed together shall not come back together.
+        let pause = self.random.between(pause, pause.mul_f64(1.5));
+        let deadline = self.since_epoch(now) + pause;
+        let member = &mut self.members[index];
+        member.forget();
+        member.resumption = None;
+        member.failures = member.failures.saturating_add(1);
+        member.phase = Phase::BackOff;
+        member.deadline = Some(deadline);
+        self.arm(index, deadline);
+    }
+
+    /// The session is no more; a request without an answer wants another one.
+    fn lose(&mut self, now: Instant, index: usize, outbox: &mut Outbox) {
+        let member = &mut self.members[index];
+        member.forget();
+        if let Some(token) = member.unanswered.take() {
+            member.let_wait(token);
+            self.begin_handshake(now, now, index, outbox);
+        }
+    }
+
+    /// Says close_notify.
+    fn close(&mut self, now: Instant, index: usize, outbox: &mut Outbox) {
+        if let Some(client) = &mut self.members[index].client {
+            client.close();
+            // No more than the alert is left in the client.
+            self.members[index].phase = Phase::Idle;
+            self.drain(now, index, outbox);
+        }
+        self.members[index].forget();
+    }
+
+    fn arm(&mut self, index: usize, deadline: Duration) {
+        let member = &mut self.members[index];
+        if deadline < member.armed {
+            member.armed = deadline;
+            self.timers.set(index as u64, deadline);
+        }
+    }
+
+    fn since_epoch(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.epoch)
+    }
+}
+
+impl Member {
+    fn new(device: u32, config: ClientConfig, address: Ipv4Addr) -> Self {
+        Self {
+            device,
+            config,
+            client: None,
+            phase: Phase::Idle,
+            resumption: None,
+            address,
+            address_changes: 0,
+            session: 0,
+            answers_in_session: 0,
+            answers_at_address: 0,
+            failures: 0,
+            waiting: Vec::new(),
+            unanswered: None,
+            deadline: None,
+            armed: Duration::MAX,
+        }
+    }
+
+    fn let_wait(&mut self, token: u64) {
+        if self.waiting.contains(&token) {
+            return;
+        }
+        if self.waiting.len() >= WAITING_MAX {
+            self.waiting.remove(0);
+        }
+        self.waiting.push(token);
+    }
+
+    fn forget(&mut self) {
+        self.client = None;
+        self.phase = Phase::Idle;
+        self.deadline = None;
+    }
+}
+
+/// Whether a datagram begins with a record that only an established session can have sent: data,
+/// or an alert after the first change of cipher (epoch above 0).
+fn is_of_a_session(datagram: &[u8]) -> bool {
+    match datagram {
+        [TYPE_APPLICATION_DATA, ..] => true,
+        [TYPE_ALERT, _, _, epoch_high, epoch_low, ..] => (*epoch_high, *epoch_low) != (0, 0),
+        _ => false,
+    }
+}
+
+/// What a server sends that does not know the session of a record. Nothing proves that it comes
+/// from the server; simulated devices believe it, as some real ones do.
+fn is_unprotected_fatal_alert(datagram: &[u8]) -> bool {
+    matches!(datagram, [TYPE_ALERT, _, _, 0, 0, ..])
+        && datagram.get(HEADER_BYTES) == Some(&LEVEL_FATAL)
+}
