@@ -274,9 +274,9 @@ impl<'a> Generator<'a> {
         self.next_progress = now + self.world.plan().progress_every;
         let handshakes = self.world.sessions().map(|_| self.completed_handshakes());
         let outstanding = self.world.outstanding();
-        let progress = self.world.tally.progress(now, outstanding);
+        let progress = self.world.tally.progress(now, outstanding, handshakes);
         // Nobody listens any more only when the caller's thread panicked.
-        let _ = tell.send(Progress { handshakes, ..progress });
+        let _ = tell.send(progress);
     }
 
     fn is_over(&self, now: Duration, stop: &AtomicBool) -> bool {

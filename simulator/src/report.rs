@@ -77,6 +77,8 @@ pub struct Progress {
     /// Over DTLS: handshakes completed since the start.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub handshakes: Option<u64>,
+    /// The same per second since the last time; 0 without DTLS.
+    pub handshakes_per_second: f64,
 }
 
 /// How a run went.
@@ -120,6 +122,7 @@ struct Told {
     at: Duration,
     sent: u64,
     acknowledged: u64,
+    handshakes: u64,
 }
 
 impl Tally {
@@ -163,25 +166,32 @@ impl Tally {
 
     /// The time of the run begins anew: what came before was its preparation.
     pub(crate) fn begin(&mut self) {
-        self.told = Told::default();
+        self.told = Told { handshakes: self.told.handshakes, ..Told::default() };
     }
 
-    /// How it goes; begins a new interval.
-    pub(crate) fn progress(&mut self, now: Duration, outstanding: usize) -> Progress {
+    /// How it goes, with the handshakes completed where there are some; begins a new interval.
+    pub(crate) fn progress(
+        &mut self,
+        now: Duration,
+        outstanding: usize,
+        handshakes: Option<u64>,
+    ) -> Progress {
         let counts = self.counts();
         let span = now.saturating_sub(self.told.at);
+        let completed = handshakes.unwrap_or_default();
         let progress = Progress {
             seconds: now.as_secs_f64(),
             outstanding: outstanding as u64,
             sent_per_second: rate(counts.sent - self.told.sent, span),
             acknowledged_per_second: rate(counts.acknowledged - self.told.acknowledged, span),
             latency: latency(&self.interval),
-            handshakes: None,
+            handshakes,
+            handshakes_per_second: rate(completed - self.told.handshakes, span),
             counts,
         };
         self.interval.reset();
         let Counts { sent, acknowledged, .. } = progress.counts;
-        self.told = Told { at: now, sent, acknowledged };
+        self.told = Told { at: now, sent, acknowledged, handshakes: completed };
         progress
     }
 
@@ -222,8 +232,9 @@ impl Progress {
     /// One line, without its end.
     pub fn to_line(&self) -> String {
         let Self { counts, latency, .. } = self;
-        let handshakes =
-            self.handshakes.map(|count| format!("  handshakes {count}")).unwrap_or_default();
+        let rate = self.handshakes_per_second;
+        let handshakes = self.handshakes.map(|count| format!("  handshakes {count} ({rate:.0}/s)"));
+        let handshakes = handshakes.unwrap_or_default();
         format!(
             "{seconds:6.1} s  sent {sent} ({rate:.0}/s)  acknowledged {acknowledged} \
              ({acknowledged_rate:.0}/s)  lost {lost}  retransmitted {retransmitted}  \
@@ -350,13 +361,14 @@ mod tests {
     #[test]
     fn each_progress_tells_its_own_interval() {
         let mut tally = tally();
-        let first = tally.progress(Duration::from_secs(1), 5);
+        let first = tally.progress(Duration::from_secs(1), 5, None);
         assert!((first.sent_per_second - 1_000.0).abs() < 1e-9);
         assert_eq!(first.outstanding, 5);
-        let second = tally.progress(Duration::from_secs(2), 0);
+        let second = tally.progress(Duration::from_secs(2), 0, Some(8));
         assert_eq!(second.latency, Latency::default());
         assert!(second.sent_per_second.abs() < 1e-9);
         assert!(second.to_line().contains("sent 1000 (0/s)"), "{}", second.to_line());
+        assert!(second.to_line().ends_with("handshakes 8 (8/s)"), "{}", second.to_line());
     }
 
     #[test]

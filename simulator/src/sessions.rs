@@ -81,6 +81,8 @@ struct Member {
     waiting: Vec<u64>,
     /// Token of the newest request without an answer.
     unanswered: Option<u64>,
+    /// Whether we said close_notify, which the server answers with its own (RFC 5246 §7.2.1).
+    awaits_farewell: bool,
     /// When something is to be done, since the epoch.
     deadline: Option<Duration>,
     /// The earliest moment at which the wheel looks at this member.
@@ -301,6 +303,10 @@ impl Sessions {
         let member = &mut self.members[index];
         let is_expected = match (&mut member.client, member.phase) {
             _ if member.address != to => false,
+            _ if is_protected_alert(datagram) && member.awaits_farewell => {
+                member.awaits_farewell = false;
+                true
+            }
             // What a session of before still gets. Mbed TLS would keep it for the new session, and
             // fail with it.
             (Some(_), Phase::Handshaking { .. }) if is_of_a_session(datagram) => false,
@@ -407,6 +413,7 @@ impl Sessions {
             member.resumption = client.resumption();
         }
         member.phase = Phase::Open;
+        member.awaits_farewell = false;
         member.failures = 0;
         self.handshaking = self.handshaking.saturating_sub(1);
         if self.only_handshakes {
@@ -461,6 +468,7 @@ impl Sessions {
             client.close();
             // No more than the alert is left in the client.
             self.members[index].phase = Phase::Idle;
+            self.members[index].awaits_farewell = true;
             self.drain(now, index, outbox);
         }
         self.members[index].forget();
@@ -495,6 +503,7 @@ impl Member {
             failures: 0,
             waiting: Vec::new(),
             unanswered: None,
+            awaits_farewell: false,
             deadline: None,
             armed: Duration::MAX,
         }
@@ -517,14 +526,14 @@ impl Member {
     }
 }
 
-/// Whether a datagram begins with a record that only an established session can have sent: data,
-/// or an alert after the first change of cipher (epoch above 0).
+/// Whether a datagram begins with a record that only an established session can have sent.
 fn is_of_a_session(datagram: &[u8]) -> bool {
-    match datagram {
-        [TYPE_APPLICATION_DATA, ..] => true,
-        [TYPE_ALERT, _, _, epoch_high, epoch_low, ..] => (*epoch_high, *epoch_low) != (0, 0),
-        _ => false,
-    }
+    datagram.first() == Some(&TYPE_APPLICATION_DATA) || is_protected_alert(datagram)
+}
+
+/// Whether a datagram begins with an alert after a change of cipher: of an epoch above 0.
+fn is_protected_alert(datagram: &[u8]) -> bool {
+    matches!(datagram, [TYPE_ALERT, _, _, high, low, ..] if (*high, *low) != (0, 0))
 }
 
 /// What a server sends that does not know the session of a record. Nothing proves that it comes
