@@ -18,9 +18,9 @@ use crate::session_report::SessionTally;
 use crate::socket::Outbox;
 use crate::timers::Timers;
 
-/// Handshakes under way at the same time while sessions are opened before a run: the addresses of
-/// one /24, of which gateways let a limited number be half open.
-const OPENING_AT_ONCE: usize = 256;
+/// Handshakes under way at the same time while sessions are opened before a run: enough to keep a
+/// server busy. With 256, one with a small receive buffer lost datagrams of one in fifty.
+const OPENING_AT_ONCE: usize = 64;
 
 /// The pause after the first failed handshake of a device; it doubles up to 32 times this.
 const BACK_OFF: Duration = Duration::from_secs(1);
@@ -29,8 +29,8 @@ const BACK_OFF_DOUBLINGS_MAX: u32 = 5;
 /// Devices looked at for one that can begin a handshake.
 const IDLE_SEARCH: usize = 64;
 
-/// Requests of one device that are sent as soon as it has a session; older ones come by their own
-/// retransmissions.
+/// Requests of one device that are sent as soon as it has a new session; older ones come by their
+/// own retransmissions.
 const WAITING_MAX: usize = 16;
 
 /// Content types of records (RFC 6347 §4.1, RFC 5246 §6.2.1).
@@ -79,8 +79,8 @@ struct Member {
     failures: u32,
     /// Tokens of requests that wait for a session.
     waiting: Vec<u64>,
-    /// Token of the newest request without an answer.
-    unanswered: Option<u64>,
+    /// Tokens of requests that were sent in this session and not answered.
+    unanswered: Vec<u64>,
     /// Whether we said close_notify, which the server answers with its own (RFC 5246 §7.2.1).
     awaits_farewell: bool,
     /// When something is to be done, since the epoch.
@@ -218,14 +218,14 @@ impl Sessions {
             write(&mut self.plain);
             let is_sent = state.client.as_mut().is_some_and(|client| client.send(&self.plain));
             if is_sent {
-                state.unanswered = Some(token);
+                remember(&mut state.unanswered, token);
                 self.drain(now, index, outbox);
                 return true;
             }
             // A message too long for a record, or sequence numbers used up: not this session's.
             return false;
         }
-        state.let_wait(token);
+        remember(&mut state.waiting, token);
         if state.phase == Phase::Idle {
             self.begin_handshake(now, now, index, outbox);
         }
@@ -255,17 +255,17 @@ impl Sessions {
         std::mem::take(&mut self.members[member as usize].waiting)
     }
 
-    /// A request of a member was answered; `is_idle`: nothing else of it waits.
+    /// The request of a member with this token was answered; `is_idle`: nothing else of it waits.
     pub(crate) fn note_answer(
         &mut self,
         now: Instant,
-        member: u32,
+        (member, token): (u32, u64),
         is_idle: bool,
         outbox: &mut Outbox,
     ) {
         let index = member as usize;
         let state = &mut self.members[index];
-        state.unanswered = None;
+        state.unanswered.retain(|one| *one != token);
         state.answers_in_session += 1;
         state.answers_at_address += 1;
         let is_used_up = |limit| state.answers_in_session >= limit;
@@ -287,6 +287,7 @@ impl Sessions {
         if state.phase == Phase::Open {
             self.tally.counts.sessions_lost_by_silence += 1;
             state.forget();
+            state.resend_unanswered();
         }
     }
 
@@ -456,8 +457,8 @@ impl Sessions {
     fn lose(&mut self, now: Instant, index: usize, outbox: &mut Outbox) {
         let member = &mut self.members[index];
         member.forget();
-        if let Some(token) = member.unanswered.take() {
-            member.let_wait(token);
+        member.resend_unanswered();
+        if !member.waiting.is_empty() {
             self.begin_handshake(now, now, index, outbox);
         }
     }
@@ -502,21 +503,17 @@ impl Member {
             answers_at_address: 0,
             failures: 0,
             waiting: Vec::new(),
-            unanswered: None,
+            unanswered: Vec::new(),
             awaits_farewell: false,
             deadline: None,
             armed: Duration::MAX,
         }
     }
 
-    fn let_wait(&mut self, token: u64) {
-        if self.waiting.contains(&token) {
-            return;
-        }
-        if self.waiting.len() >= WAITING_MAX {
-            self.waiting.remove(0);
-        }
-        self.waiting.push(token);
+    /// What the session left without an answer is sent again in the next one.
+    fn resend_unanswered(&mut self) {
+        let Self { waiting, unanswered, .. } = self;
+        unanswered.drain(..).for_each(|token| remember(waiting, token));
     }
 
     fn forget(&mut self) {
@@ -524,6 +521,17 @@ impl Member {
         self.phase = Phase::Idle;
         self.deadline = None;
     }
+}
+
+/// Adds a token to a short list of those that matter.
+fn remember(tokens: &mut Vec<u64>, token: u64) {
+    if tokens.contains(&token) {
+        return;
+    }
+    if tokens.len() >= WAITING_MAX {
+        tokens.remove(0);
+    }
+    tokens.push(token);
 }
 
 /// Whether a datagram begins with a record that only an established session can have sent.

@@ -307,16 +307,17 @@ impl<'a> World<'a> {
             Outcome::Later => self.tally.counts.separate += 1,
             Outcome::Unexpected => self.tally.counts.unexpected += 1,
         }
-        if matches!(outcome, Outcome::Answered(..) | Outcome::Reset(_)) {
-            self.note_answer(now, device, outbox);
+        if let Outcome::Answered(exchange, _) | Outcome::Reset(exchange) = outcome {
+            self.note_answer(now, &exchange, outbox);
         }
     }
 
     /// After the acknowledgement was written, since this may end the session.
-    fn note_answer(&mut self, now: Duration, member: u32, outbox: &mut Outbox) {
+    fn note_answer(&mut self, now: Duration, exchange: &Exchange, outbox: &mut Outbox) {
         if let Some(sessions) = &mut self.sessions {
-            let is_idle = self.exchanges.is_idle(member);
-            sessions.note_answer(self.started + now, member, is_idle, outbox);
+            let request = (exchange.device, self.exchanges.token(exchange.number));
+            let is_idle = self.exchanges.is_idle(exchange.device);
+            sessions.note_answer(self.started + now, request, is_idle, outbox);
         }
     }
 
