@@ -550,3 +550,164 @@ fn is_unprotected_fatal_alert(datagram: &[u8]) -> bool {
     matches!(datagram, [TYPE_ALERT, _, _, 0, 0, ..])
         && datagram.get(HEADER_BYTES) == Some(&LEVEL_FATAL)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use dtls::{Engine, Output, Psk, SessionId};
+
+    use super::*;
+    use crate::plan::Protocol;
+    use crate::security::KeySource;
+
+    const KEY: &str = "0123456789abcdef";
+    const PORT: u16 = 40_000;
+
+    /// One device and a server, with a network between them that the test carries by hand.
+    struct Wire {
+        sessions: Sessions,
+        engine: Engine,
+        outbox: Outbox,
+        now: Instant,
+        address: Ipv4Addr,
+        established: Vec<SessionId>,
+    }
+
+    impl Wire {
+        fn new() -> Self {
+            let plan = Plan {
+                protocol: Protocol::Coaps,
+                security: Security {
+                    keys: KeySource::Shared(KEY.parse().unwrap()),
+                    ..Security::default()
+                },
+                ..Plan::default()
+            };
+            let now = Instant::now();
+            let key = Psk::new(KEY.as_bytes().to_vec()).unwrap();
+            let fleet = plan.fleet().unwrap();
+            let told = Credentials { identity: b"8988".to_vec(), key: key.clone() };
+            let tally = SessionTally::new().unwrap();
+            let keys = move |_: &[u8]| Some(key.clone());
+            Self {
+                sessions: Sessions::new(&plan, fleet, vec![Some(told)], tally, now).unwrap(),
+                engine: Engine::new(dtls::Config::default(), now, keys).unwrap(),
+                outbox: Outbox::default(),
+                now,
+                address: fleet.address(0),
+                established: Vec::new(),
+            }
+        }
+
+        fn request(&mut self, token: u64) -> bool {
+            let write = |bytes: &mut Vec<u8>| bytes.extend_from_slice(b"request");
+            self.sessions.send(self.now, (0, token), &mut self.outbox, write)
+        }
+
+        /// What the server answers to all that the device wants to send.
+        fn answers(&mut self) -> Vec<Vec<u8>> {
+            for (source, bytes) in self.outbox.take() {
+                let peer = SocketAddr::from((source, PORT));
+                self.engine.handle_datagram(self.now, peer, &bytes);
+            }
+            let mut answers = Vec::new();
+            loop {
+                match self.engine.poll_output() {
+                    Output::Transmit { bytes, .. } => answers.push(bytes),
+                    Output::Event(dtls::Event::Established { session, .. }) => {
+                        self.established.push(session);
+                    }
+                    Output::Event(_) => {}
+                    Output::Timeout(_) => return answers,
+                }
+            }
+        }
+
+        fn deliver(&mut self, datagram: &[u8]) {
+            let (now, address) = (self.now, self.address);
+            assert!(self.sessions.handle_datagram(now, address, datagram, &mut self.outbox));
+        }
+
+        /// Carries datagrams until both sides are silent.
+        fn settle(&mut self) {
+            loop {
+                let answers = self.answers();
+                if answers.is_empty() {
+                    return;
+                }
+                answers.iter().for_each(|answer| self.deliver(answer));
+            }
+        }
+
+        fn pass(&mut self, seconds: u32) {
+            for _ in 0..seconds * 10 {
+                self.now += Duration::from_millis(100);
+                self.sessions.handle_timeout(self.now, &mut self.outbox);
+            }
+        }
+    }
+
+    /// Mbed TLS keeps a record of the next epoch during a handshake, takes it for the first of the
+    /// new session, and fails. Such records come: late answers, and the server's close_notify.
+    #[test]
+    fn a_late_record_of_the_session_before_does_no_harm_to_the_next() {
+        let mut wire = Wire::new();
+        assert!(!wire.request(1));
+        wire.settle();
+        assert!(matches!(wire.sessions.next_event(), Some(Event::Opened(0))));
+        assert!(wire.request(1));
+        wire.settle();
+        wire.engine.send(wire.established[0], b"late").unwrap();
+        let late = wire.answers();
+        wire.sessions.give_up(0);
+        assert!(!wire.request(2));
+        let verify = wire.answers();
+        verify.iter().chain(&late).for_each(|datagram| wire.deliver(datagram));
+        wire.settle();
+        assert_eq!(wire.established.len(), 2);
+        assert!(matches!(wire.sessions.next_event(), Some(Event::Opened(0))));
+        // What the first session left comes before what waited for the second.
+        assert_eq!(wire.sessions.take_waiting(0), [1, 2]);
+        let counts = &wire.sessions.tally.counts;
+        assert_eq!((counts.handshakes_completed, counts.handshakes_failed), (2, 0));
+        assert_eq!((counts.records_discarded, counts.sessions_lost_by_silence), (1, 1));
+    }
+
+    #[test]
+    fn a_failed_handshake_is_tried_again_after_a_pause_if_something_waits() {
+        let mut wire = Wire::new();
+        assert!(!wire.request(1));
+        // 1 + 2 + 4 + 8 s without an answer.
+        wire.pass(16);
+        assert_eq!(wire.sessions.tally.counts.handshakes_failed, 1);
+        assert_eq!(wire.sessions.handshaking(), 0);
+        wire.outbox.take();
+        wire.pass(2);
+        assert_eq!(wire.sessions.tally.counts.handshakes_retried, 1);
+        wire.settle();
+        assert!(matches!(wire.sessions.next_event(), Some(Event::Opened(0))));
+        assert_eq!(wire.sessions.take_waiting(0), [1]);
+    }
+
+    #[test]
+    fn requests_that_wait_are_few() {
+        let mut wire = Wire::new();
+        assert!((0..100).all(|token| !wire.request(token)));
+        assert_eq!(wire.sessions.tally.counts.handshakes_begun, 1);
+        let newest: Vec<u64> = (84..100).collect();
+        assert_eq!(wire.sessions.take_waiting(0), newest);
+    }
+
+    #[test]
+    fn datagrams_to_other_addresses_and_alerts_are_told_apart() {
+        let mut wire = Wire::new();
+        let stranger = Ipv4Addr::LOCALHOST;
+        assert!(!wire.sessions.handle_datagram(wire.now, stranger, b"", &mut wire.outbox));
+        let alert = |epoch, level| [21, 254, 253, 0, epoch, 0, 0, 0, 0, 0, 1, 0, 2, level, 10];
+        assert!(is_unprotected_fatal_alert(&alert(0, LEVEL_FATAL)));
+        assert!(!is_unprotected_fatal_alert(&alert(0, 1)));
+        assert!(is_of_a_session(&alert(1, 99)) && !is_of_a_session(&alert(0, LEVEL_FATAL)));
+        assert!(is_of_a_session(&[23]) && !is_of_a_session(&[22]) && !is_of_a_session(&[]));
+    }
+}

@@ -87,6 +87,17 @@ impl Outbox {
         self.letters.len()
     }
 
+    /// All that waits, as (source, bytes), instead of sending it.
+    #[cfg(test)]
+    pub(crate) fn take(&mut self) -> Vec<(Ipv4Addr, Vec<u8>)> {
+        let letters = self.letters.iter();
+        let taken = letters
+            .map(|letter| (letter.source, self.bytes[letter.start..letter.end].to_vec()))
+            .collect();
+        self.clear();
+        taken
+    }
+
     fn clear(&mut self) {
         self.bytes.clear();
         self.letters.clear();
