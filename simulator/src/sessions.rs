@@ -308,8 +308,7 @@ impl Sessions {
                 member.awaits_farewell = false;
                 true
             }
-            // What a session of before still gets. Mbed TLS would keep it for the new session, and
-            // fail with it.
+            // What the session before still gets: the new one would drop it and not say so.
             (Some(_), Phase::Handshaking { .. }) if is_of_a_session(datagram) => false,
             (Some(_), Phase::Open) if is_unprotected_fatal_alert(datagram) => {
                 self.tally.counts.sessions_lost_by_alert += 1;
@@ -648,10 +647,8 @@ mod tests {
         }
     }
 
-    /// Mbed TLS keeps a record of the next epoch during a handshake, takes it for the first of the
-    /// new session, and fails. Such records come: late answers, and the server's close_notify.
     #[test]
-    fn a_late_record_of_the_session_before_does_no_harm_to_the_next() {
+    fn a_late_record_of_the_session_before_is_counted_and_does_no_harm_to_the_next() {
         let mut wire = Wire::new();
         assert!(!wire.request(1));
         wire.settle();
