@@ -221,6 +221,7 @@ fn of_one(mut config: dtls::Config, place: Place, generation: u32) -> dtls::Conf
     let limits = &mut config.limits;
     limits.sessions_max = share(limits.sessions_max);
     limits.awake_max = share(limits.awake_max);
+    limits.fresh_max = share(limits.fresh_max);
     limits.half_open_max = share(limits.half_open_max);
     limits.half_open_per_network_max = share(limits.half_open_per_network_max);
     limits.handshakes_per_second = rate(limits.handshakes_per_second);

@@ -46,6 +46,9 @@ pub struct Limits {
     /// Of these, sessions that are not asleep, the longest idle fall asleep first. Default 20,000:
     /// about 7 KiB each.
     pub awake_max: usize,
+    /// Of these again, sessions that have not spoken often yet. Default 2,048: a device with one
+    /// message to tell has told it before 2,048 others came.
+    pub fresh_max: usize,
     /// How long a session idles before it falls asleep. Default 60 s.
     pub sleep_after: Duration,
     /// How long a session idles before it is forgotten. Default 30 days: a meter that reports
@@ -85,6 +88,7 @@ impl Default for Limits {
         Self {
             sessions_max: 200_000,
             awake_max: 20_000,
+            fresh_max: 2048,
             sleep_after: Duration::from_secs(60),
             idle_max: Duration::from_secs(30 * 24 * 3600),
             sessions_per_identity_max: 4,

@@ -477,6 +477,27 @@ fn a_second_handshake_of_an_identity_beyond_its_limit_ends_the_oldest() {
 }
 
 #[test]
+fn a_session_that_speaks_often_stays_awake_while_others_come_and_go() {
+    let mut world = limited(Limits { fresh_max: 2, ..Limits::default() });
+    let config = client_config(Suite::Aes128Ccm8, None);
+    let (mut busy, session) = world.connect(address(1), &config);
+    for _ in 0..3 {
+        world.echo(address(1), &mut busy, session);
+    }
+    for last in 2..10 {
+        let identity = format!("device-{last}");
+        let config = ClientConfig::new(identity.as_bytes(), &psk(KEY), &[Suite::Aes128Ccm8], None);
+        let (mut client, session) = world.connect(address(last), &config.expect("one suite"));
+        world.echo(address(last), &mut client, session);
+    }
+    assert_eq!((world.engine.sessions(), world.engine.awake()), (9, 3));
+    world.echo(address(1), &mut busy, session);
+    assert_eq!(world.engine.counters().woken, 0);
+    world.pass(Duration::from_secs(61));
+    assert_eq!(world.engine.awake(), 0);
+}
+
+#[test]
 fn the_longest_idle_session_leaves_for_a_new_one() {
     let mut world = limited(Limits { sessions_max: 2, awake_max: 1, ..Limits::default() });
     let mut last = 0;

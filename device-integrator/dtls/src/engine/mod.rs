@@ -11,6 +11,7 @@
 mod handshake;
 mod host;
 mod persistence;
+mod queues;
 mod sessions;
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
@@ -38,6 +39,7 @@ use crate::{RECORD_BYTES_MAX, SEQUENCE_JUMP};
 
 use handshake::Pending;
 pub use persistence::{Change, ImportError};
+use queues::{Queue, Queues};
 use sessions::Session;
 
 const TYPE_ALERT: u8 = 21;
@@ -242,10 +244,7 @@ pub struct Engine {
     by_peer: HashMap<SocketAddr, SessionId>,
     /// By the hash of the identity; the oldest first.
     by_identity: HashMap<u64, Vec<SessionId>>,
-    /// Sessions with a context of the C library, each once; the longest idle is near the front.
-    awake: BTreeSet<(u64, SessionId)>,
-    /// The same for the others.
-    asleep: BTreeSet<(u64, SessionId)>,
+    queues: Queues,
     /// Sessions that changed since they were saved, and saved sessions that are gone.
     changed: VecDeque<SessionId>,
     gone: VecDeque<SessionId>,
@@ -326,8 +325,7 @@ impl Engine {
             sessions: HashMap::new(),
             by_peer: HashMap::new(),
             by_identity: HashMap::new(),
-            awake: BTreeSet::new(),
-            asleep: BTreeSet::new(),
+            queues: Queues::default(),
             changed: VecDeque::new(),
             gone: VecDeque::new(),
             scratch: Box::new([0; RECORD_BYTES_MAX]),
@@ -393,7 +391,7 @@ impl Engine {
 
     /// Of these, those that are not asleep.
     pub fn awake(&self) -> usize {
-        self.awake.len()
+        self.queues.awake()
     }
 
     /// Handshakes under way at the moment.
@@ -406,8 +404,9 @@ impl Engine {
         let idle_ms = millis(self.config.limits.idle_max);
         [
             self.pending_timers.first().map(|(at, _)| *at),
-            self.awake.first().map(|(active, _)| active.saturating_add(sleep_ms)),
-            self.asleep.first().map(|(active, _)| active.saturating_add(idle_ms)),
+            self.queues.first(Queue::Fresh).map(|(active, _)| active.saturating_add(sleep_ms)),
+            self.queues.first(Queue::Busy).map(|(active, _)| active.saturating_add(sleep_ms)),
+            self.queues.first(Queue::Asleep).map(|(active, _)| active.saturating_add(idle_ms)),
         ]
         .into_iter()
         .flatten()

@@ -8,6 +8,7 @@ use zeroize::Zeroizing;
 use crate::ffi;
 use crate::snapshot::{SEQUENCE_MAX, Saved, fold, jump};
 
+use super::queues::Queue;
 use super::sessions::{Session, State};
 use super::{Engine, SessionId};
 
@@ -151,7 +152,9 @@ impl Engine {
             state: State::Asleep(fold(&snapshot)),
             random: saved.random,
             active_ms: self.shared.now_ms,
+            queue: Queue::Asleep,
             queued_ms: self.shared.now_ms,
+            in_a_row: 0,
             saved_sequence: Some(snapshot.out_counter & SEQUENCE_MAX),
             has_cid: snapshot.in_cid_length > 0,
             is_changed: false,

@@ -10,7 +10,12 @@ use crate::snapshot::{fold, unfold};
 use crate::{RECORD_BYTES_MAX, SEQUENCE_JUMP};
 
 use super::host::{Call, Facts, Fate, drive};
+use super::queues::Queue;
 use super::{CloseCause, Engine, Event, Output, SendError, SessionId, millis};
+
+/// Datagrams in a row after which a session counts as busy: more than a device with one message
+/// to tell sends, its copy included.
+const BUSY_IN_A_ROW: u8 = 3;
 
 /// A session that has just been established.
 pub(super) struct Arrived {
@@ -33,8 +38,11 @@ pub(super) struct Session {
     pub(super) random: u64,
     /// When it sent or received last.
     pub(super) active_ms: u64,
-    /// Its place in the queue of those awake or asleep.
+    /// Its place in a queue.
+    pub(super) queue: Queue,
     pub(super) queued_ms: u64,
+    /// Datagrams that came, each soon after the one before.
+    pub(super) in_a_row: u8,
     /// The sequence number up to which the saved bytes are good, without a jump.
     pub(super) saved_sequence: Option<u64>,
     pub(super) has_cid: bool,
@@ -140,7 +148,9 @@ impl Engine {
                 state: State::Awake(arrived.session),
                 random: arrived.random,
                 active_ms: self.shared.now_ms,
+                queue: Queue::Fresh,
                 queued_ms: self.shared.now_ms,
+                in_a_row: 0,
                 saved_sequence: None,
                 has_cid,
                 is_changed: false,
@@ -151,8 +161,7 @@ impl Engine {
 
     /// Into all the maps, and whatever has to leave for it.
     pub(super) fn insert_session(&mut self, id: SessionId, session: Session) {
-        let (peer, now_ms) = (session.peer, session.queued_ms);
-        let is_awake = matches!(session.state, State::Awake(_));
+        let (peer, queue, queued_ms) = (session.peer, session.queue, session.queued_ms);
         if self.sessions.len() >= self.config.limits.sessions_max {
             self.forget_longest_idle();
         }
@@ -176,13 +185,24 @@ impl Engine {
         if let Some(oldest) = surplus.then(|| same.first().copied()).flatten() {
             self.remove_session(oldest, CloseCause::Replaced);
         }
-        if is_awake {
-            if self.awake.len() >= self.config.limits.awake_max {
-                self.put_longest_idle_to_sleep();
-            }
-            self.awake.insert((now_ms, id));
+        if queue == Queue::Fresh {
+            self.make_room_awake();
+        }
+        self.queues.insert(queue, (queued_ms, id));
+    }
+
+    /// Puts sessions to sleep, until one more may be awake.
+    fn make_room_awake(&mut self) {
+        let limits = &self.config.limits;
+        let longest_idle = if self.queues.fresh() >= limits.fresh_max {
+            self.longest_idle(Queue::Fresh)
+        } else if self.queues.awake() >= limits.awake_max {
+            self.longest_idle(Queue::Fresh).or_else(|| self.longest_idle(Queue::Busy))
         } else {
-            self.asleep.insert((now_ms, id));
+            None
+        };
+        if let Some(id) = longest_idle {
+            self.put_to_sleep(id);
         }
     }
 
@@ -255,9 +275,7 @@ impl Engine {
         received: VecDeque<Vec<u8>>,
         fate: Fate,
     ) {
-        if let Some(session) = self.sessions.get_mut(&id) {
-            session.active_ms = self.shared.now_ms;
-        }
+        self.note_active(id);
         self.mark_changed(id);
         let events = received.into_iter().map(|bytes| Event::Received { session: id, peer, bytes });
         self.shared.outputs.extend(events.map(Output::Event));
@@ -269,6 +287,19 @@ impl Engine {
                 self.remove_session(id, CloseCause::Peer);
             }
             Fate::Failed => self.remove_session(id, CloseCause::Failed),
+        }
+    }
+
+    fn note_active(&mut self, id: SessionId) {
+        let (now_ms, sleep_ms) = (self.shared.now_ms, millis(self.config.limits.sleep_after));
+        let Some(session) = self.sessions.get_mut(&id) else { return };
+        let is_soon = now_ms - session.active_ms <= sleep_ms;
+        session.in_a_row = if is_soon { session.in_a_row.saturating_add(1) } else { 1 };
+        session.active_ms = now_ms;
+        if session.queue == Queue::Fresh && session.in_a_row >= BUSY_IN_A_ROW {
+            self.queues.remove(Queue::Fresh, (session.queued_ms, id));
+            (session.queue, session.queued_ms) = (Queue::Busy, now_ms);
+            self.queues.insert(Queue::Busy, (now_ms, id));
         }
     }
 
@@ -316,15 +347,12 @@ impl Engine {
     /// Moves a session from one queue to the other.
     fn note_woken(&mut self, id: SessionId) {
         let Some(session) = self.sessions.get_mut(&id) else { return };
-        self.asleep.remove(&(session.queued_ms, id));
-        session.active_ms = self.shared.now_ms;
-        session.queued_ms = session.active_ms;
+        self.queues.remove(session.queue, (session.queued_ms, id));
+        (session.queue, session.queued_ms) = (Queue::Fresh, self.shared.now_ms);
         let queued_ms = session.queued_ms;
         self.shared.counters.woken += 1;
-        if self.awake.len() >= self.config.limits.awake_max {
-            self.put_longest_idle_to_sleep();
-        }
-        self.awake.insert((queued_ms, id));
+        self.make_room_awake();
+        self.queues.insert(Queue::Fresh, (queued_ms, id));
     }
 
     fn put_to_sleep(&mut self, id: SessionId) {
@@ -336,57 +364,54 @@ impl Engine {
             return;
         };
         session.state = State::Asleep(fold(&snapshot));
-        self.awake.remove(&(session.queued_ms, id));
-        session.queued_ms = session.active_ms;
-        self.asleep.insert((session.queued_ms, id));
+        self.queues.remove(session.queue, (session.queued_ms, id));
+        (session.queue, session.queued_ms) = (Queue::Asleep, session.active_ms);
+        self.queues.insert(Queue::Asleep, (session.queued_ms, id));
         self.shared.counters.slept += 1;
-    }
-
-    fn put_longest_idle_to_sleep(&mut self) {
-        if let Some(id) = self.longest_idle(true) {
-            self.put_to_sleep(id);
-        }
     }
 
     pub(super) fn put_idle_to_sleep(&mut self) {
         let sleep_ms = millis(self.config.limits.sleep_after);
-        while let Some(id) = self.longest_idle(true) {
-            let active_ms = self.sessions.get(&id).map_or(0, |session| session.active_ms);
-            if active_ms.saturating_add(sleep_ms) > self.shared.now_ms {
-                return;
+        for queue in [Queue::Fresh, Queue::Busy] {
+            while let Some(id) = self.longest_idle(queue).filter(|id| self.idles(*id, sleep_ms)) {
+                self.put_to_sleep(id);
             }
-            self.put_to_sleep(id);
         }
     }
 
     pub(super) fn forget_idle(&mut self) {
         let idle_ms = millis(self.config.limits.idle_max);
-        while let Some(id) = self.longest_idle(false) {
-            let active_ms = self.sessions.get(&id).map_or(0, |session| session.active_ms);
-            if active_ms.saturating_add(idle_ms) > self.shared.now_ms {
-                return;
-            }
+        while let Some(id) = self.longest_idle(Queue::Asleep).filter(|id| self.idles(*id, idle_ms))
+        {
             self.remove_session(id, CloseCause::Forgotten);
         }
     }
 
+    /// Whether a session has been silent for so long.
+    fn idles(&self, id: SessionId, span_ms: u64) -> bool {
+        let active_ms = self.sessions.get(&id).map_or(0, |session| session.active_ms);
+        active_ms.saturating_add(span_ms) <= self.shared.now_ms
+    }
+
     fn forget_longest_idle(&mut self) {
-        if let Some(id) = self.longest_idle(false).or_else(|| self.longest_idle(true)) {
+        let found = [Queue::Asleep, Queue::Fresh, Queue::Busy]
+            .into_iter()
+            .find_map(|queue| self.longest_idle(queue));
+        if let Some(id) = found {
             self.remove_session(id, CloseCause::Forgotten);
         }
     }
 
     /// The longest idle session of one queue. A session that was active since it was queued goes
     /// to its right place first: so a record costs the queue nothing.
-    fn longest_idle(&mut self, is_awake: bool) -> Option<SessionId> {
-        let queue = if is_awake { &mut self.awake } else { &mut self.asleep };
+    fn longest_idle(&mut self, queue: Queue) -> Option<SessionId> {
         loop {
-            let (queued_ms, id) = queue.first().copied()?;
+            let (queued_ms, id) = self.queues.first(queue)?;
             match self.sessions.get_mut(&id) {
                 Some(session) if session.active_ms > queued_ms => {
-                    queue.pop_first();
+                    self.queues.remove(queue, (queued_ms, id));
                     session.queued_ms = session.active_ms;
-                    queue.insert((session.queued_ms, id));
+                    self.queues.insert(queue, (session.queued_ms, id));
                 }
                 _ => return Some(id),
             }
@@ -395,8 +420,7 @@ impl Engine {
 
     pub(super) fn remove_session(&mut self, id: SessionId, cause: CloseCause) {
         let Some(session) = self.sessions.remove(&id) else { return };
-        self.awake.remove(&(session.queued_ms, id));
-        self.asleep.remove(&(session.queued_ms, id));
+        self.queues.remove(session.queue, (session.queued_ms, id));
         if self.by_peer.get(&session.peer) == Some(&id) {
             self.by_peer.remove(&session.peer);
         }
