@@ -67,6 +67,8 @@ fn a_sim_gets_its_key_and_nobody_else_does() {
     let wanted = "a-key-of-the-user";
     api.post(&path, json!({ "secretKey": wanted, "protocol": "COAP" }));
     assert_eq!(fields(&ask(&device, &gateway, &os_auth(&[0xeb, 0x03])))[1], wanted);
+    // A copy of a request of before gets the key that is valid now.
+    assert_eq!(fields(&ask(&device, &gateway, &os_auth(&[0xea, 0x03])))[1], wanted);
     for secret in [told[1].as_str(), wanted] {
         assert!(!holds(&place.data(), secret), "a key lies open in the data folder");
     }

@@ -71,7 +71,6 @@ pub(crate) fn answer(credentials: &Credentials, token_bytes: usize) -> Response 
         line.push(b',');
         line.extend_from_slice(url.as_bytes());
     }
-    // The endpoint keeps these bytes for retransmissions, 247 s at most (RFC 7252 §4.8.2).
     let mut response = Response::new(Code::CONTENT);
     response.payload = line;
     response

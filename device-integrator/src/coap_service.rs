@@ -221,6 +221,8 @@ impl<P: Copy + Eq + Hash + Unpin, I: Ingest> CoapService<P, I> {
     /// Answers a device that asked for its key.
     fn tell(&mut self, exchange: Option<coap::Exchange<P>>, told: &Result<Credentials, Receipt>) {
         let Some(exchange) = exchange else { return };
+        // A key is not kept for copies of the request, and they get the one that is valid then.
+        self.endpoint.forget(&exchange);
         let response = match told {
             Ok(credentials) => {
                 self.counters.control.increment(1);

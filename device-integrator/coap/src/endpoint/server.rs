@@ -77,6 +77,12 @@ impl<P: Copy + Eq + Hash> Endpoint<P> {
         exchange
     }
 
+    /// Remembers a request no longer, so that a copy of it is a new one: for answers to idempotent
+    /// requests (RFC 7252 §4.5) that must not be kept, called before [`Endpoint::respond`].
+    pub fn forget(&mut self, exchange: &Exchange<P>) {
+        self.deduplicator.abandon(exchange.key);
+    }
+
     /// Rejects a message: the peer gets a reset, and ends an observation that it notified of.
     pub fn reject(&mut self, exchange: Exchange<P>) {
         self.send_empty(exchange.peer, MessageType::Reset, exchange.id);
