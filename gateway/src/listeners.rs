@@ -6,7 +6,7 @@ use crate::config::Config;
 
 /// What to listen on.
 pub(crate) fn config(config: &Config) -> ListenersConfig {
-    let devices = &config.devices;
+    let (devices, sockets) = (&config.devices, config.sockets());
     let udp = devices.udp.iter().map(|listener| ListenerConfig {
         address: listener.listen,
         // The configuration refuses listeners that are neither on loopback nor declared trusted.
@@ -29,8 +29,8 @@ pub(crate) fn config(config: &Config) -> ListenersConfig {
         ListenerConfig {
             address: listener.listen,
             is_vouched: listener.is_vouched(),
-            speaks: Speaks::Coaps(limits, listener.secure()),
+            speaks: Speaks::Coaps(limits, listener.secure(sockets)),
         }
     });
-    ListenersConfig { sockets: config.sockets(), listeners: udp.chain(coap).chain(coaps).collect() }
+    ListenersConfig { sockets, listeners: udp.chain(coap).chain(coaps).collect() }
 }

@@ -36,8 +36,8 @@ pub(crate) struct CoapsListener {
     /// How long a session may idle, in days.
     #[serde(default = "session_idle_days")]
     pub(crate) session_idle_days: u32,
-    /// Handshakes begun per second over all sockets of the listener.
-    #[serde(default = "handshakes_per_second")]
+    /// Handshakes begun per second over all sockets of the listener; 0 stands for 12,000 for each.
+    #[serde(default)]
     pub(crate) handshakes_per_second: u32,
     /// Larger bodies, also block-wise ones, are answered 4.13.
     #[serde(default = "values::coap_body_bytes_max")]
@@ -108,10 +108,6 @@ fn session_idle_days() -> u32 {
     30
 }
 
-fn handshakes_per_second() -> u32 {
-    dtls::Limits::default().handshakes_per_second
-}
-
 impl CoapsListener {
     /// A listener with the defaults.
     pub(crate) fn at(listen: SocketAddr) -> Self {
@@ -124,7 +120,7 @@ impl CoapsListener {
             unknown_records: UnknownRecordsRule::default(),
             sessions_max: sessions_max(),
             session_idle_days: session_idle_days(),
-            handshakes_per_second: handshakes_per_second(),
+            handshakes_per_second: 0,
             body_bytes_max: values::coap_body_bytes_max(),
             exchanges_max: values::coap_exchanges_max(),
         }
@@ -145,19 +141,26 @@ impl CoapsListener {
         let days = self.session_idle_days as usize;
         values::in_range("devices.coaps.session_idle_days", days, 1..=366)?;
         let handshakes = self.handshakes_per_second as usize;
-        values::in_range("devices.coaps.handshakes_per_second", handshakes, 1..=1_000_000)?;
+        values::in_range("devices.coaps.handshakes_per_second", handshakes, 0..=1_000_000)?;
         values::in_range("devices.coaps.body_bytes_max", self.body_bytes_max, 1..=65_536)?;
         let exchanges = self.exchanges_max;
         values::in_range("devices.coaps.exchanges_max", exchanges, 1_000..=100_000_000)
     }
 
-    /// What the listener makes of it.
-    pub(crate) fn secure(&self) -> SecureConfig {
+    /// What the listener makes of it with so many sockets.
+    pub(crate) fn secure(&self, sockets: usize) -> SecureConfig {
+        let defaults = dtls::Limits::default();
+        let sockets = u32::try_from(sockets).unwrap_or(u32::MAX);
+        let of_all = |of_one: u32| of_one.saturating_mul(sockets);
         let limits = dtls::Limits {
             sessions_max: self.sessions_max,
             idle_max: Duration::from_secs(u64::from(self.session_idle_days) * 86_400),
-            handshakes_per_second: self.handshakes_per_second,
-            ..dtls::Limits::default()
+            handshakes_per_second: match self.handshakes_per_second {
+                0 => of_all(defaults.handshakes_per_second),
+                given => given,
+            },
+            wakes_per_second: of_all(defaults.wakes_per_second),
+            ..defaults
         };
         SecureConfig {
             needs_address: self.identity == IdentityRule::PskAndSimIp,
