@@ -200,7 +200,7 @@ fn wrong_keys_and_unknown_identities_look_alike_and_leave_nothing() {
     nothing_is_left(&gateway, 0.0);
     eventually("the refusal in the administration log", || {
         let wanted = format!("handshake refused: wrong key for identity {ICCID}");
-        refusals(&api).contains(&wanted).then_some(())
+        refusals(&api).iter().any(|text| text.starts_with(&wanted)).then_some(())
     });
     eventually_counted(&gateway, "identities_unknown", 2.0);
     assert!(gateway.terminate().success());

@@ -1,5 +1,5 @@
-//! Where devices arrive: sockets, the listeners for plain UDP, CoAP and CoAP over DTLS, and the border ([`Uplink`],
-//! [`Receipt`]) to the rest of the gateway.
+//! Where devices arrive: sockets, the listeners for plain UDP, CoAP and CoAP over DTLS, and the
+//! border ([`Uplink`], [`Receipt`]) to the rest of the gateway.
 //!
 //! It knows no SIM and no store: what becomes of an uplink is decided by the [`Ingest`] that it is
 //! given, and answered to the device by the same exchange.

@@ -6,7 +6,7 @@ use vocabulary::Topic;
 
 use crate::resource::TOPIC_QUERY;
 use crate::stateless::{is_request, reply};
-use crate::udp::DATAGRAM_BYTES_MAX;
+use crate::udp::MESSAGE_BYTES_MAX;
 
 /// A Uri-Query of more bytes is no valid option (RFC 7252 §5.10).
 const QUERY_BYTES_MAX: usize = 255;
@@ -29,7 +29,7 @@ pub(crate) fn find(datagram: &[u8], limit_bytes: usize) -> Option<Oversized> {
         return None;
     }
     let request = MessageRef::parse(datagram).ok().filter(is_request);
-    if datagram.len() >= DATAGRAM_BYTES_MAX {
+    if datagram.len() >= MESSAGE_BYTES_MAX {
         // Perhaps cut: what is left of the body must not be taken for all of it.
         let answer = request.map_or_else(Vec::new, |request| too_large(&request, limit_bytes));
         return Some(Oversized { reason: "too_long", answer });
@@ -83,7 +83,7 @@ mod tests {
     #[test]
     fn a_datagram_that_may_be_cut_is_refused_with_the_advice_to_send_blocks() {
         let mut datagram = request(b"t=a", &[0; 2_100]);
-        datagram.truncate(DATAGRAM_BYTES_MAX);
+        datagram.truncate(MESSAGE_BYTES_MAX);
         let found = find(&datagram, 65_536).unwrap();
         let answer = MessageRef::parse(&found.answer).unwrap();
         assert_eq!(answer.code, Code::REQUEST_ENTITY_TOO_LARGE);
@@ -91,7 +91,7 @@ mod tests {
         assert_eq!(answer.option(OptionNumber::SIZE1).unwrap().as_uint(), Some(65_536));
         datagram.pop();
         assert!(find(&datagram, 65_536).is_none());
-        assert!(find(&[0xff; DATAGRAM_BYTES_MAX], 65_536).unwrap().answer.is_empty());
+        assert!(find(&[0xff; MESSAGE_BYTES_MAX], 65_536).unwrap().answer.is_empty());
     }
 
     #[test]

@@ -69,8 +69,9 @@ fn program(sockets: u32, is_ipv6: bool) -> Vec<sock_filter> {
     ];
     let header = libc::SKF_NET_OFF.cast_unsigned();
     if is_ipv6 {
-        // The port stands behind the fixed header (RFC 8200 §3). Each of the four words of the
-        // source address goes through X into the sum.
+        // The port stands behind the fixed header (RFC 8200 §3); behind extension headers, which
+        // devices do not send, only sessions with a connection ID are found after a restart. Each
+        // of the four words of the source address goes through X into the sum.
         program.push(step(libc::BPF_LD | libc::BPF_H | libc::BPF_ABS, header + 40));
         program.push(step(libc::BPF_ALU | libc::BPF_MUL | libc::BPF_K, 0x1_0001));
         for word in [8, 12, 16, 20] {

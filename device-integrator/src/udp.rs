@@ -19,8 +19,12 @@ use tokio::io::Interest;
 pub(crate) const BATCH: usize = 32;
 
 /// Bytes kept of one datagram: above what a network delivers unfragmented. The kernel cuts what is
-/// longer, so that a datagram of this length counts as too long and never as a valid one.
-pub(crate) const DATAGRAM_BYTES_MAX: usize = 2_048;
+/// longer, so that a message of [`MESSAGE_BYTES_MAX`] counts as too long and never as a valid one;
+/// a DTLS record around it takes up to 77 bytes more (header, connection ID, IV, MAC and padding).
+pub(crate) const DATAGRAM_BYTES_MAX: usize = MESSAGE_BYTES_MAX + 128;
+
+/// The length from which a message is too long.
+pub(crate) const MESSAGE_BYTES_MAX: usize = 2_048;
 
 /// Receive buffer asked of the kernel for each socket: about 5,000 small datagrams, 50 ms at
 /// 100,000 per second. Without CAP_NET_ADMIN the kernel grants at most net.core.rmem_max.

@@ -250,6 +250,12 @@ impl Config {
         }
     }
 
+    /// How long sessions may idle, on the listener that lets them idle longest.
+    pub(crate) fn sessions_kept_for(&self) -> Duration {
+        let days = self.devices.coaps.iter().map(|listener| listener.session_idle_days).max();
+        Duration::from_secs(u64::from(days.unwrap_or(30)) * 86_400)
+    }
+
     /// Where devices speak CoAP over DTLS, where that is known; `listening` are the addresses of
     /// the listeners.
     pub(crate) fn coaps_url(&self, listening: &[SocketAddr]) -> Option<String> {

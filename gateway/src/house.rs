@@ -97,7 +97,7 @@ impl House {
     ) -> anyhow::Result<(SessionDesk, SavedSessions)> {
         let file = StateFile::new(config.data.dir.join("sessions.db"));
         let sealer = Sealer::open(&config.key_source(), session_store::SEALED_FOR)?;
-        let opened = SessionStore::open(&file, sealer, listeners, SystemTime::now())?;
+        let opened = SessionStore::open(&file, sealer, listeners, config.sessions_kept_for())?;
         if opened.unopened > 0 {
             warn!(sessions = opened.unopened, "saved dtls sessions do not open and are skipped");
         }

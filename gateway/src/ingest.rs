@@ -249,7 +249,9 @@ impl Parts {
         let sim = shown.parse().ok().and_then(|iccid| self.sources.directory.find_iccid(iccid));
         let sim = sim.map(|found| found.identity);
         self.log_unauthorised((address.ip(), sim), received_at, || match is_known {
-            true => format!("handshake refused: wrong key for identity {shown}"),
+            true => {
+                format!("handshake refused: wrong key for identity {shown}, or too often wrong")
+            }
             false => format!("handshake refused: no key for identity {shown}"),
         });
     }

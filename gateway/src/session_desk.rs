@@ -29,7 +29,8 @@ struct Batch {
     done: oneshot::Sender<()>,
 }
 
-/// Resolves when a batch is durable.
+/// Resolves when a batch is durable; never where the thread is gone: what is not durable must not
+/// count as saved.
 pub(crate) struct Saving(oneshot::Receiver<()>);
 
 impl SessionDesk {
@@ -78,6 +79,9 @@ impl Future for Saving {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
-        Pin::new(&mut self.0).poll(context).map(drop)
+        match Pin::new(&mut self.0).poll(context) {
+            Poll::Ready(Ok(())) => Poll::Ready(()),
+            Poll::Ready(Err(_)) | Poll::Pending => Poll::Pending,
+        }
     }
 }

@@ -5,12 +5,15 @@
 //! writes the state of the gateway must not wait for them. What was written survives a power cut.
 //!
 //! [`SessionStore::open`] also numbers the starts of the program, durably, before the first record
-//! can be sent: sequence numbers depend on it. The number is at least that of the minute, so that
-//! a file that was copied back does not number a start like one that has been.
+//! can be sent: sequence numbers depend on it. The number is at least that of the second, so that a
+//! file that was copied back does not number a start like one that has been.
+//!
+//! A session is forgotten when nothing of it was written for a time that the owner says, also where
+//! its listener is not configured any more: a listener that is back finds its sessions.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use key_store::Sealer;
 use rusqlite::{Connection, ErrorCode, params};
@@ -30,6 +33,7 @@ const MIGRATIONS: Migrations = Migrations {
         CREATE TABLE sessions (
             id INTEGER PRIMARY KEY,
             listener INTEGER NOT NULL,
+            written_s INTEGER NOT NULL,
             sealed BLOB NOT NULL
         ) STRICT;
     "],
@@ -91,24 +95,35 @@ impl StoreError {
 }
 
 impl SessionStore {
-    /// Opens `file` for `listeners`, forgets the sessions of all others, and numbers the start.
+    /// Opens `file` for `listeners`, numbers the start, and forgets the sessions of which nothing
+    /// was written for `kept_for`.
     pub fn open(
         file: &StateFile,
         sealer: Sealer,
         listeners: &[SocketAddr],
-        now: SystemTime,
+        kept_for: Duration,
     ) -> Result<Opened, StoreError> {
-        let minute = now.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |at| at.as_secs() / 60);
-        // Minutes fit for 8,000 years.
-        let minute = u32::try_from(minute).unwrap_or(u32::MAX);
+        Self::open_at(file, sealer, listeners, unix_seconds(SystemTime::now()), kept_for)
+    }
+
+    fn open_at(
+        file: &StateFile,
+        sealer: Sealer,
+        listeners: &[SocketAddr],
+        now_s: u32,
+        kept_for: Duration,
+    ) -> Result<Opened, StoreError> {
         let mut connection = file.open(MIGRATIONS)?;
         let transaction = connection.transaction()?;
         let generation = transaction.query_row(
             "UPDATE starts SET number = max(number + 1, ?1) RETURNING number",
-            [minute],
+            [now_s],
             |row| row.get(0),
         )?;
         let listeners = name_listeners(&transaction, listeners)?;
+        let oldest_s = u64::from(now_s).saturating_sub(kept_for.as_secs());
+        transaction
+            .execute("DELETE FROM sessions WHERE written_s < ?1", [oldest_s.cast_signed()])?;
         transaction.commit()?;
         let mut store = Self { connection, sealer, listeners };
         let (sessions, unopened) = store.read()?;
@@ -118,18 +133,20 @@ impl SessionStore {
     /// Writes what has changed of one listener. Blocks; durable when it returns.
     pub fn write(&mut self, listener: SocketAddr, changes: &[Change]) -> Result<(), StoreError> {
         let listener = *self.listeners.get(&listener).ok_or(StoreError::Listener(listener))?;
+        let now_s = unix_seconds(SystemTime::now());
         let transaction = self.connection.transaction()?;
         {
             let mut save = transaction.prepare(
-                "INSERT INTO sessions (id, listener, sealed) VALUES (?1, ?2, ?3)
-                 ON CONFLICT (id) DO UPDATE SET listener = ?2, sealed = ?3",
+                "INSERT INTO sessions (id, listener, written_s, sealed) VALUES (?1, ?2, ?3, ?4)
+                 ON CONFLICT (id) DO UPDATE SET listener = ?2, written_s = ?3, sealed = ?4",
             )?;
             let mut forget = transaction.prepare("DELETE FROM sessions WHERE id = ?1")?;
             for Change { id, session } in changes {
                 let place = id.cast_signed();
                 match session {
                     Some(session) => {
-                        save.execute(params![place, listener, self.sealer.seal(*id, session)?])?
+                        let sealed = self.sealer.seal(*id, session)?;
+                        save.execute(params![place, listener, now_s, sealed])?
                     }
                     None => forget.execute([place])?,
                 };
@@ -153,14 +170,22 @@ impl SessionStore {
                 (Ok(session), Some(address)) => {
                     sessions.entry(*address).or_default().push(session);
                 }
-                _ => unopened += 1,
+                // A listener that is not there now may be back later.
+                (Ok(_), None) => {}
+                (Err(_), _) => unopened += 1,
             }
         }
         Ok((sessions, unopened))
     }
 }
 
-/// The numbers of the listeners; those that are no more go, with their sessions.
+/// Seconds fit until 2106.
+fn unix_seconds(time: SystemTime) -> u32 {
+    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u32::try_from(since.as_secs()).unwrap_or(u32::MAX)
+}
+
+/// The numbers of the listeners.
 fn name_listeners(
     connection: &Connection,
     listeners: &[SocketAddr],
@@ -175,19 +200,12 @@ fn name_listeners(
         )?;
         named.insert(*address, id);
     }
-    let mut statement = connection.prepare("SELECT id FROM listeners")?;
-    let all = statement.query_map((), |row| row.get(0))?.collect::<Result<Vec<i64>, _>>()?;
-    for gone in all.into_iter().filter(|id| !named.values().any(|named| named == id)) {
-        connection.execute("DELETE FROM sessions WHERE listener = ?1", [gone])?;
-        connection.execute("DELETE FROM listeners WHERE id = ?1", [gone])?;
-    }
     Ok(named)
 }
 
 #[cfg(test)]
 mod tests {
     use std::path::Path;
-    use std::time::Duration;
 
     use key_store::{KeySource, Keys};
 
@@ -198,15 +216,15 @@ mod tests {
     }
 
     fn open(folder: &Path, listeners: &[SocketAddr]) -> Opened {
-        open_at(folder, listeners, SystemTime::UNIX_EPOCH)
+        open_at(folder, listeners, 0)
     }
 
-    fn open_at(folder: &Path, listeners: &[SocketAddr], now: SystemTime) -> Opened {
+    fn open_at(folder: &Path, listeners: &[SocketAddr], now_s: u32) -> Opened {
         let source = KeySource::File(folder.join("data.key"));
         Keys::open(&StateFile::new(folder.join("state.db")), &source).unwrap();
         let sealer = Sealer::open(&source, SEALED_FOR).unwrap();
         let file = StateFile::new(folder.join("sessions.db"));
-        SessionStore::open(&file, sealer, listeners, now).unwrap()
+        SessionStore::open_at(&file, sealer, listeners, now_s, Duration::from_secs(60)).unwrap()
     }
 
     fn saved(id: u64, bytes: &[u8]) -> Change {
@@ -238,14 +256,15 @@ mod tests {
         let opened = open(folder.path(), &both[1..]);
         assert_eq!((opened.generation, opened.sessions.len()), (3, 1));
         drop(opened);
-        assert_eq!(open(folder.path(), &both).sessions.len(), 1, "the listener had gone");
+        assert_eq!(open(folder.path(), &both).sessions.len(), 2, "the listener is back");
+        let much_later = unix_seconds(SystemTime::now()) + 100;
+        assert_eq!(open_at(folder.path(), &both, much_later).sessions.len(), 0);
     }
 
     #[test]
     fn a_file_that_was_copied_back_numbers_no_start_twice() {
         let folder = tempfile::tempdir().unwrap();
-        let minute = |number: u64| SystemTime::UNIX_EPOCH + Duration::from_secs(60 * number);
-        let open = |number| open_at(folder.path(), &[], minute(number)).generation;
+        let open = |now_s| open_at(folder.path(), &[], now_s).generation;
         assert_eq!((open(100), open(100), open(99)), (100, 101, 102));
         let [file, copy] = ["sessions.db", "copy"].map(|name| folder.path().join(name));
         std::fs::copy(&file, &copy).unwrap();
