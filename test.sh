@@ -10,13 +10,18 @@ cd "$(dirname "$0")"
 as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi; }
 
 missing=()
-command -v coap-client-notls >/dev/null || missing+=(libcoap3-bin)
+for client in notls openssl gnutls; do
+    command -v "coap-client-$client" >/dev/null || missing+=(libcoap3-bin)
+done
+command -v openssl >/dev/null || missing+=(openssl)
 # The tests of a broken disk let system calls fail with it.
 command -v strace >/dev/null || missing+=(strace)
 command -v cc >/dev/null || missing+=(gcc)
 command -v g++ >/dev/null || missing+=(g++)
 python3 -c 'import venv, ensurepip' 2>/dev/null || missing+=(python3-venv)
 if [ ${#missing[@]} -gt 0 ]; then
+    # A package may hold several of the programs.
+    mapfile -t missing < <(printf '%s\n' "${missing[@]}" | sort -u)
     echo "test.sh: installing Debian packages: ${missing[*]}"
     as_root apt-get update -qq
     as_root apt-get install -y -qq "${missing[@]}" >/dev/null
