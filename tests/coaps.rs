@@ -1,12 +1,13 @@
 //! CoAP over DTLS: from a key to a delivered message, and what happens to sessions.
 
-use std::net::UdpSocket;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use crate::flows::receiver;
-use crate::support::{Api, Ended, Gateway, Place, SecureDevice, eventually, foreign, one_sim};
+use crate::support::{
+    Api, Ended, Gateway, Place, SecureDevice, ask_for_key, eventually, foreign, one_sim, told,
+};
 
 const ICCID: &str = "8988280666000002870";
 const ADDRESS: &str = "127.0.0.93";
@@ -111,12 +112,8 @@ fn a_device_gets_its_key_and_its_messages_reach_a_webhook() {
     let api = place.api(&gateway);
     let (receiver, delivered) = receiver();
     api.webhook(&receiver.url());
-    let asked = UdpSocket::bind((ADDRESS, 0)).unwrap();
-    asked.send_to(b"\x40\x01\x01\x02\xb9bootstrap", gateway.coap).unwrap();
-    let mut answer = [0; 150];
-    let length = asked.recv(&mut answer).unwrap();
-    let line = String::from_utf8(answer[5..length].to_vec()).unwrap();
-    let fields: Vec<&str> = line.split(',').collect();
+    let told = told(&ask_for_key(ADDRESS, gateway.coap));
+    let fields: Vec<&str> = told.iter().map(String::as_str).collect();
     assert_eq!(fields[2], format!("coaps://{}", gateway.coaps));
     for client in ["coap-client-openssl", "coap-client-gnutls"] {
         let mut device = foreign(client);

@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 use simulator::{BASE, Fleet};
 
 use crate::support::{
-    Gateway, Load, Place, Probe, Store, eventually, foreign, http_page, max_age, plan,
+    Gateway, Load, PROBED, Place, Probe, SecureDevice, Store, ask_for_key, eventually, foreign,
+    http_page, max_age, plan, told,
 };
 
 /// Devices of the fleet; one more is the probe.
@@ -102,6 +103,12 @@ fn steady(target: SocketAddr) -> simulator::Plan {
     }
 }
 
+/// The payload of a message that the load does not count.
+fn probed(number: u64) -> [u8; 8] {
+    // Beyond those of the probe.
+    (PROBED + (1 << 32) + number).to_be_bytes()
+}
+
 fn health(gateway: &Gateway) -> (u16, String) {
     let (status, body) = http_page(&format!("http://{}/health", gateway.api));
     (status, body["log"]["state"].as_str().unwrap().to_owned())
@@ -132,10 +139,18 @@ fn a_full_disk_is_answered_with_5_03_loses_nothing_and_heals_by_itself() {
     probe.until_acknowledged();
     std::thread::sleep(Duration::from_millis(500));
 
+    let own = fleet.address(1);
+    let credentials = told(&ask_for_key(own, gateway.coap));
+    let credentials = (credentials[0].as_str(), credentials[1].as_str());
+    let mut secure = SecureDevice::connected(&own.to_string(), gateway.coaps, credentials, false);
+    assert_eq!(secure.post(&probed(1)).unwrap().0, 204);
+
     disk.fill("filler");
     eventually("the log has no space", || {
         (health(&gateway) == (503, "no space".to_owned())).then_some(())
     });
+    assert_eq!(secure.post(&probed(2)).unwrap().0, 503, "in a session as well");
+    assert_eq!(ask_for_key(fleet.address(0), gateway.coap)[1], 0xa3, "no key that is not kept");
     let full = vocabulary::Timestamp::from(std::time::SystemTime::now());
     assert_refuses(&mut probe);
     let history = format!("/v1/inspect/devices/{}/history", fleet.iccid(0).unwrap());
@@ -156,6 +171,8 @@ fn a_full_disk_is_answered_with_5_03_loses_nothing_and_heals_by_itself() {
     let emptied = Instant::now();
     eventually("the log heals", || (health(&gateway).0 == 200).then_some(()));
     probe.until_acknowledged();
+    assert_eq!(secure.post(&probed(3)).unwrap().0, 204);
+    assert_eq!(told(&ask_for_key(fleet.address(0), gateway.coap))[1].len(), 16);
     println!("healed {:.2?} after there was space", emptied.elapsed());
     std::thread::sleep(Duration::from_millis(500));
     let (ledger, report) = load.stop();

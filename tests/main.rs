@@ -4,6 +4,7 @@
 
 mod bootstrap;
 mod coaps;
+mod coaps_attacks;
 mod commands;
 mod disk_full;
 mod flows;

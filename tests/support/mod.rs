@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 pub(crate) use judge::Store;
-pub(crate) use load::{Load, Probe, plan};
-pub(crate) use secure_device::{Ended, SecureDevice};
+pub(crate) use load::{Load, PROBED, Probe, plan};
+pub(crate) use secure_device::{Ended, SecureDevice, ask_for_key, told};
 
 /// The longest that a start, a stop or an expected change may take on a slow machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);

@@ -21,6 +21,23 @@ pub(crate) struct SecureDevice {
     message_id: u16,
 }
 
+/// What a device at `source` is told when it asks for its key: the whole answer.
+pub(crate) fn ask_for_key(source: impl ToString, coap: SocketAddr) -> Vec<u8> {
+    let socket = UdpSocket::bind((source.to_string().as_str(), 0)).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    socket.send_to(b"\x40\x01\x01\x02\xb9bootstrap", coap).unwrap();
+    let mut answer = [0; 150];
+    let length = socket.recv(&mut answer).unwrap();
+    answer[..length].to_vec()
+}
+
+/// The identity, the key and the URL that an answer tells.
+pub(crate) fn told(answer: &[u8]) -> Vec<String> {
+    assert_eq!(answer[1], 0x45, "2.05: {answer:02x?}");
+    let line = std::str::from_utf8(&answer[5..]).unwrap();
+    line.split(',').map(str::to_owned).collect()
+}
+
 /// How a handshake or a wait ended.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Ended {
@@ -56,6 +73,16 @@ impl SecureDevice {
         let mut device = Self::new(source, to, credentials, cid);
         assert_eq!(device.shake_hands(), Ended::Established);
         device
+    }
+
+    /// Begins a handshake, goes on until the server waits for the key, and says no more.
+    pub(crate) fn greet(&mut self) {
+        let mut bytes = [0; 2_048];
+        self.socket.set_read_timeout(Some(SILENCE)).unwrap();
+        self.flush();
+        let length = self.socket.recv(&mut bytes).unwrap();
+        self.client.handle_datagram(Instant::now(), &bytes[..length]);
+        self.flush();
     }
 
     pub(crate) fn shake_hands(&mut self) -> Ended {
