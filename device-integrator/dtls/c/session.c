@@ -75,6 +75,13 @@ int dtls_hmac_sha256(const uint8_t key[32], const uint8_t *bytes, size_t length,
                            mac);
 }
 
+/* The library's own version is plain C: with it 41 % of a handshake was spent here. */
+int mbedtls_internal_sha256_process(mbedtls_sha256_context *ctx, const unsigned char data[64])
+{
+    dtls_sha256_compress(ctx->state, data);
+    return 0;
+}
+
 static int send_bytes(void *unused, const unsigned char *bytes, size_t length)
 {
     (void) unused;

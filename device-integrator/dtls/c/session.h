@@ -80,6 +80,9 @@ int dtls_session_save(const dtls_session *session, dtls_snapshot *snapshot);
 dtls_session *dtls_session_restore(const dtls_context *context, const dtls_snapshot *snapshot);
 int dtls_session_resumption(const dtls_session *session, dtls_resumption *resumption);
 
+/* Defined in Rust: one block of 64 bytes into the eight words of a hash. */
+void dtls_sha256_compress(uint32_t state[8], const uint8_t block[64]);
+
 int dtls_random(uint8_t *bytes, size_t length);
 int dtls_hmac_sha256(const uint8_t key[32], const uint8_t *bytes, size_t length, uint8_t mac[32]);
 

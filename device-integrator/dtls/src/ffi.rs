@@ -251,6 +251,19 @@ extern "C" fn on_remember(io: *mut c_void, resumption: *const Resumption) {
     }));
 }
 
+/// One block into a SHA-256, for the library's hashes, key derivation and MACs.
+///
+/// # Safety
+/// `state` and `block` must be valid for their lengths, and nobody else may use `state` meanwhile.
+// SAFETY: no other function of the program has this name; C declares it with the same types.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn dtls_sha256_compress(state: *mut [u32; 8], block: *const [u8; 64]) {
+    // SAFETY: C passes the words of a hash that it works on, and 64 readable bytes. Arrays of
+    // words and of bytes have the alignment that C gives to both.
+    let (state, block) = unsafe { (&mut *state, &*block) };
+    sha2::block_api::compress256(state, std::slice::from_ref(block));
+}
+
 /// What the sessions of one side share. It never changes.
 pub(crate) struct Context(NonNull<RawContext>);
 
@@ -478,4 +491,19 @@ pub(crate) fn hmac(key: &[u8; 32], bytes: &[u8]) -> [u8; 32] {
     // SAFETY: lengths are those that C expects. It fails only for an unknown hash.
     unsafe { dtls_hmac_sha256(key.as_ptr(), bytes.as_ptr(), bytes.len(), mac.as_mut_ptr()) };
     mac
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_hash_is_sha_256() {
+        // RFC 4231 §4.2; zeros behind a short key do not change an HMAC.
+        let mut key = [0; 32];
+        key[..20].fill(0x0B);
+        let mac = hmac(&key, b"Hi There");
+        assert_eq!(mac[..8], [0xB0, 0x34, 0x4C, 0x61, 0xD8, 0xDB, 0x38, 0x53]);
+        assert_eq!(mac[24..], [0x26, 0xE9, 0x37, 0x6C, 0x2E, 0x32, 0xCF, 0xF7]);
+    }
 }
