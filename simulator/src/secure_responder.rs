@@ -150,7 +150,7 @@ impl<H: FnMut(SocketAddr, &MessageRef<'_>) -> Answer> Server<H> {
                         self.outbox.push(own, peer, |out| out.extend_from_slice(&bytes));
                     }
                 }
-                Output::Event(Event::Received { session, peer, bytes }) => {
+                Output::Event(Event::Received { session, peer, bytes, .. }) => {
                     self.answer(session, peer, &bytes);
                 }
                 Output::Transmit { .. } | Output::Event(_) => {}

@@ -1,13 +1,14 @@
 //! Sessions remembered for abbreviated handshakes (RFC 5246 §7.3), by their id.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 
 use crate::ffi::Resumption;
 
 /// A session that may be resumed, and under which conditions.
 pub(crate) struct Remembered {
     pub(crate) resumption: Resumption,
-    pub(crate) identity: Box<[u8]>,
+    pub(crate) identity: Arc<[u8]>,
     /// A digest of the key: with another key the session is not resumed.
     pub(crate) key_digest: [u8; 16],
     /// RFC 7627 §5.3: resumed only by a client that offers the same again.
@@ -32,7 +33,7 @@ impl Resumptions {
         &mut self,
         now_ms: u64,
         resumption: Resumption,
-        (identity, key_digest): (Box<[u8]>, [u8; 16]),
+        (identity, key_digest): (Arc<[u8]>, [u8; 16]),
         extended_master_secret: bool,
     ) {
         self.expire(now_ms);

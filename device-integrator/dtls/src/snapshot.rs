@@ -1,6 +1,7 @@
 //! Sessions as bytes: asleep in memory, and saved by the owner.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use zeroize::Zeroizing;
 
@@ -79,7 +80,7 @@ pub(crate) struct Saved {
     pub(crate) generation: u32,
     pub(crate) peer: SocketAddr,
     pub(crate) random: u64,
-    pub(crate) identity: Box<[u8]>,
+    pub(crate) identity: Arc<[u8]>,
     /// Of the key.
     pub(crate) revision: u64,
     pub(crate) snapshot: Snapshot,

@@ -632,3 +632,25 @@ fn datagrams_or_end(client: &mut Client) -> Vec<Vec<u8>> {
         }
     }
 }
+
+#[test]
+fn a_message_before_a_goodbye_says_whose_it_is() {
+    let now = Instant::now();
+    let key = |_: &[u8]| Some(psk(KEY).with_revision(7));
+    let mut world = World::with_engine(Engine::new(Config::default(), now, key).unwrap(), now);
+    let (mut client, session) = world.connect(address(1), &client_config(SUITES[0], Some(b"")));
+    assert!(client.send(b"last words"));
+    client.close();
+    let both = datagrams_or_end(&mut client).concat();
+    world.events.clear();
+    world.receive(address(2), &both);
+    assert_eq!(world.engine.identity(session), None);
+    let expected = Event::Received {
+        session,
+        peer: address(2),
+        identity: IDENTITY.into(),
+        revision: 7,
+        bytes: b"last words".to_vec(),
+    };
+    assert_eq!(world.events[0], expected);
+}

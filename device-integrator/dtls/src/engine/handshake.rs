@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use crate::cookie::Verdict;
 use crate::ffi;
@@ -154,7 +155,7 @@ impl Engine {
         let arrived = Arrived {
             peer: pending.peer,
             session: pending.session,
-            identity: pending.facts.identity.unwrap_or_default(),
+            identity: pending.facts.identity.unwrap_or_else(|| Arc::from([])),
             revision: pending.facts.revision,
             is_resumed: pending.facts.is_resumed,
             random: pending.random,

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use crate::ffi::{self, Host, Io, Resumption, Step};
 use crate::psk::Psk;
@@ -17,7 +18,7 @@ const STEPS_MAX: usize = 5_100;
 /// What a handshake finds out about its peer.
 #[derive(Default)]
 pub(super) struct Facts {
-    pub(super) identity: Option<Box<[u8]>>,
+    pub(super) identity: Option<Arc<[u8]>>,
     /// Whether there is a key for the identity.
     pub(super) is_known: bool,
     /// Of that key.
@@ -80,7 +81,7 @@ impl Host for Call<'_> {
         if found.key_digest != key_digest {
             return None;
         }
-        self.facts.identity = Some(found.identity.clone());
+        self.facts.identity = Some(Arc::clone(&found.identity));
         self.facts.is_known = true;
         self.facts.revision = key.revision();
         self.facts.key_digest = key_digest;

@@ -109,7 +109,7 @@ pub enum Event {
         /// From where.
         peer: SocketAddr,
         /// Who.
-        identity: Box<[u8]>,
+        identity: Arc<[u8]>,
         /// Whether by an abbreviated handshake.
         resumed: bool,
         /// Whether the peer sends our connection ID.
@@ -120,17 +120,22 @@ pub enum Event {
         /// From where.
         peer: SocketAddr,
         /// Who the peer claims to be.
-        identity: Box<[u8]>,
+        identity: Arc<[u8]>,
         /// Whether there is a key for it: then the peer's is another one, or the handshake was
         /// held back because too many had failed.
         is_known: bool,
     },
-    /// Bytes of one record.
+    /// Bytes of one record. With all that is needed to judge it: the session may have ended, or
+    /// moved on to another address, by the time that it is looked at.
     Received {
         /// Of this session.
         session: SessionId,
         /// From where this record came; answers go to where the newest record came from.
         peer: SocketAddr,
+        /// Who sent it.
+        identity: Arc<[u8]>,
+        /// With which key the session began, see [`Psk::with_revision`].
+        revision: u64,
         /// What.
         bytes: Vec<u8>,
     },

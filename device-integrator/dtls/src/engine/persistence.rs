@@ -1,6 +1,7 @@
 //! Sessions for the owner's storage, and back after a restart.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use thiserror::Error;
 use zeroize::Zeroizing;
@@ -111,7 +112,7 @@ impl Engine {
             generation,
             peer: entry.peer,
             random: entry.random,
-            identity: entry.identity.clone(),
+            identity: Arc::clone(&entry.identity),
             revision: entry.revision,
             snapshot,
         };

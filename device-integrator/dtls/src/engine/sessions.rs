@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use zeroize::Zeroizing;
 
@@ -21,7 +22,7 @@ const BUSY_IN_A_ROW: u8 = 3;
 pub(super) struct Arrived {
     pub(super) peer: SocketAddr,
     pub(super) session: ffi::Session,
-    pub(super) identity: Box<[u8]>,
+    pub(super) identity: Arc<[u8]>,
     pub(super) revision: u64,
     pub(super) is_resumed: bool,
     pub(super) random: u64,
@@ -30,7 +31,7 @@ pub(super) struct Arrived {
 pub(super) struct Session {
     /// Where the newest authentic record came from.
     pub(super) peer: SocketAddr,
-    pub(super) identity: Box<[u8]>,
+    pub(super) identity: Arc<[u8]>,
     /// Of the key.
     pub(super) revision: u64,
     pub(super) state: State,
@@ -135,7 +136,7 @@ impl Engine {
         self.shared.outputs.push_back(Output::Event(Event::Established {
             session: id,
             peer: arrived.peer,
-            identity: arrived.identity.clone(),
+            identity: Arc::clone(&arrived.identity),
             resumed: arrived.is_resumed,
             cid: has_cid,
         }));
@@ -277,8 +278,14 @@ impl Engine {
     ) {
         self.note_active(id);
         self.mark_changed(id);
-        let events = received.into_iter().map(|bytes| Event::Received { session: id, peer, bytes });
-        self.shared.outputs.extend(events.map(Output::Event));
+        if let Some(session) = self.sessions.get(&id) {
+            let (identity, revision) = (&session.identity, session.revision);
+            let events = received.into_iter().map(|bytes| {
+                let identity = Arc::clone(identity);
+                Output::Event(Event::Received { session: id, peer, identity, revision, bytes })
+            });
+            self.shared.outputs.extend(events);
+        }
         match fate {
             Fate::Goes => {}
             Fate::Closed => {
