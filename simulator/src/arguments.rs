@@ -67,7 +67,8 @@ pub struct Arguments {
     /// CoAP: length of tokens, 4 or 8
     #[arg(long, default_value_t = 8)]
     pub token_bytes: usize,
-    /// Malformed CoAP messages per second, besides, from other addresses
+    /// Malformed CoAP messages per second, besides, from other addresses; with CoAP over DTLS first
+    /// messages of handshakes that do not go on
     #[arg(long, default_value_t = 0, value_name = "RATE")]
     pub garbage: u64,
     /// How long to wait for answers after the last message

@@ -14,6 +14,7 @@ mod bootstrap;
 mod exchanges;
 mod fleet;
 mod generator;
+mod hello;
 mod ledger;
 mod payload;
 mod plan;

@@ -104,7 +104,8 @@ pub struct Plan {
     pub patience: Duration,
     /// CoAP over DTLS: keys and sessions.
     pub security: Security,
-    /// Malformed CoAP messages per second, besides, from addresses above the fleet's.
+    /// Malformed CoAP messages per second, besides, from addresses above the fleet's; with sessions
+    /// first messages of handshakes that do not go on.
     pub garbage_per_second: u64,
     /// How long answers are waited for after the last message was sent.
     pub drain: Duration,

@@ -12,6 +12,7 @@ use crate::bootstrap::{BootstrapReport, Credentials, fetch_keys};
 use crate::exchanges::{Exchange, Exchanges, Expiry, Outcome, Rules};
 use crate::fleet::{Fleet, GARBAGE_ADDRESSES};
 use crate::generator::RunError;
+use crate::hello::Hello;
 use crate::ledger::Ledger;
 use crate::plan::{Plan, Protocol};
 use crate::random::Random;
@@ -32,6 +33,8 @@ pub(crate) struct World<'a> {
     form: RequestForm,
     exchanges: Exchanges,
     sessions: Option<Sessions>,
+    /// What strangers send where a session is needed.
+    hello: Option<Hello>,
     bootstrap: Option<BootstrapReport>,
     pub(crate) tally: Tally,
     ledger: Option<&'a mut Ledger>,
@@ -62,10 +65,12 @@ impl<'a> World<'a> {
             token_mask: random.next(),
             token_bytes: plan.token_bytes,
         };
+        let hello = sessions.as_ref().and_then(|_| Hello::new());
         Ok(Self {
             plan,
             fleet,
             form,
+            hello,
             exchanges: Exchanges::new(rules, Random::new(random.next())),
             sessions,
             bootstrap,
@@ -199,13 +204,14 @@ impl<'a> World<'a> {
         }
     }
 
-    /// Sends something malformed from a stranger's address.
+    /// Sends something from a stranger's address that leads nowhere.
     pub(crate) fn write_garbage(&mut self, outbox: &mut Outbox) {
         let stranger = u32::try_from(self.random.below(GARBAGE_ADDRESSES as usize));
         let index = self.plan.devices.saturating_add(stranger.unwrap_or_default());
         let source = self.fleet.address(index);
-        outbox.push(source, self.plan.target, |bytes| {
-            self.form.write_garbage(&mut self.random, bytes);
+        outbox.push(source, self.plan.target, |bytes| match &self.hello {
+            Some(hello) => hello.write(&mut self.random, bytes),
+            None => self.form.write_garbage(&mut self.random, bytes),
         });
         self.tally.counts.garbage_sent += 1;
     }
