@@ -222,6 +222,59 @@ fn a_copy_of_a_record_is_one_message_and_a_late_one_is_another() {
 }
 
 #[test]
+fn a_late_record_from_elsewhere_does_not_pass_for_one_from_the_sim() {
+    for rule in ["psk", "psk+sim_ip"] {
+        let mut place = place();
+        listener(&mut place, &format!("identity = \"{rule}\""));
+        let (gateway, api) = gateway(&place);
+        let mut device = SecureDevice::connected(ADDRESS, gateway.coaps, (ICCID, KEY), true);
+        let early = device.post_as_datagram(b"early");
+        assert_eq!(device.post(b"late").unwrap().0, 204);
+        device.move_to(ELSEWHERE);
+        device.send_datagram(&early);
+        eventually_counted(&gateway, "records", 2.0);
+        let vouched = |class: &str| {
+            stored(&api).into_iter().filter(|(_, of_message)| of_message == class).count()
+        };
+        if rule == "psk" {
+            eventually("the late message", || (vouched("dtls_psk") == 1).then_some(()));
+        }
+        assert_eq!(vouched("dtls_psk+sim_ip"), 1, "{rule}: one came from the SIM's address");
+        assert!(gateway.terminate().success());
+    }
+}
+
+#[test]
+fn a_message_before_a_goodbye_is_stored() {
+    let place = place();
+    let (gateway, api) = gateway(&place);
+    let mut device = device(&gateway, ADDRESS);
+    device.post_and_close(b"the last words");
+    eventually("the last message", || (stored(&api).len() == 1).then_some(()));
+    assert!(gateway.terminate().success());
+}
+
+#[test]
+fn a_message_that_needs_a_long_record_is_answered() {
+    let place = place();
+    let (gateway, _) = gateway(&place);
+    let mut device = device(&gateway, ADDRESS);
+    assert_eq!(device.post(&[b'x'; 2_030]).unwrap().0, 204);
+    assert_eq!(device.post(&[b'x'; 2_041]).unwrap().0, 413, "2,048 bytes with its header");
+    assert!(gateway.terminate().success());
+}
+
+#[test]
+fn the_same_key_again_ends_no_session() {
+    let place = place();
+    let (gateway, api) = gateway(&place);
+    let mut device = device(&gateway, ADDRESS);
+    set_key(&api, KEY);
+    assert_eq!(device.post(b"x").unwrap().0, 204);
+    assert!(gateway.terminate().success());
+}
+
+#[test]
 fn a_record_of_an_unknown_session_gets_what_the_listener_says() {
     // Epoch 0, fatal, unexpected_message.
     let alert = [21, 0xFE, 0xFD, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2, 2, 10].to_vec();

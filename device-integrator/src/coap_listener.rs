@@ -17,14 +17,9 @@ pub(crate) const METRICS_INTERVAL: Duration = Duration::from_millis(500);
 /// One socket of a CoAP listener.
 pub(crate) struct CoapListener<I: Ingest> {
     socket: UdpSocket,
+    is_vouched: bool,
     service: CoapService<SocketAddr, I>,
     received: Received,
-    plain: Plain,
-}
-
-/// Datagrams as they are.
-struct Plain {
-    is_vouched: bool,
     outgoing: Outgoing,
 }
 
@@ -32,9 +27,10 @@ impl<I: Ingest> CoapListener<I> {
     pub(crate) fn new(socket: UdpSocket, is_vouched: bool, limits: CoapLimits, ingest: I) -> Self {
         Self {
             socket,
+            is_vouched,
             service: CoapService::new(limits, ingest),
             received: Received::default(),
-            plain: Plain { is_vouched, outgoing: Outgoing::default() },
+            outgoing: Outgoing::default(),
         }
     }
 
@@ -44,8 +40,8 @@ impl<I: Ingest> CoapListener<I> {
         let timer = tokio::time::sleep(Duration::ZERO);
         tokio::pin!(timer);
         loop {
-            let wake = self.service.drain(&mut self.plain);
-            self.socket.send(&mut self.plain.outgoing).await?;
+            let wake = self.service.drain(&mut self.outgoing);
+            self.socket.send(&mut self.outgoing).await?;
             if let Some(wake) = wake {
                 let wake = tokio::time::Instant::from_std(wake);
                 if timer.deadline() != wake {
@@ -69,8 +65,8 @@ impl<I: Ingest> CoapListener<I> {
     async fn finish(mut self) -> io::Result<()> {
         while !self.service.is_idle() {
             self.service.answer_next().await;
-            self.service.drain(&mut self.plain);
-            self.socket.send(&mut self.plain.outgoing).await?;
+            self.service.drain(&mut self.outgoing);
+            self.socket.send(&mut self.outgoing).await?;
         }
         self.service.update_metrics();
         Ok(())
@@ -80,21 +76,19 @@ impl<I: Ingest> CoapListener<I> {
     async fn receive(&mut self) -> io::Result<()> {
         self.socket.receive(&mut self.received).await?;
         let arrival = Arrival::now();
+        let is_vouched = self.is_vouched;
         for (address, bytes) in self.received.datagrams() {
-            self.service.handle_datagram(arrival, address, bytes, &mut self.plain);
+            let peer = Peer { address, is_vouched, key: None };
+            self.service.handle_datagram(arrival, (address, peer), bytes, &mut self.outgoing);
         }
-        self.service.collect(arrival, &mut self.plain);
+        self.service.admit();
         Ok(())
     }
 }
 
-impl Carrier<SocketAddr> for Plain {
-    fn peer(&self, from: SocketAddr) -> Option<Peer> {
-        Some(Peer { address: from, is_vouched: self.is_vouched, key: None })
-    }
-
+impl Carrier<SocketAddr> for Outgoing {
     fn send(&mut self, to: SocketAddr, bytes: &[u8]) {
-        self.outgoing.push(to, bytes);
+        self.push(to, bytes);
     }
 
     fn refused(&mut self, _: SocketAddr, _: Refused) {

@@ -38,9 +38,6 @@ impl Arrival {
 
 /// What carries datagrams to and from the peers.
 pub(crate) trait Carrier<P> {
-    /// Who sends what comes from there; `None` where it is gone.
-    fn peer(&self, from: P) -> Option<Peer>;
-
     /// Sends a datagram, sooner or later.
     fn send(&mut self, to: P, bytes: &[u8]);
 
@@ -98,19 +95,16 @@ impl<P: Copy + Eq + Hash + Unpin, I: Ingest> CoapService<P, I> {
         }
     }
 
-    /// Takes a datagram. Call [`CoapService::collect`] after the last of a read.
+    /// Takes a datagram of `from`, who is `peer`; what is in it becomes an uplink or is answered.
+    /// Call [`CoapService::admit`] after the last of a read.
     pub(crate) fn handle_datagram(
         &mut self,
         arrival: Arrival,
-        from: P,
+        (from, peer): (P, Peer),
         bytes: &[u8],
         carrier: &mut impl Carrier<P>,
     ) {
         self.counters.received.increment(1);
-        let Some(peer) = carrier.peer(from) else {
-            self.counters.control.increment(1);
-            return;
-        };
         if let Err(refused) = self.ingest.screen(peer, Protocol::Coap, arrival.received_at) {
             self.refuse(bytes, refused.reason);
             self.send_answer(from, carrier);
@@ -118,7 +112,10 @@ impl<P: Copy + Eq + Hash + Unpin, I: Ingest> CoapService<P, I> {
             return;
         }
         match oversized::find(bytes, self.body_bytes_max) {
-            None => self.endpoint.handle_datagram(arrival.now, from, bytes),
+            None => {
+                self.endpoint.handle_datagram(arrival.now, from, bytes);
+                self.collect(arrival, peer, carrier);
+            }
             Some(Oversized { reason, answer }) => {
                 self.counters.malformed(reason, 1);
                 self.answer = answer;
@@ -142,21 +139,21 @@ impl<P: Copy + Eq + Hash + Unpin, I: Ingest> CoapService<P, I> {
         }
     }
 
-    /// Takes the endpoint's outputs after a read: requests are answered, or become uplinks that
-    /// are on their way when this returns.
-    pub(crate) fn collect(&mut self, arrival: Arrival, carrier: &mut impl Carrier<P>) {
+    /// Takes the endpoint's outputs after a datagram, before the next one: a request is of whoever
+    /// sent its last datagram, and of nobody else.
+    fn collect(&mut self, arrival: Arrival, peer: Peer, carrier: &mut impl Carrier<P>) {
         loop {
             match self.endpoint.poll_output() {
                 Output::Transmit { peer, bytes } => carrier.send(peer, &bytes),
-                Output::Event(Event::Request(request)) => {
-                    if let Some(peer) = carrier.peer(request.peer()) {
-                        self.request(arrival, peer, request);
-                    }
-                }
+                Output::Event(Event::Request(request)) => self.request(arrival, peer, request),
                 Output::Event(_) => {}
-                Output::Timeout(_) => break,
+                Output::Timeout(_) => return,
             }
         }
+    }
+
+    /// Starts to admit the uplinks of a read.
+    pub(crate) fn admit(&mut self) {
         if !self.uplinks.is_empty() {
             let admission = self.ingest.admit(std::mem::take(&mut self.uplinks));
             let exchanges = std::mem::take(&mut self.exchanges);

@@ -104,10 +104,10 @@ impl<I: Ingest> CoapsListener<I> {
             let (messages, outgoing) = (&mut self.messages, &mut self.outgoing);
             self.sessions.handle_datagram(arrival, datagram, messages, outgoing);
         }
-        for Message { session, bytes } in self.messages.drain(..) {
-            self.service.handle_datagram(arrival, session, &bytes, &mut self.sessions);
+        for Message { session, peer, bytes } in self.messages.drain(..) {
+            self.service.handle_datagram(arrival, (session, peer), &bytes, &mut self.sessions);
         }
-        self.service.collect(arrival, &mut self.sessions);
+        self.service.admit();
         Ok(())
     }
 

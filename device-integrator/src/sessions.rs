@@ -28,6 +28,9 @@ const SAVE_BATCH: usize = 8_192;
 /// A message of a session.
 pub(crate) struct Message {
     pub(crate) session: SessionId,
+    /// Who sent it, judged by its own record: a record proves no other address than the one that
+    /// it came from, and counts also where its session ended behind it.
+    pub(crate) peer: Peer,
     pub(crate) bytes: Vec<u8>,
 }
 
@@ -99,8 +102,9 @@ impl<I: Ingest> Sessions<I> {
         loop {
             match self.engine.poll_output() {
                 Output::Transmit { peer, bytes } => outgoing.push(peer, &bytes),
-                Output::Event(Event::Received { session, bytes, .. }) => {
-                    messages.push(Message { session, bytes });
+                Output::Event(Event::Received { session, peer, identity, revision, bytes }) => {
+                    let peer = self.peer(peer, &identity, revision);
+                    messages.extend(peer.map(|peer| Message { session, peer, bytes }));
                 }
                 Output::Event(Event::Refused { peer, identity, is_known }) => {
                     let handshake =
@@ -111,6 +115,13 @@ impl<I: Ingest> Sessions<I> {
                 Output::Timeout(_) => return,
             }
         }
+    }
+
+    /// Who a record is of. `None`: no identity of ours, which the pipeline gives no key for.
+    fn peer(&self, address: SocketAddr, identity: &[u8], revision: u64) -> Option<Peer> {
+        let iccid = std::str::from_utf8(identity).ok()?.parse::<Iccid>().ok()?;
+        let key = ProvenKey { iccid, revision, needs_address: self.needs_address };
+        Some(Peer { address, is_vouched: self.is_vouched, key: Some(key) })
     }
 
     /// Sends what the sessions want to send; when they want to be woken.
@@ -185,17 +196,6 @@ impl<I: Ingest> Sessions<I> {
 }
 
 impl<I: Ingest> Carrier<SessionId> for Sessions<I> {
-    fn peer(&self, from: SessionId) -> Option<Peer> {
-        let identity = std::str::from_utf8(self.engine.identity(from)?).ok()?;
-        let key = ProvenKey {
-            iccid: identity.parse::<Iccid>().ok()?,
-            revision: self.engine.revision(from)?,
-            needs_address: self.needs_address,
-        };
-        let address = self.engine.peer(from)?;
-        Some(Peer { address, is_vouched: self.is_vouched, key: Some(key) })
-    }
-
     fn send(&mut self, to: SessionId, bytes: &[u8]) {
         if let Err(error) = self.engine.send(to, bytes) {
             // The device will ask again, and make a new session if this one is gone.

@@ -148,6 +148,18 @@ impl SecureDevice {
         }
     }
 
+    /// A post and a close_notify, in one datagram: RFC 6347 §4.1.1 allows it, and two datagrams
+    /// that are read together are the same.
+    pub(crate) fn post_and_close(&mut self, payload: &[u8]) {
+        let mut datagram = self.post_as_datagram(payload);
+        self.client.close();
+        match self.client.poll_output() {
+            ClientOutput::Transmit(bytes) => datagram.extend_from_slice(&bytes),
+            other => panic!("{other:?}"),
+        }
+        self.send_datagram(&datagram);
+    }
+
     pub(crate) fn send_datagram(&self, bytes: &[u8]) {
         self.socket.send_to(bytes, self.to).unwrap();
     }
