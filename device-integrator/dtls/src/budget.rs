@@ -17,13 +17,23 @@ impl Budget {
         Self { per_second: u64::from(per_second), burst, thousandths: burst, at_ms: now_ms }
     }
 
-    /// Whether one more is allowed now.
-    pub(crate) fn take(&mut self, now_ms: u64) -> bool {
+    /// Whether more than half of the burst is left.
+    pub(crate) fn is_plentiful(&mut self, now_ms: u64) -> bool {
+        self.earn(now_ms);
+        self.thousandths > self.burst / 2
+    }
+
+    fn earn(&mut self, now_ms: u64) {
         let elapsed_ms = now_ms.saturating_sub(self.at_ms);
         self.at_ms = self.at_ms.max(now_ms);
         // A rate per second is as many thousandths per millisecond.
         let earned = elapsed_ms.saturating_mul(self.per_second);
         self.thousandths = self.thousandths.saturating_add(earned).min(self.burst);
+    }
+
+    /// Whether one more is allowed now.
+    pub(crate) fn take(&mut self, now_ms: u64) -> bool {
+        self.earn(now_ms);
         let allowed = self.thousandths >= ONE;
         if allowed {
             self.thousandths -= ONE;
@@ -43,6 +53,7 @@ mod tests {
         assert_eq!(taken(&mut budget, 0), 3);
         assert_eq!(taken(&mut budget, 99), 0);
         assert_eq!(taken(&mut budget, 200), 2);
+        assert!(!budget.is_plentiful(200) && budget.is_plentiful(400));
         assert_eq!(taken(&mut budget, 60_000), 3, "no more than the burst is saved up");
     }
 }

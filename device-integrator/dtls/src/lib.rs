@@ -34,6 +34,7 @@ mod limits;
 mod network;
 mod psk;
 mod resumption;
+mod shares;
 mod snapshot;
 
 pub use counters::Counters;

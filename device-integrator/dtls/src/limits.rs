@@ -65,13 +65,15 @@ pub struct Limits {
     pub half_open_per_network_max: usize,
     /// How long a handshake may take after its cookie. Default 10 s.
     pub handshake: Duration,
-    /// Handshakes begun per second, the rest gets no answer and tries again. Default 12,000:
-    /// about 80 % of one core.
+    /// Handshakes begun per second, the rest gets no answer and tries again. A network, a /24 or a
+    /// /48, has a quarter of it for itself, and more while others leave some. Default 12,000:
+    /// about an eighth of one core, apart from the socket.
     pub handshakes_per_second: u32,
     /// Handshakes begun at once after a pause. Default 2,048, as many as may be half open.
     pub handshakes_burst: u32,
-    /// Sleeping sessions unfolded per second for records from the network, authentic or not.
-    /// Default 20,000: about half of one core.
+    /// Sleeping sessions unfolded per second for records from the network, authentic or not; and a
+    /// quarter of it again for sessions that a record woke in vain within the last minute, so that
+    /// forgeries do not use up the wakes of others. Default 20,000: about a tenth of one core.
     pub wakes_per_second: u32,
     /// Sessions remembered for abbreviated handshakes. Default 100,000: about 300 bytes each.
     pub resumptions_max: usize,

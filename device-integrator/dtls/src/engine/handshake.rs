@@ -68,7 +68,7 @@ impl Engine {
             return;
         }
         let now_ms = self.shared.now_ms;
-        if !self.handshake_budget.take(now_ms) {
+        if !self.shares.take(now_ms, Network::of(peer), &mut self.handshake_budget) {
             self.shared.counters.hello_shed += 1;
             return;
         }

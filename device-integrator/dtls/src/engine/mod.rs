@@ -34,13 +34,14 @@ use crate::limits::{Config, UnknownRecords};
 use crate::network::Network;
 use crate::psk::Psk;
 use crate::resumption::Resumptions;
+use crate::shares::Shares;
 use crate::snapshot::CID_BYTES;
 use crate::{RECORD_BYTES_MAX, SEQUENCE_JUMP};
 
 use handshake::Pending;
 pub use persistence::{Change, ImportError};
 use queues::{Queue, Queues};
-use sessions::Session;
+use sessions::{Session, Tried};
 
 const TYPE_ALERT: u8 = 21;
 const TYPE_APPLICATION_DATA: u8 = 23;
@@ -48,6 +49,8 @@ const TYPE_APPLICATION_DATA: u8 = 23;
 const TYPE_CID: u8 = 25;
 /// An unprotected alert: header, level, description.
 const ALERT_BYTES: usize = RECORD_HEADER_BYTES + 2;
+/// Of the wakes per second, as many again go to sessions that forgeries are sent to: one in four.
+const SUSPECTS_SHARE: u32 = 4;
 /// When time begins: the C library takes 0 for no timer.
 pub(crate) const EPOCH_MS: u64 = 1;
 
@@ -233,7 +236,10 @@ pub struct Engine {
     shared: Shared,
     cookies: Cookies,
     handshake_budget: Budget,
+    shares: Shares,
     wake_budget: Budget,
+    /// For sessions that were woken in vain of late: their share of the wakes.
+    suspect_budget: Budget,
     epoch: Instant,
     identity_hash: RandomState,
 
@@ -297,6 +303,7 @@ impl Engine {
             return Err(refused);
         }
         let now_ms = EPOCH_MS;
+        let suspects_per_second = limits.wakes_per_second.div_ceil(SUSPECTS_SHARE);
         let shared = Shared {
             keys: Box::new(keys),
             resumptions: Resumptions::new(
@@ -319,7 +326,9 @@ impl Engine {
                 limits.handshakes_burst,
                 now_ms,
             ),
+            shares: Shares::new(limits.handshakes_per_second, limits.handshakes_burst, now_ms),
             wake_budget: Budget::new(limits.wakes_per_second, limits.wakes_per_second, now_ms),
+            suspect_budget: Budget::new(suspects_per_second, suspects_per_second, now_ms),
             epoch: now,
             identity_hash: RandomState::new(),
             pendings: HashMap::new(),
@@ -470,7 +479,7 @@ impl Engine {
         let pending = self.pending_by_peer.get(&peer).copied();
         match (session, pending) {
             (Some(session), Some(pending)) => {
-                if !self.try_session(session, peer, datagram) {
+                if self.try_session(session, peer, datagram) != Tried::Taken {
                     self.feed_pending(pending, datagram);
                 }
             }

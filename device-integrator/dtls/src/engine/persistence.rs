@@ -158,6 +158,7 @@ impl Engine {
             in_a_row: 0,
             saved_sequence: Some(snapshot.out_counter & SEQUENCE_MAX),
             has_cid: snapshot.in_cid_length > 0,
+            suspect_until_ms: 0,
             is_changed: false,
         };
         self.insert_session(session, entry);

@@ -18,6 +18,10 @@ use super::{CloseCause, Engine, Event, Output, SendError, SessionId, millis};
 /// to tell sends, its copy included.
 const BUSY_IN_A_ROW: u8 = 3;
 
+/// For how long a session is suspect after a record that woke it in vain. To use up the wakes of
+/// the others, forgeries would have to reach more sessions in this time than may wake in it.
+const SUSPECT_MS: u64 = 60_000;
+
 /// A session that has just been established.
 pub(super) struct Arrived {
     pub(super) peer: SocketAddr,
@@ -47,7 +51,20 @@ pub(super) struct Session {
     /// The sequence number up to which the saved bytes are good, without a jump.
     pub(super) saved_sequence: Option<u64>,
     pub(super) has_cid: bool,
+    /// Until when it counts as one that forgeries are sent to.
+    pub(super) suspect_until_ms: u64,
     pub(super) is_changed: bool,
+}
+
+/// What a datagram was to a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Tried {
+    /// It had an authentic and new record.
+    Taken,
+    /// It had none.
+    Discarded,
+    /// Nobody looked: too many sleeping sessions were woken.
+    Shed,
 }
 
 pub(super) enum State {
@@ -154,6 +171,7 @@ impl Engine {
                 in_a_row: 0,
                 saved_sequence: None,
                 has_cid,
+                suspect_until_ms: 0,
                 is_changed: false,
             },
         );
@@ -220,27 +238,34 @@ impl Engine {
     }
 
     pub(super) fn feed_session(&mut self, id: SessionId, peer: SocketAddr, datagram: &[u8]) {
-        if !self.try_session(id, peer, datagram) {
-            self.shared.counters.records_discarded += 1;
+        match self.try_session(id, peer, datagram) {
+            Tried::Taken => {}
+            Tried::Discarded => self.shared.counters.records_discarded += 1,
+            Tried::Shed => self.shared.counters.wakes_shed += 1,
         }
     }
 
-    /// Whether a datagram had an authentic and new record for this session, or found its budget
-    /// used up.
-    pub(super) fn try_session(&mut self, id: SessionId, peer: SocketAddr, datagram: &[u8]) -> bool {
-        let Some(session) = self.sessions.get_mut(&id) else { return false };
+    pub(super) fn try_session(
+        &mut self,
+        id: SessionId,
+        peer: SocketAddr,
+        datagram: &[u8],
+    ) -> Tried {
+        let now_ms = self.shared.now_ms;
+        let Some(session) = self.sessions.get_mut(&id) else { return Tried::Discarded };
         let mut woken = None;
         if let State::Asleep(bytes) = &session.state {
-            if !self.wake_budget.take(self.shared.now_ms) {
-                self.shared.counters.wakes_shed += 1;
-                return true;
+            let is_suspect = now_ms < session.suspect_until_ms;
+            let budget = if is_suspect { &mut self.suspect_budget } else { &mut self.wake_budget };
+            if !budget.take(now_ms) {
+                return Tried::Shed;
             }
             let snapshot = unfold(bytes, id.to_cid());
             woken = snapshot.and_then(|snapshot| ffi::Session::restore(&self.context, &snapshot));
         }
         let context = match (&mut woken, &mut session.state) {
             (Some(woken), _) | (None, State::Awake(woken)) => woken,
-            (None, State::Asleep(_)) => return false,
+            (None, State::Asleep(_)) => return Tried::Discarded,
         };
         let before = context.window();
         let mut received = VecDeque::new();
@@ -250,10 +275,12 @@ impl Engine {
         let after = context.window();
         if before == after {
             // A spoofed record wakes nobody; and it cannot end a session either.
-            if woken.is_none() && fate != Fate::Goes {
+            if woken.is_some() {
+                session.suspect_until_ms = now_ms.saturating_add(SUSPECT_MS);
+            } else if fate != Fate::Goes {
                 self.put_to_sleep(id);
             }
-            return false;
+            return Tried::Discarded;
         }
         if let Some(woken) = woken {
             session.state = State::Awake(woken);
@@ -265,7 +292,7 @@ impl Engine {
             self.note_address(id, peer);
         }
         self.finish_datagram(id, peer, received, fate);
-        true
+        Tried::Taken
     }
 
     /// Hands over what a datagram brought, and ends the session if it said so.
