@@ -106,12 +106,7 @@ impl<I: Ingest> Sessions<I> {
                     let peer = self.peer(peer, &identity, revision);
                     messages.extend(peer.map(|peer| Message { session, peer, bytes }));
                 }
-                Output::Event(Event::Refused { peer, identity, is_known }) => {
-                    let handshake =
-                        FailedHandshake { address: peer, identity: &identity, is_known };
-                    self.ingest.note_failed_handshake(handshake, arrival.received_at);
-                }
-                Output::Event(Event::Established { .. } | Event::Closed { .. }) => {}
+                Output::Event(event) => self.note_refused(&event, arrival),
                 Output::Timeout(_) => return,
             }
         }
@@ -124,13 +119,21 @@ impl<I: Ingest> Sessions<I> {
         Some(Peer { address, is_vouched: self.is_vouched, key: Some(key) })
     }
 
+    fn note_refused(&self, event: &Event, arrival: Arrival) {
+        if let Event::Refused { peer, identity, is_known } = event {
+            let handshake = FailedHandshake { address: *peer, identity, is_known: *is_known };
+            self.ingest.note_failed_handshake(handshake, arrival.received_at);
+        }
+    }
+
     /// Sends what the sessions want to send; when they want to be woken.
     pub(crate) fn drain(&mut self, outgoing: &mut Outgoing) -> Option<Instant> {
         loop {
             match self.engine.poll_output() {
                 Output::Transmit { peer, bytes } => outgoing.push(peer, &bytes),
-                // Messages and failures come out of a read only, and are taken there.
-                Output::Event(_) => {}
+                // Messages come out of a read only, and are taken there; a handshake fails when
+                // its time is up, too.
+                Output::Event(event) => self.note_refused(&event, Arrival::now()),
                 Output::Timeout(wake) => return wake,
             }
         }

@@ -351,6 +351,17 @@ int dtls_session_is_over(const dtls_session *session)
     return session->established;
 }
 
+int dtls_session_expects_finished(const dtls_session *session)
+{
+    return session->ssl.state == MBEDTLS_SSL_CLIENT_FINISHED;
+}
+
+int dtls_session_check(const dtls_session *session, uint8_t *record, size_t length)
+{
+    int result = mbedtls_ssl_check_record(&session->ssl, record, length);
+    return result == MBEDTLS_ERR_SSL_INVALID_MAC ? 1 : result;
+}
+
 int dtls_session_holds_flight(const dtls_session *session)
 {
     return session->ssl.handshake != NULL;

@@ -72,6 +72,9 @@ int dtls_session_close(dtls_session *session, void *io, uint64_t now_ms);
 /* When the retransmission timer ends, or UINT64_MAX. */
 uint64_t dtls_session_timer(const dtls_session *session);
 int dtls_session_is_over(const dtls_session *session);
+int dtls_session_expects_finished(const dtls_session *session);
+/* 0: authentic; 1: of another key, or changed; otherwise not for this session. Wipes the bytes. */
+int dtls_session_check(const dtls_session *session, uint8_t *record, size_t length);
 int dtls_session_holds_flight(const dtls_session *session);
 uint64_t dtls_session_window_top(const dtls_session *session);
 uint64_t dtls_session_window(const dtls_session *session);

@@ -82,7 +82,8 @@ counters! {
         handshakes_evicted,
         /// Identities without a key. The peer cannot tell it from a wrong key.
         identities_unknown,
-        /// Handshakes that got no key because too many of their identity had failed.
+        /// Handshakes that got no key because too many of their identity had failed, from a network
+        /// where it has no session.
         held_back,
         /// Alerts sent for records of unknown sessions.
         unknown_alerted,

@@ -1,4 +1,4 @@
-//! Failed handshakes by identity, so that nobody tries keys for long.
+//! Handshakes with a wrong key by identity, so that nobody tries keys for long.
 //!
 //! Counted per network as well: whoever fails for a device from elsewhere must not lock it out.
 
@@ -9,7 +9,8 @@ use std::net::SocketAddr;
 use crate::network::Network;
 
 /// Failures of one identity from one network, after which the rest of the minute fails, too. A
-/// device with a wrong key tries a few times; a guesser needs 70 days for a million keys.
+/// device with a wrong key tries a few times; a guesser, with four tries in each handshake,
+/// needs 17 days for a million keys.
 const FAILURES_MAX: u32 = 10;
 /// How long failures count.
 const WINDOW_MS: u64 = 60_000;

@@ -137,6 +137,8 @@ unsafe extern "C" {
     fn dtls_session_close(session: *mut RawSession, io: *mut c_void, now_ms: u64) -> c_int;
     fn dtls_session_timer(session: *const RawSession) -> u64;
     fn dtls_session_is_over(session: *const RawSession) -> c_int;
+    fn dtls_session_expects_finished(session: *const RawSession) -> c_int;
+    fn dtls_session_check(session: *const RawSession, record: *mut u8, length: usize) -> c_int;
     fn dtls_session_holds_flight(session: *const RawSession) -> c_int;
     fn dtls_session_window_top(session: *const RawSession) -> u64;
     fn dtls_session_window(session: *const RawSession) -> u64;
@@ -348,6 +350,17 @@ pub(crate) enum Step {
     Failed(i32),
 }
 
+/// What a record is to a session that has not taken it yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Check {
+    /// Made with its key.
+    Authentic,
+    /// Made with another key, or changed.
+    Forged,
+    /// Malformed, seen before, or of another epoch or connection ID.
+    Unexpected,
+}
+
 /// One session of Mbed TLS.
 pub(crate) struct Session {
     raw: NonNull<RawSession>,
@@ -424,6 +437,24 @@ impl Session {
     pub(crate) fn is_established(&self) -> bool {
         // SAFETY: reads one field.
         unsafe { dtls_session_is_over(self.raw.as_ptr()) != 0 }
+    }
+
+    /// Whether the next record is a Finished: the ChangeCipherSpec before it has come.
+    pub(crate) fn expects_finished(&self) -> bool {
+        // SAFETY: reads one field.
+        unsafe { dtls_session_expects_finished(self.raw.as_ptr()) != 0 }
+    }
+
+    /// Looks at the copy of a protected record, which is wiped.
+    pub(crate) fn check(&mut self, record: &mut [u8]) -> Check {
+        // SAFETY: pointer and length belong together; C decrypts there and keeps nothing.
+        let result =
+            unsafe { dtls_session_check(self.raw.as_ptr(), record.as_mut_ptr(), record.len()) };
+        match result {
+            0 => Check::Authentic,
+            1 => Check::Forged,
+            _ => Check::Unexpected,
+        }
     }
 
     /// Whether our last flight is kept, because the peer may have missed it.

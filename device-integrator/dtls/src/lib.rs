@@ -33,6 +33,7 @@ mod hello;
 mod limits;
 mod network;
 mod psk;
+mod records;
 mod resumption;
 mod shares;
 mod snapshot;

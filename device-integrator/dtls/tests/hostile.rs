@@ -6,7 +6,7 @@ mod world;
 use std::time::Duration;
 
 use dtls::client::{Client, ClientConfig, ClientOutput};
-use dtls::{Config, Limits, Suite};
+use dtls::{Config, Event, Limits, Suite};
 use world::{KEY, World, address, client_config, datagrams, psk};
 
 fn world() -> World {
@@ -144,4 +144,110 @@ fn one_network_cannot_use_up_the_handshakes_of_others() {
         world.sent.clear();
     }
     world.connect(address(1 << 16), &client_config(Suite::Aes128Ccm8, None));
+}
+
+#[test]
+fn a_forged_protected_record_does_not_end_a_handshake() {
+    let mut world = world();
+    let mut client = half_open(&mut world, 1);
+    let answer = world.sent.pop().unwrap().1;
+    // Whoever knows the device's address needs no cookie and no key for it.
+    let header = [22, 0xFE, 0xFD, 0, 1, 0, 0, 0, 0, 0, 99, 0, 32];
+    world.receive(address(1), &[&header[..], &[0xA5; 32]].concat());
+    client.handle_datagram(world.now, &answer);
+    // Small stacks send each record of a flight in a datagram of its own.
+    for flight in datagrams(&mut client) {
+        for record in records(&flight) {
+            world.receive(address(1), record);
+        }
+    }
+    assert_eq!(world.exchange(address(1), &mut client), [ClientOutput::Established]);
+}
+
+#[test]
+fn a_forged_plain_alert_does_not_hold_a_device_back() {
+    let mut world = world();
+    for _ in 0..10 {
+        let mut client = half_open(&mut world, 1);
+        let answer = world.sent.pop().unwrap().1;
+        client.handle_datagram(world.now, &answer);
+        // The key exchange; what follows it is on its way still.
+        let flight = datagrams(&mut client).remove(0);
+        let length = usize::from(u16::from_be_bytes([flight[11], flight[12]]));
+        world.receive(address(1), &flight[..13 + length]);
+        world.receive(address(1), &[21, 0xFE, 0xFD, 0, 0, 0, 0, 0, 0, 0, 9, 0, 2, 2, 40]);
+        world.sent.clear();
+    }
+    world.connect(address(1), &client_config(Suite::Aes128Ccm8, None));
+    assert_eq!(world.engine.counters().held_back, 0);
+}
+
+/// The records of a datagram without connection IDs.
+fn records(datagram: &[u8]) -> Vec<&[u8]> {
+    let (mut rest, mut records) = (datagram, Vec::new());
+    while rest.len() > 13 {
+        let length = usize::from(u16::from_be_bytes([rest[11], rest[12]]));
+        let (record, after) = rest.split_at(13 + length);
+        records.push(record);
+        rest = after;
+    }
+    records
+}
+
+/// A protected record of nobody.
+fn forgery(number: u8) -> Vec<u8> {
+    let header = [22, 0xFE, 0xFD, 0, 1, 0, 0, 0, 0, 0, number, 0, 40];
+    [&header[..], &[0xA5; 40]].concat()
+}
+
+#[test]
+fn forged_finisheds_before_and_behind_the_true_flight_are_outlived() {
+    let mut world = world();
+    let mut client = half_open(&mut world, 1);
+    client.handle_datagram(world.now, &world.sent.pop().unwrap().1);
+    let flight = datagrams(&mut client).concat();
+    let [exchange, change, finished] = records(&flight)[..] else { panic!("{flight:?}") };
+    // More than are held back, and some more between the last two.
+    for datagram in [&forgery(1)[..], &forgery(2), &forgery(3), exchange, change, &forgery(4)] {
+        world.receive(address(1), datagram);
+    }
+    world.now += Duration::from_millis(1400);
+    world.receive(address(1), finished);
+    assert_eq!(world.exchange(address(1), &mut client), [ClientOutput::Established]);
+    let session = world.established();
+    world.events.clear();
+    world.echo(address(1), &mut client, session);
+    world.pass(Duration::from_secs(2));
+    assert_eq!(world.engine.counters().handshakes_failed, 0);
+}
+
+#[test]
+fn a_finished_and_a_message_that_overtake_are_kept() {
+    let mut world = world();
+    let mut client = half_open(&mut world, 1);
+    client.handle_datagram(world.now, &world.sent.pop().unwrap().1);
+    let flight = datagrams(&mut client).concat();
+    let [exchange, change, finished] = records(&flight)[..] else { panic!("{flight:?}") };
+    for datagram in [finished, exchange, change] {
+        world.receive(address(1), datagram);
+    }
+    assert_eq!(world.exchange(address(1), &mut client), [ClientOutput::Established]);
+}
+
+#[test]
+fn a_device_with_a_session_is_not_held_back_where_it_is() {
+    let mut world = world();
+    let config = client_config(Suite::Aes128Ccm8, None);
+    world.connect(address(1), &config);
+    let wrong =
+        ClientConfig::new(world::IDENTITY, &psk(b"wrong"), &[Suite::Aes128Ccm8], None).unwrap();
+    for _ in 0..20 {
+        let mut client = Client::new(&wrong, world.now, None).unwrap();
+        world.exchange(address(2), &mut client);
+    }
+    world.connect(address(1), &config);
+    assert_eq!(world.engine.counters().held_back, 0);
+    // What a guesser hides by beginning anew is told.
+    let refused = world.events.iter().filter(|event| matches!(event, Event::Refused { .. }));
+    assert_eq!(refused.count(), 19);
 }

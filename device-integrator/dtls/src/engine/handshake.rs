@@ -9,20 +9,10 @@ use crate::ffi;
 use crate::hello::{Hello, NoHello};
 use crate::network::Network;
 
-use super::host::{Call, Facts, Fate, drive};
+use super::host::{Call, Fate, Homes};
+use super::pending::{Desk, Pending};
 use super::sessions::Arrived;
 use super::{Engine, Event, Output, SessionId, millis};
-
-/// A handshake under way, after a valid cookie.
-pub(super) struct Pending {
-    pub(super) peer: SocketAddr,
-    session: ffi::Session,
-    facts: Facts,
-    /// Tells a repeated ClientHello from a new one.
-    random: u64,
-    began_ms: u64,
-    timer_ms: u64,
-}
 
 impl Engine {
     pub(super) fn handle_hello(&mut self, peer: SocketAddr, datagram: &[u8]) {
@@ -60,7 +50,7 @@ impl Engine {
         let is_of = |pending: &Pending| pending.random == hello.random;
         if let Some(id) = pending.filter(|id| self.pendings.get(id).is_some_and(is_of)) {
             self.shared.counters.hello_repeated += 1;
-            self.drive_pending(id, datagram);
+            self.drive_pending(id, Some(datagram));
             return;
         }
         if self.is_hello_of_session(peer, hello.random) {
@@ -74,27 +64,27 @@ impl Engine {
         }
         self.shared.counters.hello_accepted += 1;
         if let Some(old) = pending {
-            self.shared.counters.handshakes_evicted += 1;
-            self.remove_pending(old);
+            self.evict_pending(old);
         }
         self.make_room_for(peer);
         let Some(id) = self.new_id() else { return };
         let cid = id.to_cid();
         let cid = self.config.connection_ids.then_some(&cid[..]);
         let Some(session) = ffi::Session::new(&self.context, cid) else { return };
-        let facts = Facts {
-            offers_extended_master_secret: hello.offers_extended_master_secret,
-            ..Facts::default()
-        };
-        let timer_ms = now_ms + millis(self.config.limits.handshake);
-        let random = hello.random;
-        let pending = Pending { peer, session, facts, random, began_ms: now_ms, timer_ms };
+        let offers_extended_master_secret = hello.offers_extended_master_secret;
+        let end_ms = now_ms + millis(self.config.limits.handshake);
+        let pending = Pending::new(
+            peer,
+            session,
+            (hello.random, offers_extended_master_secret),
+            (now_ms, end_ms),
+        );
         self.pendings.insert(id, pending);
         self.pending_by_peer.insert(peer, id);
         *self.pending_by_network.entry(Network::of(peer)).or_default() += 1;
-        self.pending_timers.insert((timer_ms, id));
+        self.pending_timers.insert((end_ms, id));
         self.pending_order.insert((now_ms, id));
-        self.drive_pending(id, datagram);
+        self.drive_pending(id, Some(datagram));
     }
 
     fn make_room_for(&mut self, peer: SocketAddr) {
@@ -113,24 +103,43 @@ impl Engine {
                 None
             };
         if let Some(id) = oldest {
-            self.shared.counters.handshakes_evicted += 1;
+            self.evict_pending(id);
+        }
+    }
+
+    fn evict_pending(&mut self, id: SessionId) {
+        self.shared.counters.handshakes_evicted += 1;
+        if self.pendings.get(&id).is_some_and(Pending::is_refused) {
+            self.refuse_pending(id);
+        } else {
             self.remove_pending(id);
         }
     }
 
     pub(super) fn feed_pending(&mut self, id: SessionId, datagram: &[u8]) {
         self.shared.counters.handshake += 1;
-        self.drive_pending(id, datagram);
+        self.drive_pending(id, Some(datagram));
     }
 
-    fn drive_pending(&mut self, id: SessionId, datagram: &[u8]) {
+    /// With a datagram, or because it is time.
+    fn drive_pending(&mut self, id: SessionId, datagram: Option<&[u8]>) {
         let Some(pending) = self.pendings.get_mut(&id) else { return };
         let mut received = VecDeque::new();
-        let facts = &mut pending.facts;
-        let mut call = Call { shared: &mut self.shared, peer: pending.peer, facts };
-        let session = &mut pending.session;
-        let fate = drive(session, &mut call, datagram, &mut self.scratch, &mut received);
-        if session.is_established() {
+        let mut facts = std::mem::take(&mut pending.facts);
+        let homes = Homes {
+            sessions: &self.sessions,
+            by_identity: &self.by_identity,
+            hash: &self.identity_hash,
+        };
+        let mut call =
+            Call { homes: Some(homes), ..Call::new(&mut self.shared, pending.peer, &mut facts) };
+        let mut desk = Desk { scratch: &mut self.scratch, received: &mut received };
+        let fate = match datagram {
+            Some(datagram) => pending.receive(&mut call, datagram, &mut desk),
+            None => pending.wake(&mut call, &mut desk),
+        };
+        pending.facts = facts;
+        if pending.session.is_established() {
             self.establish(id, received, fate);
         } else if fate == Fate::Goes {
             self.set_pending_timer(id);
@@ -145,7 +154,6 @@ impl Engine {
         let Some(pending) = self.remove_pending(id) else { return };
         let Some(identity) = pending.facts.identity else { return };
         let (peer, is_known) = (pending.peer, pending.facts.is_known);
-        self.shared.failures.note(self.shared.now_ms, &identity, peer);
         let event = Event::Refused { peer, identity, is_known };
         self.shared.outputs.push_back(Output::Event(event));
     }
@@ -165,10 +173,8 @@ impl Engine {
     }
 
     fn set_pending_timer(&mut self, id: SessionId) {
-        let handshake_ms = millis(self.config.limits.handshake);
         let Some(pending) = self.pendings.get_mut(&id) else { return };
-        let end_ms = pending.began_ms + handshake_ms;
-        let next_ms = pending.session.timer_ms().map_or(end_ms, |at| at.min(end_ms));
+        let next_ms = pending.due_ms();
         if next_ms != pending.timer_ms {
             self.pending_timers.remove(&(pending.timer_ms, id));
             pending.timer_ms = next_ms;
@@ -178,18 +184,17 @@ impl Engine {
 
     pub(super) fn drive_pending_timers(&mut self) {
         let now_ms = self.shared.now_ms;
-        let handshake_ms = millis(self.config.limits.handshake);
         while let Some((at, id)) = self.pending_timers.first().copied() {
             if at > now_ms {
                 return;
             }
-            let began_ms = self.pendings.get(&id).map_or(0, |pending| pending.began_ms);
-            if began_ms + handshake_ms <= now_ms {
+            let is_over = |pending: &Pending| pending.end_ms <= now_ms && !pending.is_refused();
+            if self.pendings.get(&id).is_none_or(is_over) {
                 self.shared.counters.handshakes_expired += 1;
                 self.remove_pending(id);
                 continue;
             }
-            self.drive_pending(id, &[]);
+            self.drive_pending(id, None);
             // A timer that did not move would be served for ever.
             if let Some(pending) = self.pendings.get(&id).filter(|p| p.timer_ms <= now_ms) {
                 debug_assert!(pending.timer_ms > now_ms, "the library set no new timer");

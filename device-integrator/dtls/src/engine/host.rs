@@ -1,14 +1,17 @@
 //! What the C library asks for during a call, and the loop of steps over one datagram.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
+use std::hash::{BuildHasher, RandomState};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::ffi::{self, Host, Io, Resumption, Step};
+use crate::network::Network;
 use crate::psk::Psk;
 use crate::{IDENTITY_BYTES_MAX, RECORD_BYTES_MAX};
 
-use super::{Output, Shared};
+use super::sessions::Session;
+use super::{Output, SessionId, Shared};
 
 /// Bytes of the key that an unknown identity gets: as many as a usual key has.
 const FAKE_KEY_BYTES: usize = 16;
@@ -32,9 +35,46 @@ pub(super) struct Call<'a> {
     pub(super) shared: &'a mut Shared,
     pub(super) peer: SocketAddr,
     pub(super) facts: &'a mut Facts,
+    /// In a handshake: the sessions that there are.
+    pub(super) homes: Option<Homes<'a>>,
 }
 
-impl Call<'_> {
+/// Where identities have sessions.
+pub(super) struct Homes<'a> {
+    pub(super) sessions: &'a HashMap<SessionId, Session>,
+    pub(super) by_identity: &'a HashMap<u64, Vec<SessionId>>,
+    pub(super) hash: &'a RandomState,
+}
+
+impl Homes<'_> {
+    fn is_at_home(&self, identity: &[u8], peer: SocketAddr) -> bool {
+        let network = Network::of(peer);
+        let ids = self.by_identity.get(&self.hash.hash_one(identity));
+        ids.into_iter().flatten().filter_map(|id| self.sessions.get(id)).any(|session| {
+            session.identity[..] == *identity && Network::of(session.peer) == network
+        })
+    }
+}
+
+impl<'a> Call<'a> {
+    pub(super) fn new(shared: &'a mut Shared, peer: SocketAddr, facts: &'a mut Facts) -> Self {
+        Self { shared, peer, facts, homes: None }
+    }
+
+    /// Counts a Finished that the key of the identity did not make.
+    pub(super) fn note_failure(&mut self) {
+        if let Some(identity) = &self.facts.identity {
+            self.shared.failures.note(self.shared.now_ms, identity, self.peer);
+        }
+    }
+
+    /// Whether a handshake has to fail whatever its key is. Not where the identity has a session:
+    /// others there must not lock a device out that has shown its key.
+    fn is_held_back(&self, identity: &[u8]) -> bool {
+        self.shared.failures.is_held_back(self.shared.now_ms, identity, self.peer)
+            && !self.homes.as_ref().is_some_and(|homes| homes.is_at_home(identity, self.peer))
+    }
+
     fn digest(&self, key: &[u8]) -> [u8; 16] {
         let mac = ffi::hmac(&self.shared.secret, key);
         let mut digest = [0; 16];
@@ -49,8 +89,7 @@ impl Host for Call<'_> {
         let fake = ffi::hmac(&self.shared.secret, identity);
         let is_asked = identity.len() <= IDENTITY_BYTES_MAX;
         let found = if is_asked { (self.shared.keys)(identity) } else { None };
-        let is_held_back =
-            self.shared.failures.is_held_back(self.shared.now_ms, identity, self.peer);
+        let is_held_back = self.is_held_back(identity);
         self.facts.is_known = found.is_some();
         self.shared.counters.held_back += u64::from(is_held_back);
         let found = found.filter(|_| !is_held_back);

@@ -10,6 +10,7 @@
 
 mod handshake;
 mod host;
+mod pending;
 mod persistence;
 mod queues;
 mod sessions;
@@ -33,20 +34,17 @@ use crate::hello::{self, RECORD_HEADER_BYTES};
 use crate::limits::{Config, UnknownRecords};
 use crate::network::Network;
 use crate::psk::Psk;
+use crate::records::{TYPE_ALERT, TYPE_APPLICATION_DATA, TYPE_CID};
 use crate::resumption::Resumptions;
 use crate::shares::Shares;
 use crate::snapshot::CID_BYTES;
 use crate::{RECORD_BYTES_MAX, SEQUENCE_JUMP};
 
-use handshake::Pending;
+use pending::Pending;
 pub use persistence::{Change, ImportError};
 use queues::{Queue, Queues};
 use sessions::{Session, Tried};
 
-const TYPE_ALERT: u8 = 21;
-const TYPE_APPLICATION_DATA: u8 = 23;
-/// `tls12_cid` (RFC 9146 §4).
-const TYPE_CID: u8 = 25;
 /// An unprotected alert: header, level, description.
 const ALERT_BYTES: usize = RECORD_HEADER_BYTES + 2;
 /// Of the wakes per second, as many again go to sessions that forgeries are sent to: one in four.

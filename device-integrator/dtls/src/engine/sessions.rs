@@ -102,7 +102,7 @@ impl Engine {
         }
         entry.active_ms = now_ms;
         let mut facts = Facts::default();
-        let mut call = Call { shared: &mut self.shared, peer: entry.peer, facts: &mut facts };
+        let mut call = Call::new(&mut self.shared, entry.peer, &mut facts);
         let mut io = Io { datagram: &[], host: &mut call };
         let result = awake.write(&mut io, now_ms, bytes);
         self.mark_changed(session);
@@ -270,7 +270,7 @@ impl Engine {
         let before = context.window();
         let mut received = VecDeque::new();
         let mut facts = Facts::default();
-        let mut call = Call { shared: &mut self.shared, peer: session.peer, facts: &mut facts };
+        let mut call = Call::new(&mut self.shared, session.peer, &mut facts);
         let fate = drive(context, &mut call, datagram, &mut self.scratch, &mut received);
         let after = context.window();
         if before == after {
@@ -359,7 +359,7 @@ impl Engine {
         let Some(session) = self.sessions.get_mut(&id) else { return };
         let State::Awake(context) = &mut session.state else { return };
         let mut facts = Facts::default();
-        let mut call = Call { shared: &mut self.shared, peer: session.peer, facts: &mut facts };
+        let mut call = Call::new(&mut self.shared, session.peer, &mut facts);
         context.close(&mut Io { datagram: &[], host: &mut call }, now_ms);
     }
 
