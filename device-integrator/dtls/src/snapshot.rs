@@ -15,7 +15,7 @@ pub(crate) const SEQUENCE_MAX: u64 = (1 << 48) - 1;
 /// records are 5 s at three million per second; 2^23 starts use up the numbers of a session.
 pub const SEQUENCE_JUMP: u64 = 1 << 24;
 
-const FORMAT: u8 = 1;
+const FORMAT: u8 = 2;
 const FLAG_ENCRYPT_THEN_MAC: u8 = 1;
 const FLAG_IN_CID: u8 = 2;
 /// Bytes of our connection IDs.
@@ -79,7 +79,6 @@ pub(crate) struct Saved {
     pub(crate) id: u64,
     pub(crate) generation: u32,
     pub(crate) peer: SocketAddr,
-    pub(crate) random: u64,
     pub(crate) identity: Arc<[u8]>,
     /// Of the key.
     pub(crate) revision: u64,
@@ -105,11 +104,11 @@ pub fn saved_place(bytes: &[u8]) -> Option<SavedPlace> {
 }
 
 impl Saved {
-    /// At most 350 bytes; with the identity of a SIM and an IPv4 address 210.
+    /// At most 342 bytes; with the identity of a SIM and an IPv4 address 202.
     pub(crate) fn encode(&self) -> Zeroizing<Vec<u8>> {
         // Enough for all that follows, with an IPv6 address and the longest connection ID: a vector
         // that grows leaves its keys behind in memory that nobody zeroes.
-        let mut bytes = Vec::with_capacity(224 + self.identity.len());
+        let mut bytes = Vec::with_capacity(216 + self.identity.len());
         bytes.push(FORMAT);
         bytes.extend_from_slice(&self.id.to_be_bytes());
         bytes.extend_from_slice(&self.generation.to_be_bytes());
@@ -124,7 +123,6 @@ impl Saved {
             }
         }
         bytes.extend_from_slice(&self.peer.port().to_be_bytes());
-        bytes.extend_from_slice(&self.random.to_be_bytes());
         // An identity has at most 128 bytes.
         bytes.push(u8::try_from(self.identity.len()).unwrap_or(u8::MAX));
         bytes.extend_from_slice(&self.identity);
@@ -147,7 +145,6 @@ impl Saved {
             _ => return None,
         };
         let port = u16::from_be_bytes(reader.array()?);
-        let random = u64::from_be_bytes(reader.array()?);
         let [length] = reader.array()?;
         if usize::from(length) > IDENTITY_BYTES_MAX {
             return None;
@@ -158,7 +155,7 @@ impl Saved {
         let peer = SocketAddr::new(address, port);
         let id = u64::from_be_bytes(id);
         let rest = reader.0;
-        let saved = Self { id, generation, peer, random, identity, revision, snapshot };
+        let saved = Self { id, generation, peer, identity, revision, snapshot };
         rest.is_empty().then_some(saved)
     }
 }
@@ -207,7 +204,6 @@ mod tests {
             id: 7,
             generation: 3,
             peer: "[2001:db8::1]:5684".parse().unwrap(),
-            random: 11,
             identity: vec![b'8'; 128].into(),
             revision: 9,
             snapshot,
@@ -217,8 +213,8 @@ mod tests {
     #[test]
     fn a_saved_session_comes_back_and_is_short() {
         let bytes = saved().encode();
-        assert!(bytes.len() <= 350, "{} bytes", bytes.len());
-        assert_eq!(bytes.capacity(), 224 + 128, "it never grew");
+        assert!(bytes.len() <= 342, "{} bytes", bytes.len());
+        assert_eq!(bytes.capacity(), 216 + 128, "it never grew");
         let back = Saved::decode(&bytes).unwrap();
         assert_eq!(back.encode(), bytes);
         assert_eq!(back.snapshot.in_cid[..8], 7_u64.to_be_bytes());

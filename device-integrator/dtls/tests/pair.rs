@@ -574,3 +574,65 @@ fn a_message_before_a_goodbye_says_whose_it_is() {
     };
     assert_eq!(world.events[0], expected);
 }
+
+#[test]
+fn sessions_that_share_an_address_both_survive_a_restart() {
+    let mut world = World::new(persistent(1));
+    let config = |identity: &[u8], cid| {
+        ClientConfig::new(identity, &psk(KEY), &[Suite::Aes128Ccm8], cid).unwrap()
+    };
+    // The first has moved away silently, with its connection ID; the second got its address.
+    let (_, first) = world.connect(address(1), &config(b"device-1", Some(b"")));
+    let (mut client, second) = world.connect(address(1), &config(b"device-2", None));
+    assert_eq!(world.engine.sessions(), 2);
+    let saved: Vec<_> = world.engine.changes(10);
+    assert_eq!(saved.len(), 2);
+    let mut next = World::new(persistent(2));
+    for change in &saved {
+        let Change::Saved { bytes, .. } = change else { panic!("{change:?}") };
+        next.engine.import(bytes).unwrap();
+    }
+    assert!(next.engine.identity(first).is_some(), "the first is lost");
+    assert!(next.engine.identity(second).is_some(), "the second is lost");
+    next.echo(address(1), &mut client, second);
+}
+
+#[test]
+fn a_device_without_randomness_gets_a_new_session_after_a_reboot() {
+    let mut world = world();
+    let config = client_config(Suite::Aes128Ccm8, None);
+    let mut client = Client::new(&config, world.now, None).unwrap();
+    let hello = datagrams(&mut client).remove(0);
+    world.receive(address(1), &hello);
+    let request = world.sent.pop().unwrap().1;
+    client.handle_datagram(world.now, &request);
+    assert_eq!(world.exchange(address(1), &mut client), [ClientOutput::Established]);
+    // An hour later it boots again, and its generator begins with the same numbers.
+    world.pass(Duration::from_secs(3600));
+    world.receive(address(1), &hello);
+    let request = world.sent.pop().unwrap().1;
+    // With its length before it.
+    let cookie = &request[27..];
+    let place = 13 + 12 + 2 + 32 + 1 + usize::from(hello[59]);
+    let mut again = [&hello[..place], cookie, &hello[place + 1..]].concat();
+    for length in [12, 16, 24] {
+        again[length] += u8::try_from(cookie.len() - 1).unwrap();
+    }
+    world.receive(address(1), &again);
+    let counters = world.engine.counters();
+    assert_eq!((counters.hello_wrong_cookie, counters.hello_malformed), (0, 0));
+    assert_eq!(counters.hello_accepted, 2, "it is ignored");
+}
+
+#[test]
+fn sessions_that_end_before_they_are_saved_leave_nothing_to_save() {
+    let mut world = World::new(persistent(1));
+    let config = client_config(Suite::Aes128Ccm8, None);
+    for _ in 0..100 {
+        world.connect(address(1), &config);
+    }
+    assert_eq!((world.engine.sessions(), world.engine.changed()), (1, 1));
+    assert_eq!(world.engine.changes(10).len(), 1);
+    world.connect(address(1), &config);
+    assert_eq!(world.engine.changed(), 2, "one is gone, one is new");
+}

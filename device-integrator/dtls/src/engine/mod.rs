@@ -254,8 +254,12 @@ pub struct Engine {
     /// By the hash of the identity; the oldest first.
     by_identity: HashMap<u64, Vec<SessionId>>,
     queues: Queues,
-    /// Sessions that changed since they were saved, and saved sessions that are gone.
-    changed: VecDeque<SessionId>,
+    /// Sessions that changed since they were saved, each once, by the number of the change: so
+    /// none waits for ever.
+    changed: BTreeSet<(u64, SessionId)>,
+    changes: u64,
+    /// Saved sessions that are gone. At most as many as there may be sessions, as long as nothing
+    /// is saved: a session that was not saved leaves nothing here.
     gone: VecDeque<SessionId>,
     /// Where a record is decrypted to.
     scratch: Box<[u8; RECORD_BYTES_MAX]>,
@@ -338,7 +342,8 @@ impl Engine {
             by_peer: HashMap::new(),
             by_identity: HashMap::new(),
             queues: Queues::default(),
-            changed: VecDeque::new(),
+            changed: BTreeSet::new(),
+            changes: 0,
             gone: VecDeque::new(),
             scratch: Box::new([0; RECORD_BYTES_MAX]),
             config,

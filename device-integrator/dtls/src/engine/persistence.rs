@@ -20,7 +20,7 @@ pub enum Change {
     Saved {
         /// Which.
         session: SessionId,
-        /// At most 350 bytes. They hold keys: the owner encrypts and authenticates them.
+        /// At most 342 bytes. They hold keys: the owner encrypts and authenticates them.
         bytes: Zeroizing<Vec<u8>>,
     },
     /// A session that was saved is no more.
@@ -53,7 +53,7 @@ pub enum ImportError {
         /// How many starts it survived since it was saved.
         generations: u32,
     },
-    /// The session is here already, or a newer one has its address.
+    /// The session is here already, or another one without a connection ID has its address.
     #[error("session {session} or its address {peer} is in use")]
     InUse {
         /// Which.
@@ -76,16 +76,24 @@ impl Engine {
     /// [`SEQUENCE_JUMP`](crate::SEQUENCE_JUMP) records more is still safe to import.
     ///
     /// What is lost by a crash: sessions established since the last call (their devices make a new
-    /// handshake), moves to another address without a connection ID, and which records have come
-    /// since (a copy of one of them is taken for new: the messages above have ids of their own).
+    /// handshake), moves to another address, and which records have come since. A copy of one of
+    /// those is taken for new, once: the messages above have ids of their own.
+    ///
+    /// Such a copy also moves a session with a connection ID to where the copy came from, until
+    /// its device speaks again. Not to move would be worse: a copy looks the same as the first
+    /// record of a device that got a new address while the program was down, as most behind
+    /// network address translation do, and whose answer must go to that one (RFC 9146 §6 asks for
+    /// a record that is authentic and newer than all before, and both are). Whoever copies gains
+    /// records that it cannot read. After an end in order, with all changes saved, no copy is
+    /// taken.
     pub fn changes(&mut self, limit: usize) -> Vec<Change> {
         let mut changes = Vec::new();
         while changes.len() < limit {
             if let Some(session) = self.gone.pop_front() {
                 changes.push(Change::Gone { session });
-            } else if let Some(session) = self.changed.pop_front() {
+            } else if let Some((_, session)) = self.changed.pop_first() {
                 if let Some(entry) = self.sessions.get_mut(&session) {
-                    entry.is_changed = false;
+                    entry.changed_at = None;
                 }
                 let bytes = self.export(session);
                 changes.extend(bytes.map(|bytes| Change::Saved { session, bytes }));
@@ -111,7 +119,6 @@ impl Engine {
             id: session.0,
             generation,
             peer: entry.peer,
-            random: entry.random,
             identity: Arc::clone(&entry.identity),
             revision: entry.revision,
             snapshot,
@@ -135,9 +142,11 @@ impl Engine {
         if sessions >= self.config.limits.sessions_max {
             return Err(ImportError::Full { sessions });
         }
-        let peer = saved.peer;
+        let (peer, has_cid) = (saved.peer, saved.snapshot.in_cid_length > 0);
         let is_used = self.sessions.contains_key(&session) || self.pendings.contains_key(&session);
-        if is_used || self.by_peer.contains_key(&peer) {
+        // A session with a connection ID is found without its address.
+        let is_taken = !has_cid && self.session_at(peer).is_some_and(|other| !other.has_cid);
+        if is_used || is_taken {
             return Err(ImportError::InUse { session, peer });
         }
         let mut snapshot = saved.snapshot;
@@ -151,16 +160,21 @@ impl Engine {
             identity: saved.identity,
             revision: saved.revision,
             state: State::Asleep(fold(&snapshot)),
-            random: saved.random,
+            hello: None,
             active_ms: self.shared.now_ms,
             queue: Queue::Asleep,
             queued_ms: self.shared.now_ms,
             in_a_row: 0,
             saved_sequence: Some(snapshot.out_counter & SEQUENCE_MAX),
-            has_cid: snapshot.in_cid_length > 0,
+            has_cid,
             suspect_until_ms: 0,
-            is_changed: false,
+            changed_at: None,
         };
+        if !has_cid {
+            self.by_peer.insert(peer, session);
+        } else {
+            self.by_peer.entry(peer).or_insert(session);
+        }
         self.insert_session(session, entry);
         self.shared.counters.imported += 1;
         Ok(session)
@@ -170,9 +184,11 @@ impl Engine {
         if !self.config.persistent {
             return;
         }
-        if let Some(session) = self.sessions.get_mut(&id).filter(|session| !session.is_changed) {
-            session.is_changed = true;
-            self.changed.push_back(id);
+        let is_saved = |session: &&mut Session| session.changed_at.is_none();
+        if let Some(session) = self.sessions.get_mut(&id).filter(is_saved) {
+            self.changes += 1;
+            session.changed_at = Some(self.changes);
+            self.changed.insert((self.changes, id));
         }
     }
 }

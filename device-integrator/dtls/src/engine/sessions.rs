@@ -39,8 +39,8 @@ pub(super) struct Session {
     /// Of the key.
     pub(super) revision: u64,
     pub(super) state: State,
-    /// Of the ClientHello that began it.
-    pub(super) random: u64,
+    /// Of the ClientHello that began it, and until when a copy of that one may come.
+    pub(super) hello: Option<(u64, u64)>,
     /// When it sent or received last.
     pub(super) active_ms: u64,
     /// Its place in a queue.
@@ -53,7 +53,8 @@ pub(super) struct Session {
     pub(super) has_cid: bool,
     /// Until when it counts as one that forgeries are sent to.
     pub(super) suspect_until_ms: u64,
-    pub(super) is_changed: bool,
+    /// Its place among those that have to be saved.
+    pub(super) changed_at: Option<u64>,
 }
 
 /// What a datagram was to a session.
@@ -157,6 +158,8 @@ impl Engine {
             resumed: arrived.is_resumed,
             cid: has_cid,
         }));
+        let copies_until_ms = self.shared.now_ms + millis(self.config.limits.handshake);
+        self.claim_address(id, arrived.peer, &arrived.identity);
         self.insert_session(
             id,
             Session {
@@ -164,7 +167,7 @@ impl Engine {
                 identity: arrived.identity,
                 revision: arrived.revision,
                 state: State::Awake(arrived.session),
-                random: arrived.random,
+                hello: Some((arrived.random, copies_until_ms)),
                 active_ms: self.shared.now_ms,
                 queue: Queue::Fresh,
                 queued_ms: self.shared.now_ms,
@@ -172,31 +175,39 @@ impl Engine {
                 saved_sequence: None,
                 has_cid,
                 suspect_until_ms: 0,
-                is_changed: false,
+                changed_at: None,
             },
         );
         self.mark_changed(id);
     }
 
-    /// Into all the maps, and whatever has to leave for it.
-    pub(super) fn insert_session(&mut self, id: SessionId, session: Session) {
-        let (peer, queue, queued_ms) = (session.peer, session.queue, session.queued_ms);
-        if self.sessions.len() >= self.config.limits.sessions_max {
-            self.forget_longest_idle();
-        }
-        let identity_hash = self.hash_identity(&session.identity);
+    /// The address of a session that has just been established, and whoever has to leave it.
+    fn claim_address(&mut self, id: SessionId, peer: SocketAddr, identity: &[u8]) {
         if let Some(old) = self.by_peer.get(&peer).copied() {
             // RFC 6347 §4.2.8: the new one is established, so the old one goes. Another device
             // with a connection ID has only moved away from this address.
             let stays = self
-                .sessions
-                .get(&old)
-                .is_some_and(|old| old.has_cid && old.identity != session.identity);
+                .session_at(peer)
+                .is_some_and(|old| old.has_cid && old.identity[..] != *identity);
             if !stays {
                 self.remove_session(old, CloseCause::Replaced);
             }
         }
         self.by_peer.insert(peer, id);
+    }
+
+    /// The session that an address stands for.
+    pub(super) fn session_at(&self, peer: SocketAddr) -> Option<&Session> {
+        self.by_peer.get(&peer).and_then(|id| self.sessions.get(id))
+    }
+
+    /// Into the maps but that of addresses, and whatever has to leave for it.
+    pub(super) fn insert_session(&mut self, id: SessionId, session: Session) {
+        let (queue, queued_ms) = (session.queue, session.queued_ms);
+        if self.sessions.len() >= self.config.limits.sessions_max {
+            self.forget_longest_idle();
+        }
+        let identity_hash = self.hash_identity(&session.identity);
         self.sessions.insert(id, session);
         let same = self.by_identity.entry(identity_hash).or_default();
         same.push(id);
@@ -225,9 +236,11 @@ impl Engine {
         }
     }
 
+    /// Whether a ClientHello is a copy, late on its way, of the one that began the session. After
+    /// a while it is none: a device without a source of randomness begins each time with the same.
     pub(super) fn is_hello_of_session(&self, peer: SocketAddr, random: u64) -> bool {
-        let session = self.by_peer.get(&peer).and_then(|id| self.sessions.get(id));
-        session.is_some_and(|session| session.random == random)
+        let hello = self.session_at(peer).and_then(|session| session.hello);
+        hello.is_some_and(|(of, until_ms)| of == random && self.shared.now_ms < until_ms)
     }
 
     pub(super) fn holds_flight(&self, id: SessionId) -> bool {
@@ -464,6 +477,9 @@ impl Engine {
             if same.is_empty() {
                 self.by_identity.remove(&identity_hash);
             }
+        }
+        if let Some(place) = session.changed_at {
+            self.changed.remove(&(place, id));
         }
         if session.saved_sequence.is_some() {
             self.gone.push_back(id);
