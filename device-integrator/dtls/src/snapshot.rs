@@ -10,10 +10,10 @@ use crate::ffi::Snapshot;
 
 /// The largest sequence number of a record (RFC 6347 §4.1: 48 bits).
 pub(crate) const SEQUENCE_MAX: u64 = (1 << 48) - 1;
-/// Records that a session may send between two savings. Per start of the program its sequence
-/// numbers jump by twice as many, see [`Config::generation`](crate::Config::generation). 2^24
-/// records are 5 s at three million per second; 2^23 starts use up the numbers of a session.
-pub const SEQUENCE_JUMP: u64 = 1 << 24;
+/// Records that a session may send between two savings. Per generation its sequence numbers jump by
+/// twice as many, see [`Config::generation`](crate::Config::generation). 2^18 records are 5 s at
+/// 50,000 per second; 2^29 generations use up the numbers: 17 years where one is a second.
+pub const SEQUENCE_JUMP: u64 = 1 << 18;
 
 const FORMAT: u8 = 2;
 const FLAG_ENCRYPT_THEN_MAC: u8 = 1;
@@ -234,7 +234,7 @@ mod tests {
 
     #[test]
     fn a_jump_keeps_the_epoch_and_ends_with_the_numbers() {
-        assert_eq!(jump(1 << 48 | 5, 2), Some(1 << 48 | (5 + (4 << 24))));
+        assert_eq!(jump(1 << 48 | 5, 2), Some(1 << 48 | (5 + (4 << 18))));
         assert_eq!(jump(1 << 48 | SEQUENCE_MAX, 1), None);
         assert_eq!(jump(1 << 48, u32::MAX), None);
     }
