@@ -367,7 +367,6 @@ int dtls_session_holds_flight(const dtls_session *session)
     return session->ssl.handshake != NULL;
 }
 
-
 uint64_t dtls_session_window_top(const dtls_session *session)
 {
     return session->ssl.in_window_top;
@@ -428,6 +427,7 @@ static int restore_into(mbedtls_ssl_context *ssl, const dtls_snapshot *snapshot)
     mbedtls_platform_zeroize(&session, sizeof(session));
     mbedtls_platform_zeroize(&fields, sizeof(fields));
     if (result != 0) {
+        mbedtls_platform_zeroize(blob, sizeof(blob));
         return result;
     }
     MBEDTLS_PUT_UINT32_BE(session_length, p, 0);

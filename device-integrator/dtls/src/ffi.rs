@@ -68,7 +68,7 @@ pub(crate) struct Resumption {
 }
 
 impl Resumption {
-    fn empty() -> Self {
+    pub(crate) fn empty() -> Self {
         Self { suite: 0, encrypt_then_mac: 0, id_length: 0, id: [0; 32], master: [0; 48] }
     }
 }
@@ -193,12 +193,13 @@ extern "C" fn on_send(io: *mut c_void, bytes: *const u8, length: usize) -> c_int
 }
 
 extern "C" fn on_receive(io: *mut c_void, bytes: *mut u8, room: usize) -> usize {
-    // SAFETY: called by C during a call of ours, with `room` writable bytes.
-    let (io, to) = unsafe { (io_of(io), std::slice::from_raw_parts_mut(bytes, room)) };
+    // SAFETY: called by C during a call of ours.
+    let io = unsafe { io_of(io) };
     // What does not fit cannot be a record of ours: the rest is cut, as a socket would.
-    let length = io.datagram.len().min(to.len());
     let datagram = std::mem::take(&mut io.datagram);
-    to[..length].copy_from_slice(&datagram[..length]);
+    let length = datagram.len().min(room);
+    // SAFETY: C gives `room` writable bytes, written before or not, that are not the datagram.
+    unsafe { bytes.copy_from_nonoverlapping(datagram.as_ptr(), length) };
     length
 }
 
@@ -212,12 +213,13 @@ extern "C" fn on_key(
     catch_unwind(AssertUnwindSafe(|| {
         // SAFETY: called by C during a call of ours, with buffers of these lengths.
         let (io, identity, key) = unsafe {
+            // The memory is as C left it; a slice may only stand for what was written before.
+            key.write_bytes(0, room);
             // An identity may be empty, and then without an address.
             let identity =
                 if length == 0 { &[] } else { std::slice::from_raw_parts(identity, length) };
             (io_of(io), identity, std::slice::from_raw_parts_mut(key, room))
         };
-        key.fill(0);
         io.host.key(identity, key).min(room)
     }))
     .unwrap_or(0)

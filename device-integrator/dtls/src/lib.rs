@@ -41,7 +41,6 @@ mod snapshot;
 pub use counters::Counters;
 pub use engine::{
     Change, CloseCause, Engine, Event, ImportError, Output, SendError, SessionId, SetUpError,
-    shard_of,
 };
 pub use limits::{Config, Limits, Suite, UnknownRecords};
 pub use psk::{Psk, PskError};

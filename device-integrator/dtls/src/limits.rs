@@ -54,8 +54,8 @@ pub struct Limits {
     /// How long a session idles before it is forgotten. Default 30 days: a meter that reports
     /// once a month keeps its session.
     pub idle_max: Duration,
-    /// Sessions of one identity, the oldest leave first. Default 4: a device that lost its session
-    /// leaves one behind.
+    /// Sessions of one identity, at least 1, the oldest leave first. Default 4: a device that lost
+    /// its session leaves one behind.
     pub sessions_per_identity_max: usize,
     /// Unfinished handshakes after a valid cookie, the oldest leave first. Default 2,048: about
     /// 10 KiB each.
@@ -75,7 +75,8 @@ pub struct Limits {
     /// quarter of it again for sessions that a record woke in vain within the last minute, so that
     /// forgeries do not use up the wakes of others. Default 20,000: about a tenth of one core.
     pub wakes_per_second: u32,
-    /// Sessions remembered for abbreviated handshakes. Default 100,000: about 300 bytes each.
+    /// Sessions remembered for abbreviated handshakes, of one identity at most four. Default
+    /// 100,000: about 350 bytes each.
     pub resumptions_max: usize,
     /// How long. Default 24 h.
     pub resumption_lifetime: Duration,
@@ -116,7 +117,7 @@ pub struct Config {
     /// Whether a connection ID is given to clients that ask for one. Default: yes.
     pub connection_ids: bool,
     /// The first byte of each [`SessionId`](crate::SessionId), and so of each connection ID: which
-    /// of several engines behind one port has the session, see [`shard_of`](crate::shard_of).
+    /// of several engines behind one port has the session. Byte 11 of a record with one.
     pub shard: u8,
     /// What happens to records of unknown sessions. Default: nothing.
     pub unknown_records: UnknownRecords,
@@ -127,9 +128,9 @@ pub struct Config {
     ///
     /// Why: the nonce of a CCM or GCM record is its sequence number, and a nonce that is used
     /// twice breaks both records. A session that was saved in generation g and is imported in
-    /// generation h goes on (h - g) * 2 * [`SEQUENCE_JUMP`](crate::SEQUENCE_JUMP) records later than
-    /// it was saved, beyond whatever was sent after it was saved; and a session never sends more
-    /// than that many records without being saved again
+    /// generation h goes on (h - g) * 2 * [`SEQUENCE_JUMP`](crate::SEQUENCE_JUMP) records later
+    /// than it was saved, beyond whatever was sent after it was saved; and a session never sends
+    /// more than that many records without being saved again
     /// ([`SendError::Unsaved`](crate::SendError::Unsaved)). Default 0.
     pub generation: u32,
     /// First interval between repetitions of a flight; it doubles up to four times this. Default

@@ -229,7 +229,7 @@ fn a_session_with_connection_id_moves_only_with_its_newest_record() {
         assert!(client.send(text.as_bytes()));
     }
     let records = datagrams(&mut client);
-    assert_eq!(dtls::shard_of(&records[0]), Some(0));
+    assert_eq!(records[0][11], 0, "the shard");
     world.receive(address(2), &records[1]);
     assert_eq!(world.engine.peer(session), Some(address(2)));
     world.receive(address(3), &records[0]);
@@ -352,7 +352,7 @@ fn gone_sessions_are_told_and_an_owner_may_close() {
     let mut world = World::new(persistent(1));
     let (mut client, session) = world.connect(address(1), &client_config(Suite::Aes128Ccm8, None));
     assert_eq!(world.engine.changes(10).len(), 1);
-    world.engine.close_identity(IDENTITY);
+    world.engine.close(session);
     world.poll();
     assert_eq!(world.exchange(address(1), &mut client), [ClientOutput::Closed(0)]);
     assert_eq!(world.engine.changes(10), [Change::Gone { session }]);
@@ -635,4 +635,17 @@ fn sessions_that_end_before_they_are_saved_leave_nothing_to_save() {
     assert_eq!(world.engine.changes(10).len(), 1);
     world.connect(address(1), &config);
     assert_eq!(world.engine.changed(), 2, "one is gone, one is new");
+}
+
+#[test]
+fn a_limit_of_no_session_per_identity_means_one() {
+    let mut world = limited(Limits { sessions_per_identity_max: 0, ..Limits::default() });
+    let config = client_config(Suite::Aes128Ccm8, None);
+    world.connect(address(1), &config);
+    let (mut client, session) = world.connect(address(2), &config);
+    assert_eq!(world.engine.sessions(), 1);
+    world.pass(Duration::from_secs(61));
+    assert_eq!(world.engine.awake(), 0);
+    world.events.clear();
+    world.echo(address(2), &mut client, session);
 }

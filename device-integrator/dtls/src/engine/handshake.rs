@@ -1,6 +1,6 @@
 //! From a ClientHello to an established session.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -81,7 +81,7 @@ impl Engine {
         );
         self.pendings.insert(id, pending);
         self.pending_by_peer.insert(peer, id);
-        *self.pending_by_network.entry(Network::of(peer)).or_default() += 1;
+        self.pending_by_network.entry(Network::of(peer)).or_default().insert((now_ms, id));
         self.pending_timers.insert((end_ms, id));
         self.pending_order.insert((now_ms, id));
         self.drive_pending(id, Some(datagram));
@@ -89,20 +89,14 @@ impl Engine {
 
     fn make_room_for(&mut self, peer: SocketAddr) {
         let limits = &self.config.limits;
-        let network = Network::of(peer);
-        let of_network = self.pending_by_network.get(&network).copied().unwrap_or(0);
-        let oldest =
-            if usize::try_from(of_network).is_ok_and(|n| n >= limits.half_open_per_network_max) {
-                // Rare, and at most as many as there may be half open.
-                self.pending_order.iter().map(|(_, id)| *id).find(|id| {
-                    self.pendings.get(id).is_some_and(|p| Network::of(p.peer) == network)
-                })
-            } else if self.pendings.len() >= limits.half_open_max {
-                self.pending_order.first().map(|(_, id)| *id)
-            } else {
-                None
-            };
-        if let Some(id) = oldest {
+        let of_network = self.pending_by_network.get(&Network::of(peer));
+        let is_full = |of: &&BTreeSet<_>| of.len() >= limits.half_open_per_network_max;
+        let oldest = match of_network.filter(is_full) {
+            Some(of_network) => of_network.first(),
+            None if self.pendings.len() >= limits.half_open_max => self.pending_order.first(),
+            None => None,
+        };
+        if let Some((_, id)) = oldest.copied() {
             self.evict_pending(id);
         }
     }
@@ -211,9 +205,9 @@ impl Engine {
             self.pending_by_peer.remove(&pending.peer);
         }
         let network = Network::of(pending.peer);
-        if let Some(count) = self.pending_by_network.get_mut(&network) {
-            *count -= 1;
-            if *count == 0 {
+        if let Some(of_network) = self.pending_by_network.get_mut(&network) {
+            of_network.remove(&(pending.began_ms, id));
+            if of_network.is_empty() {
                 self.pending_by_network.remove(&network);
             }
         }

@@ -243,7 +243,8 @@ pub struct Engine {
 
     pendings: HashMap<SessionId, Pending>,
     pending_by_peer: HashMap<SocketAddr, SessionId>,
-    pending_by_network: HashMap<Network, u32>,
+    /// The oldest first.
+    pending_by_network: HashMap<Network, BTreeSet<(u64, SessionId)>>,
     /// When each pending handshake wants to be looked at.
     pending_timers: BTreeSet<(u64, SessionId)>,
     /// The oldest first; holds each pending handshake once.
@@ -271,15 +272,6 @@ impl fmt::Debug for Engine {
             .field("sessions", &self.sessions.len())
             .field("half_open", &self.pendings.len())
             .finish_non_exhaustive()
-    }
-}
-
-/// Which of several engines behind one port has the session of a datagram, if the datagram says
-/// so: only those with a connection ID do. See [`Config::shard`].
-pub fn shard_of(datagram: &[u8]) -> Option<u8> {
-    match datagram.first() {
-        Some(&TYPE_CID) => datagram.get(11).copied(),
-        _ => None,
     }
 }
 

@@ -135,16 +135,6 @@ impl Engine {
         self.sessions.get(&session).map(|session| session.peer)
     }
 
-    /// Ends all sessions of an identity, for example because its key was replaced.
-    pub fn close_identity(&mut self, identity: &[u8]) {
-        let ids = self.by_identity.get(&self.hash_identity(identity)).cloned().unwrap_or_default();
-        for id in ids {
-            if self.identity(id) == Some(identity) {
-                self.close(id);
-            }
-        }
-    }
-
     pub(super) fn add_session(&mut self, id: SessionId, arrived: Arrived) {
         let has_cid = arrived.session.save().is_some_and(|snapshot| snapshot.in_cid_length > 0);
         let counters = &mut self.shared.counters;
@@ -211,7 +201,8 @@ impl Engine {
         self.sessions.insert(id, session);
         let same = self.by_identity.entry(identity_hash).or_default();
         same.push(id);
-        let surplus = same.len() > self.config.limits.sessions_per_identity_max;
+        // With a limit of 0 a session would remove itself, with its place in a queue left behind.
+        let surplus = same.len() > self.config.limits.sessions_per_identity_max.max(1);
         if let Some(oldest) = surplus.then(|| same.first().copied()).flatten() {
             self.remove_session(oldest, CloseCause::Replaced);
         }
