@@ -222,6 +222,36 @@ fn a_copy_of_a_record_is_one_message_and_a_late_one_is_another() {
 }
 
 #[test]
+fn a_restored_backup_uses_no_nonce_again() {
+    let place = place();
+    let (first, _) = gateway(&place);
+    let mut device = device(&first, ADDRESS);
+    assert_eq!(device.post(b"1").unwrap().0, 204);
+    assert!(first.terminate().success());
+    let folder = tempfile::tempdir().unwrap();
+    let backup = folder.path().join("data");
+    let copy = |from: &std::path::Path, to: &std::path::Path| {
+        let _ = std::fs::remove_dir_all(to);
+        assert!(foreign("cp").arg("-a").args([from, to]).status().unwrap().success());
+    };
+    copy(&place.data(), &backup);
+    // Epoch and sequence number of the answer: the explicit part of its nonce.
+    let mut nonce = |payload: &[u8]| {
+        // Starts are numbered by the second.
+        std::thread::sleep(Duration::from_millis(1_100));
+        let gateway = place.start();
+        let record = device.post_as_datagram(payload);
+        device.send_datagram(&record);
+        let answer = device.next_datagram().unwrap();
+        assert!(gateway.terminate().success());
+        answer[13..21].to_vec()
+    };
+    let before = nonce(b"2");
+    copy(&backup, &place.data());
+    assert_ne!(nonce(b"3"), before, "two answers under one key and one nonce");
+}
+
+#[test]
 fn a_late_record_from_elsewhere_does_not_pass_for_one_from_the_sim() {
     for rule in ["psk", "psk+sim_ip"] {
         let mut place = place();

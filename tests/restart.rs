@@ -4,11 +4,12 @@
 //! message log.
 
 use std::collections::HashMap;
+use std::net::{SocketAddr, SocketAddrV4};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use simulator::{BASE, Behaviour, Fleet};
+use simulator::{BASE, Behaviour, Fleet, KeySource, Plan, Protocol, Security};
 
 use crate::support::{Load, Place, Probe, Store, eventually, plan, random_time};
 
@@ -28,6 +29,11 @@ fn place_with_fleet() -> (Place, Fleet) {
     let fleet = Fleet::new(BASE, DEVICES + 1).unwrap();
     place.import_fleet(&fleet);
     (place, fleet)
+}
+
+fn v4(address: SocketAddr) -> SocketAddrV4 {
+    let SocketAddr::V4(address) = address else { panic!("{address} is no address of IPv4") };
+    address
 }
 
 fn kills() -> u32 {
@@ -74,6 +80,38 @@ fn what_was_acknowledged_is_there_after_each_sigkill_and_nothing_has_two_ids() {
     assert_eq!(lost, None, "an acknowledged message of the probe is lost");
     assert!(ledger.acknowledged() > u64::from(kills()) * 100, "the load was none: {report:?}");
     assert_eq!(report.counts.rejected_total(), 0, "{report:?}");
+}
+
+#[test]
+fn sessions_and_what_was_acknowledged_in_them_outlive_each_sigkill() {
+    let (place, fleet) = place_with_fleet();
+    let mut gateway = place.start();
+    let security = Security {
+        keys: KeySource::Bootstrap(Some(v4(gateway.coap))),
+        // Patience: a device that makes a new session by itself would hide that one was lost.
+        reconnect_after: 17,
+        ..Security::default()
+    };
+    let load = Load::start(Plan {
+        protocol: Protocol::Coaps,
+        security,
+        ..plan(gateway.coaps, DEVICES, simulator::Load::Outstanding(32))
+    });
+    // Sessions are saved every two seconds.
+    std::thread::sleep(Duration::from_secs(5));
+    for _ in 0..8 {
+        std::thread::sleep(random_time(100, 1_500));
+        gateway.kill();
+        gateway = place.start();
+    }
+    std::thread::sleep(Duration::from_secs(1));
+    let (ledger, report) = load.stop();
+    assert!(gateway.terminate().success());
+    let sessions = report.dtls.as_ref().unwrap();
+    assert_eq!(sessions.counts.handshakes_completed, u64::from(DEVICES), "{sessions:?}");
+    assert_eq!((report.counts.lost, report.counts.rejected_total()), (0, 0), "{report:?}");
+    assert!(ledger.acknowledged() > 1_000, "the load was none: {report:?}");
+    Store::read(&place.messages()).agrees_with(&ledger, &fleet);
 }
 
 #[test]
