@@ -27,12 +27,21 @@ if [ ${#missing[@]} -gt 0 ]; then
     as_root apt-get install -y -qq "${missing[@]}" >/dev/null
 fi
 
-venv="${XDG_CACHE_HOME:-$HOME/.cache}/simgate/venv"
+cache="${XDG_CACHE_HOME:-$HOME/.cache}/simgate"
+venv="$cache/venv"
 if ! "$venv/bin/python" -c 'import aiocoap' 2>/dev/null; then
     echo "test.sh: installing the Python package aiocoap into $venv"
     python3 -m venv "$venv"
     "$venv/bin/pip" install --quiet aiocoap==0.4.17
 fi
+wolfssl="$cache/wolfssl-client"
+for source in tests/interop/wolfssl/*; do
+    [ "$wolfssl" -nt "$source" ] && continue
+    echo "test.sh: making the DTLS client of wolfSSL in $cache"
+    tests/interop/wolfssl/build.sh "$wolfssl"
+    break
+done
+export SIMGATE_TEST_WOLFSSL="$wolfssl"
 export SIMGATE_TEST_PYTHON="$venv/bin/python"
 export SIMGATE_TEST_KILLS="${KILLS:-50}"
 

@@ -5,6 +5,7 @@
 mod bootstrap;
 mod coaps;
 mod coaps_attacks;
+mod coaps_interop;
 mod commands;
 mod disk_full;
 mod flows;

@@ -57,7 +57,7 @@ pub enum Speaks {
     /// CoAP.
     Coap(CoapLimits),
     /// CoAP over DTLS.
-    Coaps(CoapLimits, SecureConfig),
+    Coaps(CoapLimits, Box<SecureConfig>),
 }
 
 /// Limits of a CoAP listener.
@@ -268,7 +268,7 @@ impl Shard {
                     Speaks::Coaps(limits, secure) => {
                         let limits = limits.of_one(seat.place.count);
                         let sessions =
-                            Sessions::open((secure, is_vouched), seat.place, saved, &ingest)?;
+                            Sessions::open((*secure, is_vouched), seat.place, saved, &ingest)?;
                         let listener = CoapsListener::new(socket, sessions, limits, ingest);
                         listeners.spawn_local(listener.run(stop));
                     }

@@ -29,7 +29,7 @@ pub(crate) fn config(config: &Config) -> ListenersConfig {
         ListenerConfig {
             address: listener.listen,
             is_vouched: listener.is_vouched(),
-            speaks: Speaks::Coaps(limits, listener.secure(sockets)),
+            speaks: Speaks::Coaps(limits, listener.secure(sockets).into()),
         }
     });
     ListenersConfig { sockets, listeners: udp.chain(coap).chain(coaps).collect() }

@@ -1,0 +1,1 @@
+//! Empty: the package exists to pin a version (see Cargo.toml).
