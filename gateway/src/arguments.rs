@@ -25,7 +25,7 @@ pub(crate) enum Command {
     #[command(subcommand)]
     Sims(SimsCommand),
     /// Send the traffic of a simulated fleet and measure the answers
-    Simulate(simulator::Arguments),
+    Simulate(Box<simulator::Arguments>),
     /// Run a gateway, a small simulated fleet and a webhook receiver, and show what arrives
     Demo(DemoArguments),
 }
