@@ -1,8 +1,9 @@
 //! Bytes as records of an established session.
 #![no_main]
 
-#[allow(dead_code)]
-#[path = "../../device-integrator/dtls/tests/survival/mod.rs"]
-mod survival;
+#[path = "../../device-integrator/dtls/tests/survival/records.rs"]
+mod records;
+#[path = "../../device-integrator/dtls/tests/survival/rig.rs"]
+mod rig;
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| survival::records_survive(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| records::survive(bytes));

@@ -1,8 +1,9 @@
 //! A row of datagrams, mutated ones of a true client, and time, into the engine.
 #![no_main]
 
-#[allow(dead_code)]
-#[path = "../../device-integrator/dtls/tests/survival/mod.rs"]
-mod survival;
+#[path = "../../device-integrator/dtls/tests/survival/server.rs"]
+mod server;
+#[path = "../../device-integrator/dtls/tests/survival/rig.rs"]
+mod rig;
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| survival::server_survives(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| server::survive(bytes));

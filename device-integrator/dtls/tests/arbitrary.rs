@@ -13,11 +13,11 @@ proptest! {
 
     #[test]
     fn any_records(bytes in proptest::collection::vec(any::<u8>(), 0..120)) {
-        survival::records_survive(&bytes);
+        survival::records::survive(&bytes);
     }
 
     #[test]
     fn any_conversation(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
-        survival::server_survives(&bytes);
+        survival::server::survive(&bytes);
     }
 }
