@@ -141,7 +141,8 @@ fn what_is_no_handshake_and_no_record_is_counted_and_changes_nothing() {
     }
     for event in ["hello_fragmented", "hello_oversized", "hello_malformed", "unknown", "malformed"]
     {
-        let expected = cases.iter().filter(|(_, counted)| *counted == event).map(|_| 1.0).sum();
+        let expected: f64 =
+            cases.iter().filter(|(_, counted)| *counted == event).map(|_| 1.0).sum();
         eventually(event, || (counted(&gateway, event) == expected).then_some(()));
     }
     stranger.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
