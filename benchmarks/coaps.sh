@@ -9,7 +9,7 @@
 # simgate with ten times the devices, and what 100,000 sessions cost. Needs libcoap3-bin and a
 # release build.
 set -euo pipefail
-rounds="${1:-3}" seconds="${2:-5}" devices="${3:-1000}" outstanding="${4:-64}"
+rounds="${1:-3}" seconds="${2:-5}" devices="${3:-1000}" outstanding="${4:-128}"
 cd "$(dirname "$0")/.."
 simgate="${CARGO_TARGET_DIR:-target}/release/simgate"
 work="$(mktemp -d)"

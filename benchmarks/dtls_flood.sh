@@ -12,17 +12,15 @@ simgate="${CARGO_TARGET_DIR:-target}/release/simgate"
 work="$(mktemp -d)"
 trap 'kill $(jobs -p) 2>/dev/null; wait; rm -rf "$work"' EXIT
 
-for base in 127.16.0.1 127.20.0.1; do
-    "$simgate" simulate --devices 1000 --base "$base" --write-sims "$work/sims.csv" >/dev/null
-    "$simgate" sims import "$work/sims.csv" --data "$work/data" >/dev/null
-done
+"$simgate" simulate --devices 2000 --write-sims "$work/sims.csv" >/dev/null
+"$simgate" sims import "$work/sims.csv" --data "$work/data" >/dev/null
 SIMGATE_DEVICES_UDP='[]' SIMGATE_DEVICES_COAP='[{ listen = "127.0.0.1:15683" }]' \
     SIMGATE_DEVICES_COAPS='[{ listen = "127.0.0.1:15684" }]' \
     SIMGATE_API_LISTEN=127.0.0.1:15685 SIMGATE_LOG_FILTER=warn \
     "$simgate" serve --data "$work/data" >/dev/null &
 gateway=$!
 sleep 1
-fleet() { "$simgate" simulate 127.0.0.1:15684 --protocol coaps --bootstrap 127.0.0.1:15683 --devices 1000 --json "$@" 2>/dev/null; }
+fleet() { "$simgate" simulate 127.0.0.1:15684 --protocol coaps --bootstrap 127.0.0.1:15683 --devices 1000 --json "$@" 2>"$work/errors"; }
 memory() { awk '/VmRSS/ { print $2 }' "/proc/$gateway/status"; }
 
 round() {
@@ -31,7 +29,8 @@ round() {
     local sessions=$!
     sleep 1
     before="$(memory)"
-    fleet --base 127.20.0.1 --requests-per-session 0 --rate "$handshake_rate" --garbage "$1" \
+    # The second thousand of the fleet.
+    fleet --base 127.16.3.233 --requests-per-session 0 --rate "$handshake_rate" --garbage "$1" \
         --duration "$((seconds - 2))s" >"$work/handshakes.json"
     local grown=$(($(memory) - before))
     wait "$sessions"
