@@ -15,6 +15,9 @@
 //! * **Persistence**: [`Engine::changes`] gives sessions as bytes, [`Engine::import`] takes them
 //!   after a restart. Their sequence numbers jump ahead, see [`Config::generation`].
 //! * **Resumption** by session id, as long as the key of the identity stays the same.
+//! * **Forgeries**: what anybody can send from the address of a device ends neither its session
+//!   nor, as far as the protocol allows, its handshake; and no session or network uses up what the
+//!   others need.
 //!
 //! Not here: certificates, renegotiation (refused with an alert), session tickets, DTLS 1.3,
 //! fragmented ClientHellos (refused: a client with a pre-shared key needs a tenth of a datagram).

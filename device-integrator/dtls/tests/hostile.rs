@@ -251,3 +251,18 @@ fn a_device_with_a_session_is_not_held_back_where_it_is() {
     let refused = world.events.iter().filter(|event| matches!(event, Event::Refused { .. }));
     assert_eq!(refused.count(), 19);
 }
+
+#[test]
+fn a_new_handshake_goes_on_where_the_wakes_are_used_up() {
+    let mut world = limited(Limits { wakes_per_second: 0, ..Limits::default() });
+    world.connect(address(1), &client_config(Suite::Aes128Ccm8, None));
+    world.pass(Duration::from_secs(61));
+    assert_eq!(world.engine.awake(), 0);
+    let mut client = half_open(&mut world, 1);
+    client.handle_datagram(world.now, &world.sent.pop().unwrap().1);
+    let flight = datagrams(&mut client).concat();
+    for record in records(&flight) {
+        world.receive(address(1), record);
+    }
+    assert_eq!(world.exchange(address(1), &mut client), [ClientOutput::Established]);
+}
