@@ -150,7 +150,6 @@ fn a_full_disk_is_answered_with_5_03_loses_nothing_and_heals_by_itself() {
         (health(&gateway) == (503, "no space".to_owned())).then_some(())
     });
     assert_eq!(secure.post(&probed(2)).unwrap().0, 503, "in a session as well");
-    assert_eq!(ask_for_key(fleet.address(0), gateway.coap)[1], 0xa3, "no key that is not kept");
     let full = vocabulary::Timestamp::from(std::time::SystemTime::now());
     assert_refuses(&mut probe);
     let history = format!("/v1/inspect/devices/{}/history", fleet.iccid(0).unwrap());
@@ -163,6 +162,9 @@ fn a_full_disk_is_answered_with_5_03_loses_nothing_and_heals_by_itself() {
     std::thread::sleep(Duration::from_secs(2));
     assert!(!api.get(&history)["items"].as_array().unwrap().is_empty(), "reading goes on");
     assert_refuses(&mut probe);
+    // Where the state file still has a place for it, a key may be told; then it is kept.
+    let key = ask_for_key(fleet.address(0), gateway.coap);
+    assert!(matches!(key[1], 0x45 | 0xa3), "2.05 or 5.03: {key:02x?}");
     assert_eq!(health(&gateway).0, 503);
     let before_healing = vocabulary::Timestamp::from(std::time::SystemTime::now());
 
@@ -172,7 +174,8 @@ fn a_full_disk_is_answered_with_5_03_loses_nothing_and_heals_by_itself() {
     eventually("the log heals", || (health(&gateway).0 == 200).then_some(()));
     probe.until_acknowledged();
     assert_eq!(secure.post(&probed(3)).unwrap().0, 204);
-    assert_eq!(told(&ask_for_key(fleet.address(0), gateway.coap))[1].len(), 16);
+    let now = told(&ask_for_key(fleet.address(0), gateway.coap));
+    assert!(key[1] == 0xa3 || told(&key) == now, "a key that was told is another one now");
     println!("healed {:.2?} after there was space", emptied.elapsed());
     std::thread::sleep(Duration::from_millis(500));
     let (ledger, report) = load.stop();
