@@ -5,7 +5,8 @@
 #   benchmarks/coaps.sh [ROUNDS] [SECONDS] [DEVICES] [OUTSTANDING]
 #
 # First requests over open sessions: libcoap answers PUT /example_data and stores nothing, simgate
-# answers POST / after the durable commit. Then full handshakes with PSK_AES_128_CCM_8. At the end
+# answers POST / after the durable commit. Then full handshakes with PSK_AES_128_CCM_8, without the
+# limit that keeps a part of the processor for sessions. At the end
 # simgate with ten times the devices, and what 100,000 sessions cost. Needs libcoap3-bin and a
 # release build.
 set -euo pipefail
@@ -44,7 +45,7 @@ handshakes() {
 "$simgate" simulate --devices 100000 --write-sims "$work/sims.csv" >/dev/null
 "$simgate" sims import "$work/sims.csv" --data "$work/data" >/dev/null
 SIMGATE_DEVICES_UDP='[]' SIMGATE_DEVICES_COAP='[{ listen = "127.0.0.1:15683" }]' \
-    SIMGATE_DEVICES_COAPS='[{ listen = "127.0.0.1:15684" }]' \
+    SIMGATE_DEVICES_COAPS='[{ listen = "127.0.0.1:15684", handshakes_per_second = 1000000 }]' \
     SIMGATE_API_LISTEN=127.0.0.1:15685 SIMGATE_LOG_FILTER=warn \
     "$simgate" serve --data "$work/data" >/dev/null &
 gateway=$!
@@ -89,7 +90,7 @@ rm -rf "$work/data"
 "$simgate" sims import "$work/sims.csv" --data "$work/data" >/dev/null
 start() {
     SIMGATE_DEVICES_UDP='[]' SIMGATE_DEVICES_COAP='[{ listen = "127.0.0.1:15683" }]' \
-        SIMGATE_DEVICES_COAPS='[{ listen = "127.0.0.1:15684" }]' \
+        SIMGATE_DEVICES_COAPS='[{ listen = "127.0.0.1:15684", handshakes_per_second = 1000000 }]' \
         SIMGATE_API_LISTEN=127.0.0.1:15685 SIMGATE_LOG_FILTER=warn \
         "$simgate" serve --data "$work/data" >"$work/greeting" &
     gateway=$!
