@@ -2,7 +2,6 @@
 //!
 //! Counted per network as well: whoever fails for a device from elsewhere must not lock it out.
 
-use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::net::SocketAddr;
 
@@ -11,45 +10,51 @@ use crate::network::Network;
 /// Failures of one identity from one network, after which the rest of the minute fails, too. A
 /// device with a wrong key tries a few times; a guesser, with four tries in each handshake,
 /// needs 17 days for a million keys.
-const FAILURES_MAX: u32 = 10;
+const FAILURES_MAX: u8 = 10;
 /// How long failures count.
 const WINDOW_MS: u64 = 60_000;
-/// Identities and networks remembered, 16 bytes each. Beyond it nothing new is remembered until
-/// the minute is over: the handshakes per second are bounded anyhow.
-const COUNT_MAX: usize = 65_536;
+/// Places for counts, a byte each. Identities share them by chance: with so many, who makes 1,000
+/// failures per second with made-up identities adds one to each place in a minute, and neither
+/// frees himself of the limit nor brings others to it.
+const PLACES: usize = 65_536;
 
-#[derive(Default)]
 pub(crate) struct Failures {
     /// By the hash of identity and network: how often in the window at hand.
-    counts: HashMap<u64, u32>,
+    counts: Box<[u8]>,
     hash: RandomState,
     began_ms: u64,
+}
+
+impl Default for Failures {
+    fn default() -> Self {
+        let counts = vec![0; PLACES].into_boxed_slice();
+        Self { counts, hash: RandomState::new(), began_ms: 0 }
+    }
 }
 
 impl Failures {
     /// Whether a handshake has to fail whatever its key is.
     pub(crate) fn is_held_back(&self, now_ms: u64, identity: &[u8], peer: SocketAddr) -> bool {
-        let count = self.counts.get(&self.place(identity, peer));
-        self.is_open(now_ms) && count.is_some_and(|count| *count >= FAILURES_MAX)
+        self.is_open(now_ms) && self.counts[self.place(identity, peer)] >= FAILURES_MAX
     }
 
     pub(crate) fn note(&mut self, now_ms: u64, identity: &[u8], peer: SocketAddr) {
         if !self.is_open(now_ms) {
-            self.counts.clear();
+            self.counts.fill(0);
             self.began_ms = now_ms;
         }
         let place = self.place(identity, peer);
-        if self.counts.len() < COUNT_MAX || self.counts.contains_key(&place) {
-            *self.counts.entry(place).or_default() += 1;
-        }
+        self.counts[place] = self.counts[place].saturating_add(1);
     }
 
     fn is_open(&self, now_ms: u64) -> bool {
         now_ms < self.began_ms.saturating_add(WINDOW_MS)
     }
 
-    fn place(&self, identity: &[u8], peer: SocketAddr) -> u64 {
-        self.hash.hash_one((identity, Network::of(peer)))
+    fn place(&self, identity: &[u8], peer: SocketAddr) -> usize {
+        let hash = self.hash.hash_one((identity, Network::of(peer)));
+        // The remainder is below the number of places.
+        usize::try_from(hash % PLACES as u64).unwrap_or(0)
     }
 }
 
@@ -75,12 +80,15 @@ mod tests {
     }
 
     #[test]
-    fn what_is_remembered_has_a_limit() {
+    fn made_up_identities_do_not_free_a_guesser() {
         let mut failures = Failures::default();
         let peer = "10.0.0.1:1".parse().unwrap();
-        for number in 0..COUNT_MAX + 100 {
+        for number in 0..100_000_u32 {
             failures.note(1, &number.to_be_bytes(), peer);
         }
-        assert_eq!(failures.counts.len(), COUNT_MAX);
+        for _ in 0..FAILURES_MAX {
+            failures.note(1, b"meter", peer);
+        }
+        assert!(failures.is_held_back(1, b"meter", peer));
     }
 }
