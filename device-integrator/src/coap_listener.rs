@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
+use crate::alarm;
 use crate::coap_service::{Arrival, Carrier, CoapService};
 use crate::listeners::CoapLimits;
 use crate::udp::{Outgoing, Received, UdpSocket};
@@ -42,12 +43,7 @@ impl<I: Ingest> CoapListener<I> {
         loop {
             let wake = self.service.drain(&mut self.outgoing);
             self.socket.send(&mut self.outgoing).await?;
-            if let Some(wake) = wake {
-                let wake = tokio::time::Instant::from_std(wake);
-                if timer.deadline() != wake {
-                    timer.as_mut().reset(wake);
-                }
-            }
+            alarm::set(timer.as_mut(), wake);
             tokio::select! {
                 _ = stop.wait_for(|stop| *stop) => break,
                 () = self.service.answer_next() => {}

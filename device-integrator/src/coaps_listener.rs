@@ -7,6 +7,7 @@ use dtls::SessionId;
 use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 
+use crate::alarm;
 use crate::coap_listener::METRICS_INTERVAL;
 use crate::coap_service::{Arrival, CoapService};
 use crate::listeners::CoapLimits;
@@ -55,12 +56,7 @@ impl<I: Ingest> CoapsListener<I> {
         loop {
             let wake = self.drain();
             self.socket.send(&mut self.outgoing).await?;
-            if let Some(wake) = wake {
-                let wake = tokio::time::Instant::from_std(wake);
-                if timer.deadline() != wake {
-                    timer.as_mut().reset(wake);
-                }
-            }
+            alarm::set(timer.as_mut(), wake);
             tokio::select! {
                 _ = stop.wait_for(|stop| *stop) => break,
                 () = self.service.answer_next() => {}

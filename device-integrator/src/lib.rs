@@ -7,6 +7,7 @@
 //! Each core has one thread with one socket of every listener, so that all datagrams of one device
 //! meet the same protocol state and no lock stands on their way.
 
+mod alarm;
 mod bootstrap;
 mod coap_listener;
 mod coap_service;

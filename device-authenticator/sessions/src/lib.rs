@@ -16,7 +16,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 
 use key_store::Sealer;
-use rusqlite::{Connection, ErrorCode, params};
+use rusqlite::{Connection, params};
 use state::{Migrations, StateFile};
 use thiserror::Error;
 use zeroize::Zeroizing;
@@ -84,14 +84,6 @@ pub enum StoreError {
     /// Not one of the listeners that the store was opened for.
     #[error("no listener at {0}")]
     Listener(SocketAddr),
-}
-
-impl StoreError {
-    /// Whether the disk is full, which can heal by itself.
-    pub fn is_full_disk(&self) -> bool {
-        let Self::Sqlite(error) = self else { return false };
-        error.sqlite_error_code() == Some(ErrorCode::DiskFull)
-    }
 }
 
 impl SessionStore {
