@@ -8,42 +8,21 @@ use std::future::Future;
 use std::hash::Hash;
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::time::{Instant, SystemTime};
+use std::time::Instant;
 
 use coap::wire::Code;
 use coap::{Endpoint, Event, IncomingRequest, Output};
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use vocabulary::{Protocol, Timestamp};
+use vocabulary::Protocol;
 
 use crate::bootstrap::{self, Credentials};
 use crate::counters::{CoapMetrics, Counters};
 use crate::listeners::CoapLimits;
 use crate::oversized::{self, Oversized};
 use crate::resource::{self, Route};
+use crate::service::{Arrival, Carrier, Service, random_seed};
 use crate::stranger::{self, Stranger};
-use crate::uplink::{Exchange, Ingest, Peer, Receipt, Refused, Uplink};
-
-/// When a datagram came.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Arrival {
-    pub(crate) now: Instant,
-    pub(crate) received_at: Timestamp,
-}
-
-impl Arrival {
-    pub(crate) fn now() -> Self {
-        Self { now: Instant::now(), received_at: Timestamp::from(SystemTime::now()) }
-    }
-}
-
-/// What carries datagrams to and from the peers.
-pub(crate) trait Carrier<P> {
-    /// Sends a datagram, sooner or later.
-    fn send(&mut self, to: P, bytes: &[u8]);
-
-    /// Hears that a peer may not speak.
-    fn refused(&mut self, peer: P, refused: Refused);
-}
+use crate::uplink::{Exchange, Ingest, Peer, Receipt, Uplink};
 
 /// The CoAP of one socket. `P` is what tells its peers from each other: addresses, or sessions.
 pub(crate) struct CoapService<P, I: Ingest> {
@@ -95,35 +74,6 @@ impl<P: Copy + Eq + Hash + Unpin, I: Ingest> CoapService<P, I> {
         }
     }
 
-    /// Takes a datagram of `from`, who is `peer`; what is in it becomes an uplink or is answered.
-    /// Call [`CoapService::admit`] after the last of a read.
-    pub(crate) fn handle_datagram(
-        &mut self,
-        arrival: Arrival,
-        (from, peer): (P, Peer),
-        bytes: &[u8],
-        carrier: &mut impl Carrier<P>,
-    ) {
-        self.counters.received.increment(1);
-        if let Err(refused) = self.ingest.screen(peer, Protocol::Coap, arrival.received_at) {
-            self.refuse(bytes, refused.reason);
-            self.send_answer(from, carrier);
-            carrier.refused(from, refused);
-            return;
-        }
-        match oversized::find(bytes, self.body_bytes_max) {
-            None => {
-                self.endpoint.handle_datagram(arrival.now, from, bytes);
-                self.collect(arrival, peer, carrier);
-            }
-            Some(Oversized { reason, answer }) => {
-                self.counters.malformed(reason, 1);
-                self.answer = answer;
-                self.send_answer(from, carrier);
-            }
-        }
-    }
-
     /// Writes the answer to a sender that may not speak, without a memory of it.
     fn refuse(&mut self, bytes: &[u8], reason: &'static str) {
         match stranger::answer(bytes, reason, &mut self.answer) {
@@ -149,15 +99,6 @@ impl<P: Copy + Eq + Hash + Unpin, I: Ingest> CoapService<P, I> {
                 Output::Event(_) => {}
                 Output::Timeout(_) => return,
             }
-        }
-    }
-
-    /// Starts to admit the uplinks of a read.
-    pub(crate) fn admit(&mut self) {
-        if !self.uplinks.is_empty() {
-            let admission = self.ingest.admit(std::mem::take(&mut self.uplinks));
-            let exchanges = std::mem::take(&mut self.exchanges);
-            self.admissions.push(Pending { admission: Box::pin(admission), exchanges });
         }
     }
 
@@ -190,22 +131,6 @@ impl<P: Copy + Eq + Hash + Unpin, I: Ingest> CoapService<P, I> {
         }
     }
 
-    /// Waits until something that was asked of the pipeline is there, and answers it.
-    pub(crate) async fn answer_next(&mut self) {
-        tokio::select! {
-            Some((exchanges, receipts)) = self.admissions.next() => {
-                self.settle(exchanges, &receipts);
-            }
-            Some((exchange, told)) = self.bootstraps.next() => self.tell(exchange, &told),
-            else => std::future::pending().await,
-        }
-    }
-
-    /// Whether nothing is asked of the pipeline.
-    pub(crate) fn is_idle(&self) -> bool {
-        self.admissions.is_empty() && self.bootstraps.is_empty()
-    }
-
     /// Answers the exchanges of a batch.
     fn settle(&mut self, exchanges: Vec<coap::Exchange<P>>, receipts: &[Receipt]) {
         let now = Instant::now();
@@ -232,9 +157,59 @@ impl<P: Copy + Eq + Hash + Unpin, I: Ingest> CoapService<P, I> {
         };
         self.endpoint.respond(Instant::now(), exchange, response);
     }
+}
 
-    /// Sends what the endpoint wants to send; when it wants to be woken.
-    pub(crate) fn drain(&mut self, carrier: &mut impl Carrier<P>) -> Option<Instant> {
+impl<P: Copy + Eq + Hash + Unpin, I: Ingest> Service<P> for CoapService<P, I> {
+    fn handle_datagram(
+        &mut self,
+        arrival: Arrival,
+        (from, peer): (P, Peer),
+        bytes: &[u8],
+        carrier: &mut impl Carrier<P>,
+    ) {
+        self.counters.received.increment(1);
+        if let Err(refused) = self.ingest.screen(peer, Protocol::Coap, arrival.received_at) {
+            self.refuse(bytes, refused.reason);
+            self.send_answer(from, carrier);
+            carrier.refused(from, refused);
+            return;
+        }
+        match oversized::find(bytes, self.body_bytes_max) {
+            None => {
+                self.endpoint.handle_datagram(arrival.now, from, bytes);
+                self.collect(arrival, peer, carrier);
+            }
+            Some(Oversized { reason, answer }) => {
+                self.counters.malformed(reason, 1);
+                self.answer = answer;
+                self.send_answer(from, carrier);
+            }
+        }
+    }
+
+    fn admit(&mut self) {
+        if !self.uplinks.is_empty() {
+            let admission = self.ingest.admit(std::mem::take(&mut self.uplinks));
+            let exchanges = std::mem::take(&mut self.exchanges);
+            self.admissions.push(Pending { admission: Box::pin(admission), exchanges });
+        }
+    }
+
+    async fn answer_next(&mut self) {
+        tokio::select! {
+            Some((exchanges, receipts)) = self.admissions.next() => {
+                self.settle(exchanges, &receipts);
+            }
+            Some((exchange, told)) = self.bootstraps.next() => self.tell(exchange, &told),
+            else => std::future::pending().await,
+        }
+    }
+
+    fn is_idle(&self) -> bool {
+        self.admissions.is_empty() && self.bootstraps.is_empty()
+    }
+
+    fn drain(&mut self, carrier: &mut impl Carrier<P>) -> Option<Instant> {
         loop {
             match self.endpoint.poll_output() {
                 Output::Transmit { peer, bytes } => carrier.send(peer, &bytes),
@@ -245,12 +220,11 @@ impl<P: Copy + Eq + Hash + Unpin, I: Ingest> CoapService<P, I> {
         }
     }
 
-    pub(crate) fn handle_timeout(&mut self, now: Instant) {
+    fn handle_timeout(&mut self, now: Instant) {
         self.endpoint.handle_timeout(now);
     }
 
-    /// Carries the endpoint's counters to the metrics.
-    pub(crate) fn update_metrics(&mut self) {
+    fn update_metrics(&mut self) {
         self.metrics.update(&self.endpoint.counters());
     }
 }
@@ -265,12 +239,6 @@ fn exchange<P: Copy>(exchange: &coap::Exchange<P>) -> Exchange {
     let token_length = u8::try_from(given.as_bytes().len()).unwrap_or(8);
     let confirmable = exchange.is_confirmable();
     Exchange { message_id: exchange.id().0, token, token_length, confirmable }
-}
-
-/// The operating system's randomness, by way of the standard library's hash keys.
-fn random_seed() -> u64 {
-    use std::hash::{BuildHasher, RandomState};
-    RandomState::new().hash_one(0)
 }
 
 impl<A: Future<Output = Vec<Receipt>>, P: Unpin> Future for Pending<A, P> {

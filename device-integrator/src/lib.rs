@@ -9,15 +9,16 @@
 
 mod alarm;
 mod bootstrap;
-mod coap_listener;
+mod clear_listener;
 mod coap_service;
-mod coaps_listener;
 mod counters;
 mod drops;
 mod listeners;
 mod oversized;
 mod plain;
 mod resource;
+mod secure_listener;
+mod service;
 mod sessions;
 mod spread;
 mod stateless;
@@ -31,5 +32,5 @@ pub use listeners::{
     SecureConfig, Speaks,
 };
 pub use uplink::{
-    Exchange, FailedHandshake, Ingest, Peer, ProvenKey, Receipt, Refused, Shed, Uplink,
+    Exchange, FailedHandshake, Ingest, KeyAccount, Peer, ProvenKey, Receipt, Refused, Shed, Uplink,
 };

@@ -14,10 +14,11 @@ use tracing::{error, warn};
 use vocabulary::Protocol;
 use zeroize::Zeroizing;
 
-use crate::coap_listener::CoapListener;
-use crate::coaps_listener::CoapsListener;
+use crate::clear_listener::ClearListener;
+use crate::coap_service::CoapService;
 use crate::drops;
 use crate::plain::PlainListener;
+use crate::secure_listener::SecureListener;
 use crate::sessions::Sessions;
 use crate::spread;
 use crate::udp::{BoundSocket, UdpSocket};
@@ -262,14 +263,20 @@ impl Shard {
                     }
                     Speaks::Coap(limits) => {
                         let limits = limits.of_one(seat.place.count);
-                        let listener = CoapListener::new(socket, is_vouched, limits, ingest);
+                        let service = CoapService::new(limits, ingest);
+                        let listener = ClearListener::new(socket, is_vouched, service);
                         listeners.spawn_local(listener.run(stop));
                     }
                     Speaks::Coaps(limits, secure) => {
                         let limits = limits.of_one(seat.place.count);
-                        let sessions =
-                            Sessions::open((*secure, is_vouched), seat.place, saved, &ingest)?;
-                        let listener = CoapsListener::new(socket, sessions, limits, ingest);
+                        let sessions = Sessions::open(
+                            (*secure, is_vouched, Protocol::Coap),
+                            seat.place,
+                            saved,
+                            &ingest,
+                        )?;
+                        let service = CoapService::new(limits, ingest);
+                        let listener = SecureListener::new(socket, sessions, service);
                         listeners.spawn_local(listener.run(stop));
                     }
                 }

@@ -11,11 +11,11 @@ use tracing::{debug, warn};
 use vocabulary::{Iccid, Protocol};
 use zeroize::Zeroizing;
 
-use crate::coap_service::{Arrival, Carrier};
 use crate::counters::DtlsMetrics;
 use crate::listeners::{Place, SecureConfig};
+use crate::service::{Arrival, Carrier};
 use crate::udp::Outgoing;
-use crate::uplink::{FailedHandshake, Ingest, Peer, ProvenKey, Refused};
+use crate::uplink::{FailedHandshake, Ingest, KeyAccount, Peer, ProvenKey, Refused};
 
 /// How often what has changed is saved. A crash loses the sessions made since, and 5 s are
 /// promised: this leaves 3 s for the disk.
@@ -38,6 +38,7 @@ pub(crate) struct Message {
 pub(crate) struct Sessions<I: Ingest> {
     engine: Engine,
     ingest: I,
+    protocol: Protocol,
     listener: SocketAddr,
     is_vouched: bool,
     needs_address: bool,
@@ -54,13 +55,13 @@ impl<I: Ingest> Sessions<I> {
     /// Sets up one of the sockets of a listener; `saved` are the number of this start and the
     /// sessions of earlier ones.
     pub(crate) fn open(
-        (config, is_vouched): (SecureConfig, bool),
+        (config, is_vouched, protocol): (SecureConfig, bool, Protocol),
         place: Place,
         (generation, saved): (u32, Vec<Zeroizing<Vec<u8>>>),
         ingest: &I,
     ) -> io::Result<Self> {
         let keys = ingest.clone();
-        let key = move |identity: &[u8]| keys.key(Protocol::Coap, identity);
+        let key = move |identity: &[u8]| keys.key(protocol, identity);
         let dtls = of_one(config.dtls, place, generation);
         let mut engine = Engine::new(dtls, Instant::now(), key).map_err(io::Error::other)?;
         let mut refused = 0_u64;
@@ -76,6 +77,7 @@ impl<I: Ingest> Sessions<I> {
         Ok(Self {
             engine,
             ingest: ingest.clone(),
+            protocol,
             listener: place.listener,
             is_vouched,
             needs_address: config.needs_address,
@@ -114,8 +116,9 @@ impl<I: Ingest> Sessions<I> {
 
     /// Who a record is of. `None`: no identity of ours, which the pipeline gives no key for.
     fn peer(&self, address: SocketAddr, identity: &[u8], revision: u64) -> Option<Peer> {
-        let iccid = std::str::from_utf8(identity).ok()?.parse::<Iccid>().ok()?;
-        let key = ProvenKey { iccid, revision, needs_address: self.needs_address };
+        let (account, iccid) = KeyAccount::of(self.protocol, identity);
+        let iccid = std::str::from_utf8(iccid).ok()?.parse::<Iccid>().ok()?;
+        let key = ProvenKey { iccid, account, revision, needs_address: self.needs_address };
         Some(Peer { address, is_vouched: self.is_vouched, key: Some(key) })
     }
 

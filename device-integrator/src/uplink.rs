@@ -42,10 +42,39 @@ pub struct Peer {
 pub struct ProvenKey {
     /// The SIM whose key it is.
     pub iccid: Iccid,
+    /// For what it is.
+    pub account: KeyAccount,
     /// Which of the keys that the SIM ever had, see [`Psk::with_revision`].
     pub revision: u64,
     /// Whether the listener asks for the SIM's own address besides.
     pub needs_address: bool,
+}
+
+/// What a key is for: a device may have one for each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum KeyAccount {
+    /// CoAP over DTLS.
+    Coap,
+    /// LwM2M: the bootstrap server, or a server that was set up without one.
+    Lwm2mBootstrap,
+    /// LwM2M: the server, by the key that the last bootstrap gave.
+    Lwm2mServer,
+}
+
+impl KeyAccount {
+    /// Behind the ICCID in the identity of the server account, which a bootstrap gives: the short
+    /// server id. Whoever has no bootstrap uses the ICCID alone.
+    pub const LWM2M_SERVER_SUFFIX: &str = "/1111";
+
+    /// The account that an identity names in a handshake of `protocol`, and the rest of it: the
+    /// ICCID.
+    pub fn of(protocol: Protocol, identity: &[u8]) -> (Self, &[u8]) {
+        match (protocol, identity.strip_suffix(Self::LWM2M_SERVER_SUFFIX.as_bytes())) {
+            (Protocol::Lwm2m, Some(iccid)) => (Self::Lwm2mServer, iccid),
+            (Protocol::Lwm2m, None) => (Self::Lwm2mBootstrap, identity),
+            (Protocol::Coap | Protocol::Udp, _) => (Self::Coap, identity),
+        }
+    }
 }
 
 /// Why a peer may not speak.

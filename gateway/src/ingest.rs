@@ -10,7 +10,9 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use device_authenticator::{KeyHolder, ListenerTrust, Refusal, RefusalLog, SimDirectory};
-use device_integrator::{Credentials, FailedHandshake, Peer, Receipt, Refused, Shed, Uplink};
+use device_integrator::{
+    Credentials, FailedHandshake, KeyAccount, Peer, Receipt, Refused, Shed, Uplink,
+};
 use key_store::{KeyProtocol, Keys};
 use message_log::{AppendError, Appending, DeviceKey, Kind, MessageLog, NewRecord};
 use template_library::Templates;
@@ -101,7 +103,8 @@ impl device_integrator::Ingest for Ingest {
     }
 
     fn key(&self, protocol: Protocol, identity: &[u8]) -> Option<dtls::Psk> {
-        let found = self.parts.sources.keys.find(key_protocol(protocol), identity)?;
+        let (account, iccid) = KeyAccount::of(protocol, identity);
+        let found = self.parts.sources.keys.find(key_protocol(account), iccid)?;
         let psk = dtls::Psk::new(found.key().to_vec()).ok()?;
         Some(psk.with_revision(found.revision()))
     }
@@ -168,7 +171,7 @@ impl Parts {
         protocol: Protocol,
         received_at: Timestamp,
     ) -> Result<(Identity, IdentityClass), Refused> {
-        self.identify(peer, protocol).map_err(|refusal| {
+        self.identify(peer).map_err(|refusal| {
             self.log_refusal(peer.address.ip(), protocol, &refusal, received_at);
             Refused {
                 reason: reason(&refusal),
@@ -178,11 +181,7 @@ impl Parts {
         })
     }
 
-    fn identify(
-        &self,
-        peer: Peer,
-        protocol: Protocol,
-    ) -> Result<(Identity, IdentityClass), Refusal> {
+    fn identify(&self, peer: Peer) -> Result<(Identity, IdentityClass), Refusal> {
         let Sources { directory, keys, .. } = &self.sources;
         let trust = match peer.is_vouched {
             true => ListenerTrust::TrustedApn,
@@ -193,7 +192,7 @@ impl Parts {
             let identity = directory.authenticate(ip, trust)?;
             return Ok((identity, IdentityClass::SimIp));
         };
-        if keys.revision(key_protocol(protocol), key.iccid) != Some(key.revision) {
+        if keys.revision(key_protocol(key.account), key.iccid) != Some(key.revision) {
             return Err(Refusal::ReplacedKey);
         }
         let holder = KeyHolder { iccid: key.iccid, ip, needs_address: key.needs_address };
@@ -292,11 +291,12 @@ fn reason(refusal: &Refusal) -> &'static str {
     }
 }
 
-/// Keys are of a protocol.
-fn key_protocol(protocol: Protocol) -> KeyProtocol {
-    match protocol {
-        Protocol::Lwm2m => KeyProtocol::Lwm2m,
-        Protocol::Coap | Protocol::Udp => KeyProtocol::Coap,
+/// Where the key store has the keys of an account.
+pub(crate) fn key_protocol(account: KeyAccount) -> KeyProtocol {
+    match account {
+        KeyAccount::Coap => KeyProtocol::Coap,
+        KeyAccount::Lwm2mBootstrap => KeyProtocol::Lwm2m,
+        KeyAccount::Lwm2mServer => KeyProtocol::Lwm2mServer,
     }
 }
 
