@@ -7,12 +7,14 @@
 mod excerpt;
 pub mod format;
 pub mod limits;
+pub mod model;
 mod path;
 mod record;
 mod value;
 
 pub use excerpt::Excerpt;
 pub use format::ContentFormat;
+pub use model::{Model, ObjectInfo, Operations, ResourceInfo, XmlError};
 pub use path::{Path, PathError};
 pub use record::{Record, TimeGroup, by_time, flat_json, resolve_time};
 pub use value::{ResourceType, Value, ValueError};
