@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
+use vocabulary::Iccid;
 
 use crate::alarm;
 use crate::service::{Arrival, Carrier, Service};
@@ -84,6 +85,10 @@ impl<S: Service<SocketAddr>> ClearListener<S> {
 impl Carrier<SocketAddr> for Outgoing {
     fn send(&mut self, to: SocketAddr, bytes: &[u8]) {
         self.push(to, bytes);
+    }
+
+    fn reaches(&self, _: Iccid, _: SocketAddr) -> bool {
+        true
     }
 
     fn refused(&mut self, _: SocketAddr, _: Refused) {

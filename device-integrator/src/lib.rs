@@ -14,9 +14,12 @@ mod coap_service;
 mod counters;
 mod drops;
 mod listeners;
+mod lwm2m_service;
+mod orders;
 mod oversized;
 mod plain;
 mod resource;
+mod routes;
 mod secure_listener;
 mod service;
 mod sessions;
@@ -28,9 +31,11 @@ mod uplink;
 
 pub use bootstrap::Credentials;
 pub use listeners::{
-    BindError, CoapLimits, ListenerConfig, Listeners, ListenersConfig, Running, SavedSessions,
-    SecureConfig, Speaks,
+    BindError, CoapLimits, ListenerConfig, Listeners, ListenersConfig, Lwm2mParts, Running,
+    SavedSessions, SecureConfig, Speaks,
 };
+pub use orders::{Downlink, Order, OrderEnd, What};
 pub use uplink::{
-    Exchange, FailedHandshake, Ingest, KeyAccount, Peer, ProvenKey, Receipt, Refused, Shed, Uplink,
+    Exchange, FailedHandshake, Ingest, KeyAccount, Peer, ProvenKey, Receipt, Refused,
+    RegistrationChange, Rider, ServerKey, Shed, Uplink,
 };

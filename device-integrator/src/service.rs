@@ -1,8 +1,12 @@
 //! What a listener drives: a protocol behind one socket, whatever carries its datagrams.
 
+use std::hash::Hash;
+use std::net::SocketAddr;
 use std::time::{Instant, SystemTime};
 
-use vocabulary::Timestamp;
+use dtls::SessionId;
+use lwm2m::Link;
+use vocabulary::{Iccid, Timestamp};
 
 use crate::uplink::{Peer, Refused};
 
@@ -24,8 +28,46 @@ pub(crate) trait Carrier<P> {
     /// Sends a datagram, sooner or later.
     fn send(&mut self, to: P, bytes: &[u8]);
 
+    /// Whether a device can be reached there at all: an address always, a session while it lasts.
+    fn reaches(&self, device: Iccid, peer: P) -> bool;
+
     /// Hears that a peer may not speak.
     fn refused(&mut self, peer: P, refused: Refused);
+}
+
+/// What tells the peers of a socket from each other.
+pub(crate) trait PeerKey: Copy + Eq + Hash + Unpin {
+    /// As the rest of the gateway names it.
+    fn link(self) -> Link;
+
+    /// The peer at `link`, if the socket has such peers.
+    fn of(link: Link) -> Option<Self>;
+}
+
+impl PeerKey for SocketAddr {
+    fn link(self) -> Link {
+        Link::Address(self)
+    }
+
+    fn of(link: Link) -> Option<Self> {
+        match link {
+            Link::Address(address) => Some(address),
+            Link::Session(_) => None,
+        }
+    }
+}
+
+impl PeerKey for SessionId {
+    fn link(self) -> Link {
+        Link::Session(self.as_u64())
+    }
+
+    fn of(link: Link) -> Option<Self> {
+        match link {
+            Link::Address(_) => None,
+            Link::Session(session) => Some(Self::from_u64(session)),
+        }
+    }
 }
 
 /// A protocol of devices. `P` is what tells its peers from each other: addresses, or sessions.

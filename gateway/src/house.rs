@@ -13,20 +13,24 @@ use device_authenticator::SimDirectory;
 use device_integrator::SavedSessions;
 use inspector::Inspector;
 use key_store::{Keys, Sealer};
+use lwm2m::Registry;
 use management_api::clients::Clients;
 use message_log::{MessageLog, Opened};
+use registration_store::RegistrationStore;
 use session_store::SessionStore;
 use state::StateFile;
 use template_library::Templates;
-use tracing::warn;
+use tracing::{debug, warn};
 use vocabulary::Timestamp;
 
+use crate::commands::Commands;
 use crate::config::Config;
 use crate::ingest::{Ingest, Sources};
 use crate::key_desk::KeyDesk;
 use crate::rate::DeviceRate;
 use crate::readers::SimWatch;
 use crate::recovered::RecoveredExchanges;
+use crate::registration_desk::RegistrationDesk;
 use crate::session_desk::SessionDesk;
 
 /// The parts of a gateway that know no socket.
@@ -106,11 +110,34 @@ impl House {
         Ok((desk, saved))
     }
 
+    /// Fills the registry of LwM2M with the registrations of earlier starts; `seat` knows which
+    /// socket hears an address.
+    pub(crate) fn registrations(
+        config: &Config,
+        registry: &Registry,
+        seat: impl Fn(SocketAddr) -> Option<u32>,
+    ) -> anyhow::Result<RegistrationDesk> {
+        let file = StateFile::new(config.data.dir.join("registrations.db"));
+        let now = Timestamp::from(SystemTime::now());
+        let mut unreadable = 0;
+        let store = RegistrationStore::open(&file, |iccid, state| {
+            if let Err(error) = registry.restore(iccid, state, &seat, now) {
+                debug!(?iccid, %error, "a registration cannot be read");
+                unreadable += 1;
+            }
+        })?;
+        if unreadable > 0 {
+            warn!(unreadable, "registrations cannot be read: their devices will register again");
+        }
+        RegistrationDesk::open(store).context("no thread for registrations")
+    }
+
     /// The pipeline that listeners feed. Devices that ask for their keys are told `coaps_url`.
     pub(crate) fn ingest(
         &self,
         coaps_url: Option<String>,
         sessions: SessionDesk,
+        (registrations, commands): (RegistrationDesk, Commands),
     ) -> anyhow::Result<Ingest> {
         let (per_second, burst) = self.rate;
         Ok(Ingest::new(Sources {
@@ -122,6 +149,8 @@ impl House {
             keys: self.keys.clone(),
             key_desk: KeyDesk::open(self.keys.clone()).context("no thread for keys")?,
             sessions,
+            registrations,
+            commands,
             coaps_url: coaps_url.map(Into::into),
         }))
     }

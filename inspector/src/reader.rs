@@ -3,8 +3,8 @@
 //!
 //! Its cursor lies in the state file and is written with what was learnt up to it, in one
 //! transaction, at most once a second. Its notices go to the log at once and name their cause, so
-//! that a restart, which reads the last second again, says nothing twice. It reads telemetry
-//! only and appends notices only (a reader never reads what it appends).
+//! that a restart, which reads the last second again, says nothing twice. It reads what
+//! devices say only and appends notices only (a reader never reads what it appends).
 
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -326,8 +326,9 @@ impl Reader {
     }
 
     fn read(&mut self) -> Result<usize, ReaderError> {
-        let telemetry = KindSet::only(Kind::new(EventKind::Telemetry.code()));
-        let batch = match self.log.read_kinds(self.position, telemetry, READ_LIMITS) {
+        let of_devices = KindSet::only(Kind::new(EventKind::Telemetry.code()))
+            .with(Kind::new(EventKind::Registered.code()));
+        let batch = match self.log.read_kinds(self.position, of_devices, READ_LIMITS) {
             Ok(batch) => batch,
             Err(ReadError::Overtaken { oldest }) => {
                 let from = self.position;
@@ -363,6 +364,12 @@ impl Reader {
             recent.progress.malformed += 1;
             return Ok(());
         };
+        if record.kind.code() == EventKind::Registered.code() {
+            if record.device_seq == 1 {
+                self.note(&record, &[notices::first_contact(&record, telemetry.identity)]);
+            }
+            return Ok(());
+        }
         let failure = self.translation_failure(&telemetry)?;
         let too_large = telemetry.payload.len() > STATE_BYTES_MAX;
         let becomes_state = failure.is_none() && !too_large;

@@ -1,0 +1,145 @@
+//! The way back: what customers and updates ask of devices, given to the sockets, and what devices
+//! answered, told to whoever asked.
+
+use std::sync::{Arc, OnceLock};
+use std::time::SystemTime;
+
+use device_authenticator::SimDirectory;
+use device_controller::{Action, ActionResult, Controller, Dispatch, Outcome};
+use device_integrator::{Downlink, Order, OrderEnd, Rider};
+use lwm2m::Model;
+use message_log::MessageLog;
+use vocabulary::{Iccid, Notice, NoticeCategory, NoticeKind, Timestamp};
+
+use crate::actions;
+use crate::ingest::notice_record;
+
+/// What a failed request is called in the administration log.
+const ACTION_FAILED: &str = "DeviceController[ActionFailed]";
+
+/// Requests to devices. Clones share them.
+#[derive(Clone)]
+pub(crate) struct Commands(Arc<Parts>);
+
+struct Parts {
+    controller: Controller,
+    log: MessageLog,
+    directory: Arc<SimDirectory>,
+}
+
+/// What it takes to give an action to a socket.
+struct Sender {
+    downlink: Downlink,
+    directory: Arc<SimDirectory>,
+    model: Arc<Model>,
+    /// To be told at once what cannot be sent.
+    controller: OnceLock<Controller>,
+}
+
+impl Commands {
+    /// Opens the requests of the data folder. Nothing is sent before [`Commands::resume`].
+    pub(crate) fn open(
+        path: &std::path::Path,
+        (downlink, directory): (Downlink, Arc<SimDirectory>),
+        model: Arc<Model>,
+        log: MessageLog,
+    ) -> anyhow::Result<Self> {
+        let sender = Arc::new(Sender {
+            downlink,
+            directory: Arc::clone(&directory),
+            model,
+            controller: OnceLock::new(),
+        });
+        let dispatcher = Arc::clone(&sender);
+        let limits = device_controller::Limits::default();
+        let send = Arc::new(move |dispatch| dispatcher.send(dispatch));
+        let controller = Controller::open(path, limits, send)?;
+        // It is set here only.
+        let _ = sender.controller.set(controller.clone());
+        Ok(Self(Arc::new(Parts { controller, log, directory })))
+    }
+
+    /// What the management API asks.
+    pub(crate) fn controller(&self) -> &Controller {
+        &self.0.controller
+    }
+
+    /// Messages of these devices are durable.
+    pub(crate) fn heard(&self, devices: &[Iccid]) {
+        let now = now();
+        for device in devices {
+            self.0.controller.trigger(*device, now);
+        }
+    }
+
+    /// A device has registered, or updated its registration.
+    pub(crate) fn awake(&self, device: Iccid) {
+        self.0.controller.trigger(device, now());
+    }
+
+    /// The command that rides on the answer to an uplink of `device`.
+    pub(crate) fn rider(&self, device: Iccid) -> Option<Rider> {
+        let dispatch = self.0.controller.take_piggyback(device, now())?;
+        Some(actions::rider(dispatch.serial, &dispatch.action))
+    }
+
+    /// An order has ended.
+    pub(crate) fn report(&self, order: u64, end: OrderEnd) {
+        self.0.controller.report(order, now(), outcome(end));
+    }
+
+    /// Tells the operator that a request to a device has failed.
+    pub(crate) fn note_failure(&self, device: Iccid, action: &Action, result: &ActionResult) {
+        let mut notice = Notice::new(NoticeCategory::Error, NoticeKind::Device, ACTION_FAILED);
+        let sim = self.0.directory.find_iccid(device).map(|found| found.identity);
+        notice = sim.into_iter().fold(notice, Notice::about);
+        let reason = result.error.as_deref().unwrap_or("the device refused");
+        notice.description = format!("{}: {reason}", actions::describe(action));
+        // Nobody waits for it: the request itself says the same.
+        drop(self.0.log.append(vec![notice_record(&notice, now())]));
+    }
+}
+
+impl Sender {
+    fn send(&self, dispatch: Dispatch) {
+        let Dispatch { serial, device, action, .. } = dispatch;
+        let address = self.directory.find_iccid(device).and_then(|found| found.identity.ip);
+        let sent = actions::order_of(&action, address, &self.model)
+            .and_then(|what| {
+                let order = Order { id: serial, device, what };
+                self.downlink.send(order).map_err(|reason| OrderEnd::NotSent(reason.to_owned()))
+            })
+            .err();
+        if let Some((end, controller)) = sent.zip(self.controller.get()) {
+            controller.report(serial, now(), outcome(end));
+        }
+    }
+}
+
+/// As the controller understands it.
+fn outcome(end: OrderEnd) -> Outcome {
+    match end {
+        OrderEnd::Sent => {
+            Outcome::Succeeded { code: None, payload: Vec::new(), content_format: None }
+        }
+        OrderEnd::Answered { code, format, payload } => {
+            let number = u16::from(code.class()) * 100 + u16::from(code.detail());
+            let content_format = format.map(|format| format.0);
+            if code.is_success() {
+                Outcome::Succeeded { code: Some(number), payload, content_format }
+            } else {
+                let message = format!("the device answered {code}");
+                Outcome::Failed { code: Some(number), message, payload }
+            }
+        }
+        OrderEnd::Unreachable(message) => Outcome::Unreachable { message },
+        OrderEnd::NotSent(message) => Outcome::NotSent { message },
+        OrderEnd::Invalid(message) => {
+            Outcome::Failed { code: None, message, payload: Vec::new() }
+        }
+    }
+}
+
+fn now() -> Timestamp {
+    Timestamp::from(SystemTime::now())
+}
