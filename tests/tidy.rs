@@ -134,6 +134,7 @@ fn no_crate_knows_more_than_its_layer() {
         ("energy-saver/library", &["vocabulary", "state", "energy-saver"]),
         ("connectivity", &["vocabulary", "state"]),
         ("cloud-integrator", &["vocabulary", "state", "message-log", "template-library"]),
+        ("device-controller", &["vocabulary", "state"]),
         ("inspector", &["vocabulary", "state", "message-log", "energy-saver", "template-library"]),
         ("simulator", &["vocabulary", "coap", "dtls"]),
     ];
