@@ -8,7 +8,7 @@ use std::sync::atomic::AtomicBool;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use lwm2m::{Model, Registry, Server, ServerConfig};
+use lwm2m::{Link, Model, Registry, Server, ServerConfig};
 use metrics::counter;
 use thiserror::Error;
 use tokio::sync::watch;
@@ -233,17 +233,34 @@ impl Listeners {
         self.downlink.clone()
     }
 
-    /// The number of the socket that hears the LwM2M device at `address`, and of the first one.
-    pub fn lwm2m_seat(&self, address: SocketAddr) -> Option<u32> {
-        let mut first = 0;
+    /// Which socket of LwM2M hears a device, after a restart that finds the sessions of `saved`.
+    pub fn lwm2m_seats(&self, saved: &SavedSessions) -> impl Fn(Link) -> Option<u32> + use<> {
+        let (mut first, mut plain, mut sessions) = (0, None, HashMap::new());
         for (config, sockets) in &self.bound {
-            if matches!(config.speaks, Speaks::Lwm2m(_)) {
-                let place = first + spread::place_of_address(address, sockets.len());
-                return u32::try_from(place).ok();
+            let count = sockets.len();
+            match &config.speaks {
+                Speaks::Lwm2m(_) => plain = plain.or(Some((first, count))),
+                Speaks::Lwm2ms(..) => {
+                    let listener = sockets.first().map(|socket| socket.address);
+                    let saved = listener.and_then(|listener| saved.of_listener.get(&listener));
+                    sessions.extend(saved.into_iter().flatten().filter_map(|session| {
+                        let place = first + spread::place_of_session(session, count);
+                        Some((dtls::saved_session(session)?.as_u64(), place))
+                    }));
+                }
+                _ => {}
             }
-            first += sockets.len();
+            first += count;
         }
-        None
+        move |link| {
+            let seat = match link {
+                Link::Address(address) => {
+                    plain.map(|(first, count)| first + spread::place_of_address(address, count))
+                }
+                Link::Session(session) => sessions.get(&session).copied(),
+            };
+            seat.and_then(|seat| u32::try_from(seat).ok())
+        }
     }
 
     /// The addresses of the plain UDP listeners, with the ports that they got.

@@ -53,7 +53,7 @@ pub(crate) fn describe(action: &Action) -> String {
         Action::Udp(udp) => format!("datagram to port {}", udp.port),
         Action::Coap(coap) => format!("CoAP request to port {}, path {}", coap.port, coap.path),
         Action::Lwm2m(action) => {
-            format!("{} {}", action.operation.as_str(), action.resource_address)
+            format!("{} {}", action.operation.name(), action.resource_address)
         }
     }
 }
@@ -177,7 +177,7 @@ fn value_of(path: Path, json: &serde_json::Value, model: &Model) -> Result<Value
         _ => return Err(format!("the value of {path} is neither text, number nor boolean")),
     };
     let known = path.object_id().zip(path.resource_id());
-    let known = known.and_then(|(object, resource)| model.resource(object, resource)?.value_type());
+    let known = known.and_then(|(object, resource)| model.resource(object, resource)?.kind);
     if let Some(kind) = known {
         return Value::parse_text(kind, &text).map_err(|error| format!("{path}: {error}"));
     }

@@ -59,6 +59,17 @@ impl Commands {
         Ok(Self(Arc::new(Parts { controller, log, directory })))
     }
 
+    /// Sends what an earlier process was to send at once. Blocks for a moment.
+    pub(crate) fn resume(&self) -> anyhow::Result<()> {
+        Ok(self.0.controller.resume(now())?)
+    }
+
+    /// Ends and forgets what has waited too long. Blocks for a moment.
+    pub(crate) fn end_overdue(&self) -> anyhow::Result<()> {
+        while self.0.controller.tick(now())? {}
+        Ok(())
+    }
+
     /// What the management API asks.
     pub(crate) fn controller(&self) -> &Controller {
         &self.0.controller
@@ -134,9 +145,7 @@ fn outcome(end: OrderEnd) -> Outcome {
         }
         OrderEnd::Unreachable(message) => Outcome::Unreachable { message },
         OrderEnd::NotSent(message) => Outcome::NotSent { message },
-        OrderEnd::Invalid(message) => {
-            Outcome::Failed { code: None, message, payload: Vec::new() }
-        }
+        OrderEnd::Invalid(message) => Outcome::Failed { code: None, message, payload: Vec::new() },
     }
 }
 

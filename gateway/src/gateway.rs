@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use cloud_integrator::Source;
-use device_integrator::{Listeners, Running};
+use device_integrator::{Listeners, Lwm2mParts, Running};
 use inspector::ReaderThread;
+use lwm2m::{Account, Registry, RegistryLimits};
 use management_api::server::{Limits, Server, ServerConfig, TlsFiles};
 use management_api::{DeviceEndpoint, ManagementApi, MetricsText, Readiness, Services, Settings};
 use message_log::State;
@@ -19,9 +20,11 @@ use tokio::task::JoinHandle as Task;
 use tracing::error;
 use vocabulary::Protocol;
 
+use crate::commands::Commands;
 use crate::config::{Api, Config};
 use crate::house::House;
 use crate::listeners;
+use crate::objects;
 use crate::signals;
 use crate::upkeep;
 
@@ -35,6 +38,7 @@ pub(crate) struct Gateway {
     pub(crate) addresses: Addresses,
     readiness: Readiness,
     devices: Running,
+    commands: Commands,
     inspector: ReaderThread,
     sims: JoinHandle<()>,
     sims_stop: Arc<AtomicBool>,
@@ -47,6 +51,10 @@ pub(crate) struct Addresses {
     pub(crate) udp: Vec<SocketAddr>,
     pub(crate) coap: Vec<SocketAddr>,
     pub(crate) coaps: Vec<SocketAddr>,
+    pub(crate) lwm2m: Vec<SocketAddr>,
+    pub(crate) lwm2ms: Vec<SocketAddr>,
+    /// Where plain requests to devices come from.
+    pub(crate) commands: Vec<SocketAddr>,
     /// With scheme, without a path.
     pub(crate) api: String,
     /// Of `/health` and `/metrics`; with scheme, without a path.
@@ -64,10 +72,16 @@ impl Gateway {
     pub(crate) async fn start(config: &Config, metrics: PrometheusHandle) -> anyhow::Result<Self> {
         signals::survive_file_size_limit()?;
         let servers = Servers::bind(config).await?;
-        let listeners = Listeners::bind(&listeners::config(config))?;
+        let model = Arc::new(objects::load(config.lwm2m.objects_dir.as_deref())?);
+        let registry = Registry::new(RegistryLimits {
+            registrations_max: config.lwm2m.registrations_max,
+            ..RegistryLimits::default()
+        });
+        let listeners = Listeners::bind(&listeners::config(config), registry.clone())?;
         let house = House::open(config)?;
         let sims = house.sim_watch()?;
         let addresses = servers.addresses(&listeners);
+        let commands = house.commands(config, listeners.downlink(), Arc::clone(&model))?;
         let readiness = Readiness::default();
         let (servers_stop, stopped) = watch::channel(false);
         tokio::spawn(upkeep::metrics(metrics.clone()));
@@ -78,20 +92,35 @@ impl Gateway {
         let sims_stop = Arc::new(AtomicBool::new(false));
         let source = Source { log: house.log.clone(), templates: house.templates.clone() };
         house.integrations.start(source).await.context("integrations cannot be started")?;
-        let (desk, sessions) = house.sessions(config, &addresses.coaps)?;
-        let ingest = house.ingest(config.coaps_url(&addresses.coaps), desk)?;
+        let secure = [&addresses.coaps[..], &addresses.lwm2ms].concat();
+        let (desk, sessions) = house.sessions(config, &secure)?;
+        let seats = listeners.lwm2m_seats(&sessions);
+        let registrations = House::registrations(config, &registry, seats)?;
+        let coaps_url = config.coaps_url(&addresses.coaps);
+        let desks = (registrations.clone(), commands.clone());
+        let ingest = house.ingest(coaps_url, desk, desks)?;
         tokio::spawn(upkeep::rate(ingest.clone()));
+        tokio::spawn(upkeep::registrations(registry.clone(), registrations));
+        tokio::spawn(upkeep::commands(commands.clone()));
+        let lwm2m = Lwm2mParts {
+            registry,
+            model,
+            server: addresses.lwm2m_server(config),
+            passive_reporting: Arc::new(AtomicBool::new(false)),
+        };
         let gateway = Self {
             servers: servers.serve(&api, &stopped),
             inspector: house.inspector.reader()?.spawn()?,
             sims: sims.spawn(Arc::clone(&sims_stop))?,
-            devices: listeners.run(&ingest, sessions)?,
+            devices: listeners.run(&ingest, sessions, &lwm2m)?,
+            commands,
             house,
             addresses,
             readiness,
             sims_stop,
             servers_stop,
         };
+        gateway.commands.resume()?;
         gateway.readiness.set(true);
         Ok(gateway)
     }
@@ -133,6 +162,24 @@ impl Gateway {
     }
 }
 
+impl Addresses {
+    /// What a bootstrap tells devices of LwM2M, and how their registrations are kept.
+    fn lwm2m_server(&self, config: &Config) -> lwm2m::ServerConfig {
+        let urls = config.lwm2m_urls([&self.lwm2m, &self.lwm2ms]);
+        // Without a listener of the kind nobody bootstraps there.
+        let [plain, secure] = urls
+            .map(Option::unwrap_or_default)
+            .map(|url| Account { server_uri: url.clone(), bootstrap_uri: url });
+        let shared = &config.lwm2m;
+        lwm2m::ServerConfig {
+            lifetime_seconds: shared.lifetime_seconds,
+            lifetime_max: Duration::from_hours(24 * u64::from(shared.lifetime_days_max)),
+            awake_for: Duration::from_secs(u64::from(shared.awake_seconds)),
+            ..lwm2m::ServerConfig::new(plain, secure)
+        }
+    }
+}
+
 impl Servers {
     async fn bind(config: &Config) -> anyhow::Result<Self> {
         let api = Server::bind(server_config(&config.api)).await?;
@@ -149,6 +196,9 @@ impl Servers {
             udp: listeners.udp_addresses(),
             coap: listeners.coap_addresses(),
             coaps: listeners.coaps_addresses(),
+            lwm2m: listeners.lwm2m_addresses(),
+            lwm2ms: listeners.lwm2ms_addresses(),
+            commands: listeners.commands_addresses(),
             api: url(&self.api),
             operations: url(self.operations.as_ref().unwrap_or(&self.api)),
         }
@@ -191,6 +241,7 @@ fn services(
     let endpoints = [
         endpoint(Protocol::Udp, &addresses.udp, None),
         endpoint(Protocol::Coap, &addresses.coap, addresses.coaps.first()),
+        endpoint(Protocol::Lwm2m, &addresses.lwm2m, addresses.lwm2ms.first()),
     ];
     Services {
         clients: house.clients.clone(),

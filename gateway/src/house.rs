@@ -10,10 +10,10 @@ use anyhow::Context as _;
 use cloud_integrator::Integrations;
 use connectivity::SimRegistry;
 use device_authenticator::SimDirectory;
-use device_integrator::SavedSessions;
+use device_integrator::{Downlink, SavedSessions};
 use inspector::Inspector;
 use key_store::{Keys, Sealer};
-use lwm2m::Registry;
+use lwm2m::{Link, Model, Registry};
 use management_api::clients::Clients;
 use message_log::{MessageLog, Opened};
 use registration_store::RegistrationStore;
@@ -111,11 +111,11 @@ impl House {
     }
 
     /// Fills the registry of LwM2M with the registrations of earlier starts; `seat` knows which
-    /// socket hears an address.
+    /// socket hears a device.
     pub(crate) fn registrations(
         config: &Config,
         registry: &Registry,
-        seat: impl Fn(SocketAddr) -> Option<u32>,
+        seat: impl Fn(Link) -> Option<u32>,
     ) -> anyhow::Result<RegistrationDesk> {
         let file = StateFile::new(config.data.dir.join("registrations.db"));
         let now = Timestamp::from(SystemTime::now());
@@ -130,6 +130,19 @@ impl House {
             warn!(unreadable, "registrations cannot be read: their devices will register again");
         }
         RegistrationDesk::open(store).context("no thread for registrations")
+    }
+
+    /// Requests to devices, given to `downlink`.
+    pub(crate) fn commands(
+        &self,
+        config: &Config,
+        downlink: Downlink,
+        model: Arc<Model>,
+    ) -> anyhow::Result<Commands> {
+        let path = config.data.dir.join("actions.db");
+        let directory = Arc::clone(&self.directory);
+        Commands::open(&path, (downlink, directory), model, self.log.clone())
+            .context("the requests to devices cannot be opened")
     }
 
     /// The pipeline that listeners feed. Devices that ask for their keys are told `coaps_url`.

@@ -10,16 +10,18 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant, SystemTime};
 
 use device_authenticator::{KeyHolder, ListenerTrust, Refusal, RefusalLog, SimDirectory};
-use device_integrator::{OrderEnd, RegistrationChange, Rider, ServerKey, 
-    Credentials, FailedHandshake, KeyAccount, Peer, Receipt, Refused, Shed, Uplink,
+use device_integrator::{
+    Credentials, FailedHandshake, KeyAccount, OrderEnd, Peer, Receipt, Refused, RegistrationChange,
+    Rider, ServerKey, Shed, Uplink,
 };
 use key_store::{KeyProtocol, Keys};
 use message_log::{AppendError, Appending, DeviceKey, Kind, MessageLog, NewRecord};
 use template_library::Templates;
 use vocabulary::{
-    EventKind, Iccid, Identity, IdentityClass, Notice, NoticeCategory, NoticeKind, Protocol, Telemetry,
-    Timestamp,
+    EventKind, Iccid, Identity, IdentityClass, Notice, NoticeCategory, NoticeKind, Protocol,
+    Telemetry, Timestamp,
 };
+use zeroize::Zeroizing;
 
 use crate::commands::Commands;
 use crate::key_desk::{Handed, KeyDesk, Wanted};
@@ -432,9 +434,7 @@ impl Future for Renewal {
         let told = match &mut self.handed {
             Err(reason) => Err(*reason),
             // A desk that is gone answers nobody.
-            Ok(handed) => {
-                ready!(Pin::new(handed).poll(context)).unwrap_or(Err(Shed::StoreFailed))
-            }
+            Ok(handed) => ready!(Pin::new(handed).poll(context)).unwrap_or(Err(Shed::StoreFailed)),
         };
         Poll::Ready(told.map_err(unavailable).map(|(iccid, key)| ServerKey {
             identity: format!("{iccid}{}", KeyAccount::LWM2M_SERVER_SUFFIX),

@@ -80,12 +80,11 @@ impl RegistrationStore {
         let transaction =
             self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         {
-            let mut save = transaction.prepare_cached(
+            let mut save = transaction.prepare(
                 "INSERT INTO registrations (iccid, state) VALUES (?1, ?2)
                  ON CONFLICT (iccid) DO UPDATE SET state = ?2",
             )?;
-            let mut forget =
-                transaction.prepare_cached("DELETE FROM registrations WHERE iccid = ?1")?;
+            let mut forget = transaction.prepare("DELETE FROM registrations WHERE iccid = ?1")?;
             for Change { iccid, state } in changes {
                 let number = iccid.as_u64().cast_signed();
                 match state {
