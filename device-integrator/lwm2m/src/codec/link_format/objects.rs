@@ -99,7 +99,8 @@ pub fn parse(bytes: &[u8]) -> Result<ObjectLinks, LinkFormatError> {
     let mut objects: Vec<(u16, Option<u16>)> = Vec::new();
     let mut versions: Vec<(u16, ObjectVersion)> = Vec::new();
     while let Some(link) = scanner.next()? {
-        if is_root(&link) {
+        // The resource type may be left out at the usual root.
+        if is_root(&link) || link.target == "/" {
             read_formats(&link, &mut content_formats)?;
         }
         let Some(path) = parse_target(link.target, root.as_deref().unwrap_or(""))? else {
@@ -295,6 +296,12 @@ mod tests {
         assert_eq!(objects(&links), expected);
         assert!(links.has(&Path::resource(3, 0, 1)) && links.has(&Path::ROOT));
         assert!(!links.has(&Path::instance(3, 1)) && !links.has(&Path::object(4)));
+    }
+
+    #[test]
+    fn the_usual_root_needs_no_resource_type() {
+        let links = parse(b"</>;ct=\"60 110\", </1/0>").unwrap();
+        assert_eq!((&*links.content_formats, links.objects.len()), (&[60, 110][..], 1));
     }
 
     #[test]
