@@ -118,10 +118,9 @@ impl House {
         seat: impl Fn(Link) -> Option<u32>,
     ) -> anyhow::Result<RegistrationDesk> {
         let file = StateFile::new(config.data.dir.join("registrations.db"));
-        let now = Timestamp::from(SystemTime::now());
         let mut unreadable = 0;
         let store = RegistrationStore::open(&file, |iccid, state| {
-            if let Err(error) = registry.restore(iccid, state, &seat, now) {
+            if let Err(error) = registry.restore(iccid, state, &seat) {
                 debug!(?iccid, %error, "a registration cannot be read");
                 unreadable += 1;
             }

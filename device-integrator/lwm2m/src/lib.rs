@@ -4,6 +4,7 @@
 //! registry mean, and the formats in which devices write them. Not here: CoAP, which is the crate
 //! `coap`, and what becomes of a value.
 
+pub mod codec;
 mod contact;
 mod event;
 mod excerpt;

@@ -15,7 +15,7 @@ pub use links::Links;
 pub use parameters::Binding;
 pub(crate) use parameters::{Parameters, Refused};
 pub use state::StateError;
-pub(crate) use state::{Restored, decode, encode};
+pub(crate) use state::{decode, encode};
 
 use crate::contact::{Contact, Security};
 use crate::path::Path;

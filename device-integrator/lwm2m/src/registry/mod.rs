@@ -1,11 +1,25 @@
-//! All registrations of a gateway, shared by the servers of all sockets.
+//! All registrations of a gateway, shared by the servers of all sockets, because a device may come
+//! back on another one: with a new port, with a new DTLS session.
 
-use std::sync::Arc;
+mod entry;
+mod order;
 
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use hashbrown::HashMap;
 use vocabulary::{Iccid, Timestamp};
 
-use crate::contact::Contact;
-use crate::registration::{Registration, StateError};
+pub(crate) use entry::{Entry, Flight, Queued, Target, Turn, Watched};
+pub(crate) use order::NotificationOrder;
+
+use crate::contact::{Contact, Device, Moment};
+use crate::registration::{self, Registration, RegistrationId, StateError};
+
+/// Locks that share the work: far more than there are sockets.
+const SHARDS: usize = 64;
 
 /// Limits on what devices and operators can grow.
 #[derive(Debug, Clone)]
@@ -14,9 +28,10 @@ pub struct RegistryLimits {
     pub registrations_max: usize,
     /// Observations of one device. Default 64.
     pub observations_per_device_max: usize,
-    /// Operations that wait for one device. Default 20: the documented ten scheduled ones, and as
-    /// many at once.
+    /// Operations that wait for one device. Default 20: ten that were scheduled, and ten more.
     pub queue_per_device_max: usize,
+    /// How long an operation waits for a device that sleeps. Default 24 hours.
+    pub queued_for: Duration,
 }
 
 impl Default for RegistryLimits {
@@ -25,56 +40,113 @@ impl Default for RegistryLimits {
             registrations_max: 1_000_000,
             observations_per_device_max: 64,
             queue_per_device_max: 20,
+            queued_for: Duration::from_hours(24),
         }
     }
 }
 
 /// All registrations of a gateway; clones share them.
+///
+/// Each takes about 700 bytes here (measured: `tests/memory.rs`).
 #[derive(Debug, Clone)]
 pub struct Registry {
-    #[expect(dead_code)]
-    limits: Arc<RegistryLimits>,
+    shared: Arc<Shared>,
 }
+
+#[derive(Debug)]
+struct Shared {
+    limits: RegistryLimits,
+    shards: Box<[Mutex<Shard>]>,
+    registrations: AtomicUsize,
+    observations: AtomicUsize,
+    /// Operations whose device was removed by the owner, for the next server that is called.
+    ended: Mutex<Vec<(Iccid, u64)>>,
+    has_ended: AtomicBool,
+}
+
+#[derive(Debug, Default)]
+struct Shard {
+    entries: HashMap<Iccid, Box<Entry>>,
+    expiries: BTreeSet<(Timestamp, Iccid)>,
+}
+
+/// What a datagram of a registered device led to.
+#[derive(Debug, Default)]
+pub(crate) struct Heard {
+    /// It came from another place than before: what is to be saved.
+    pub(crate) moved: Option<Vec<u8>>,
+    /// Something waits for the device.
+    pub(crate) has_work: bool,
+}
+
+/// There are as many registrations as allowed.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Full;
 
 impl Registry {
     /// An empty registry.
     pub fn new(limits: RegistryLimits) -> Self {
-        Self { limits: Arc::new(limits) }
+        let shards = (0..SHARDS).map(|_| Mutex::default()).collect();
+        Self {
+            shared: Arc::new(Shared {
+                limits,
+                shards,
+                registrations: AtomicUsize::new(0),
+                observations: AtomicUsize::new(0),
+                ended: Mutex::default(),
+                has_ended: AtomicBool::new(false),
+            }),
+        }
     }
 
-    /// Takes what [`crate::Event::Save`] gave before a restart; what has expired is dropped.
-    /// `contact` stands for the one in the state, if the owner knows a better one.
+    /// Takes what [`crate::Event::Save`] gave before a restart. One that has expired meanwhile is
+    /// dropped by the next [`Registry::expired`], which names it, so that its state is deleted.
+    /// `seat_of` says which socket hears the device where it was heard last; without one the device
+    /// is reached once it was heard.
     ///
     /// # Errors
     /// The bytes are no registration.
     pub fn restore(
         &self,
-        _iccid: Iccid,
-        _state: &[u8],
-        _contact: Option<Contact>,
-        _at: Timestamp,
+        iccid: Iccid,
+        state: &[u8],
+        seat_of: impl Fn(Link) -> Option<u32>,
     ) -> Result<(), StateError> {
+        let restored = registration::decode(state)?;
+        let mut registration = restored.registration;
+        let observations = std::mem::take(&mut registration.observations);
+        registration.contact =
+            restored.link.and_then(|link| Some(Contact { seat: seat_of(link)?, link }));
+        let mut entry = Entry::new(registration);
+        let confirmed = |observation| Watched { observation, newest: None, confirmed: true };
+        entry.watched = observations.into_iter().map(confirmed).collect();
+        self.remove_entry(iccid);
+        self.insert(iccid, entry);
         Ok(())
     }
 
     /// Whether the device has a registration.
-    pub fn is_registered(&self, _iccid: Iccid) -> bool {
-        false
+    pub fn is_registered(&self, iccid: Iccid) -> bool {
+        self.shard(iccid).entries.contains_key(&iccid)
     }
 
     /// Where the device was heard last.
-    pub fn contact(&self, _iccid: Iccid) -> Option<Contact> {
-        None
+    pub fn contact(&self, iccid: Iccid) -> Option<Contact> {
+        self.shard(iccid).entries.get(&iccid)?.registration.contact
     }
 
     /// A copy of the device's registration.
-    pub fn snapshot(&self, _iccid: Iccid) -> Option<Registration> {
-        None
+    pub fn snapshot(&self, iccid: Iccid) -> Option<Registration> {
+        let shard = self.shard(iccid);
+        let entry = shard.entries.get(&iccid)?;
+        let mut registration = entry.registration.clone();
+        registration.observations = entry.confirmed().cloned().collect();
+        Some(registration)
     }
 
     /// Registrations.
     pub fn len(&self) -> usize {
-        0
+        self.shared.registrations.load(Ordering::Relaxed)
     }
 
     /// Whether there is no registration.
@@ -84,12 +156,160 @@ impl Registry {
 
     /// Observations of all devices.
     pub fn observations(&self) -> usize {
-        0
+        self.shared.observations.load(Ordering::Relaxed)
     }
 
     /// Removes registrations that have expired, at most so many; the owner deletes their state.
     /// Operations that waited for them end with the next call of any server.
-    pub fn expired(&self, _at: Timestamp, _max: usize) -> Vec<Iccid> {
-        Vec::new()
+    pub fn expired(&self, at: Timestamp, max: usize) -> Vec<Iccid> {
+        let mut expired = Vec::new();
+        for shard in &self.shared.shards {
+            let mut shard = lock(shard);
+            while expired.len() < max {
+                let due = shard.expiries.first().filter(|(due, _)| *due <= at).copied();
+                let Some((_, iccid)) = due else { break };
+                if let Some(entry) = self.take_out(&mut shard, iccid) {
+                    self.end(iccid, entry.commands().map(|queued| queued.command));
+                }
+                expired.push(iccid);
+            }
+        }
+        expired
     }
+
+    /// Limits.
+    pub(crate) fn limits(&self) -> &RegistryLimits {
+        &self.shared.limits
+    }
+
+    /// Looks at an entry or changes it; the order of expiry and the counts follow.
+    pub(crate) fn with<R>(&self, iccid: Iccid, act: impl FnOnce(&mut Entry) -> R) -> Option<R> {
+        let mut shard = self.shard(iccid);
+        let Shard { entries, expiries } = &mut *shard;
+        let entry = entries.get_mut(&iccid)?;
+        let before = (entry.registration.expires_at, entry.watched.len());
+        let result = act(entry);
+        let after = (entry.registration.expires_at, entry.watched.len());
+        if before.0 != after.0 {
+            expiries.remove(&(before.0, iccid));
+            expiries.insert((after.0, iccid));
+        }
+        if before.1 != after.1 {
+            self.count_observations(before.1, after.1);
+        }
+        Some(result)
+    }
+
+    /// As [`Registry::with`], for the registration that this device may use now.
+    pub(crate) fn with_own<R>(
+        &self,
+        device: Device,
+        at: Timestamp,
+        act: impl FnOnce(&mut Entry) -> R,
+    ) -> Option<R> {
+        self.with(device.iccid, |entry| {
+            let registration = &entry.registration;
+            let own = registration.security == device.security && registration.expires_at > at;
+            own.then(|| act(entry))
+        })?
+    }
+
+    /// Notes that a device was heard: it is awake, and reached where it spoke from.
+    pub(crate) fn hear(&self, device: Device, from: Contact, moment: Moment) -> Option<Heard> {
+        self.with_own(device, moment.at, |entry| {
+            entry.heard = Some(moment.now);
+            let moved = entry.registration.contact != Some(from);
+            if moved {
+                entry.registration.contact = Some(from);
+            }
+            Heard { moved: moved.then(|| entry.save()), has_work: entry.has_work() }
+        })
+    }
+
+    /// Whether one more registration fits.
+    pub(crate) fn has_room_for(&self, iccid: Iccid) -> bool {
+        self.len() < self.shared.limits.registrations_max || self.is_registered(iccid)
+    }
+
+    /// Puts a registration in the place of the one before, whose observations end; what waits for
+    /// the device goes on waiting.
+    pub(crate) fn install(
+        &self,
+        iccid: Iccid,
+        registration: Registration,
+        moment: Moment,
+    ) -> Result<(), Full> {
+        if !self.has_room_for(iccid) {
+            return Err(Full);
+        }
+        let before = self.remove_entry(iccid);
+        let mut entry = Entry::new(registration);
+        entry.heard = Some(moment.now);
+        if let Some(before) = before {
+            entry.inherit(*before);
+        }
+        self.insert(iccid, entry);
+        Ok(())
+    }
+
+    /// Removes a registration if it is still this one; returns the operations that waited.
+    pub(crate) fn remove(&self, iccid: Iccid, id: RegistrationId) -> Option<Box<Entry>> {
+        let mut shard = self.shard(iccid);
+        shard.entries.get(&iccid).filter(|entry| entry.registration.id == id)?;
+        self.take_out(&mut shard, iccid)
+    }
+
+    /// Operations whose device was removed by the owner.
+    pub(crate) fn take_ended(&self) -> Vec<(Iccid, u64)> {
+        if !self.shared.has_ended.swap(false, Ordering::Acquire) {
+            return Vec::new();
+        }
+        std::mem::take(&mut *lock(&self.shared.ended))
+    }
+
+    /// Gives operations to the next server that is called.
+    fn end(&self, iccid: Iccid, commands: impl Iterator<Item = u64>) {
+        let mut ended = lock(&self.shared.ended);
+        ended.extend(commands.map(|command| (iccid, command)));
+        if !ended.is_empty() {
+            self.shared.has_ended.store(true, Ordering::Release);
+        }
+    }
+
+    fn shard(&self, iccid: Iccid) -> MutexGuard<'_, Shard> {
+        // The high bits of a product with the golden ratio: SIMs are numbered in rows.
+        let spread = iccid.as_u64().wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+        #[expect(clippy::cast_possible_truncation, reason = "32 bits fit")]
+        lock(&self.shared.shards[spread as usize % SHARDS])
+    }
+
+    fn insert(&self, iccid: Iccid, entry: Entry) {
+        let mut shard = self.shard(iccid);
+        self.shared.registrations.fetch_add(1, Ordering::Relaxed);
+        self.count_observations(0, entry.watched.len());
+        shard.expiries.insert((entry.registration.expires_at, iccid));
+        shard.entries.insert(iccid, Box::new(entry));
+    }
+
+    fn remove_entry(&self, iccid: Iccid) -> Option<Box<Entry>> {
+        self.take_out(&mut self.shard(iccid), iccid)
+    }
+
+    fn take_out(&self, shard: &mut Shard, iccid: Iccid) -> Option<Box<Entry>> {
+        let entry = shard.entries.remove(&iccid)?;
+        shard.expiries.remove(&(entry.registration.expires_at, iccid));
+        self.shared.registrations.fetch_sub(1, Ordering::Relaxed);
+        self.count_observations(entry.watched.len(), 0);
+        Some(entry)
+    }
+
+    fn count_observations(&self, before: usize, after: usize) {
+        self.shared.observations.fetch_add(after.wrapping_sub(before), Ordering::Relaxed);
+    }
+}
+
+/// A thread that panicked left an entry as it was between two statements, which is no worse than
+/// a lost datagram.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

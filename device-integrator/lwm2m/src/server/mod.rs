@@ -1,19 +1,45 @@
 //! An LwM2M server on one socket.
+//!
+//! A request of a device:
+//! 1. the endpoint gives it once, with its copies joined;
+//! 2. what must be durable leaves as an event with a ticket, and the exchange waits;
+//! 3. `settle` answers it.
+//!
+//! An operation on a device:
+//! 1. it waits in the registry, where every server finds it;
+//! 2. the server that hears the device takes it when the device is awake and free;
+//! 3. answer, reset or time end it.
 
+mod bootstrap;
 mod config;
 mod counters;
+mod notifications;
+mod operations;
+mod passive;
+mod register;
+mod requests;
+mod send;
+mod tickets;
+mod translate;
 
+use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Instant;
 
+use coap::Endpoint;
+use hashbrown::HashMap;
 use vocabulary::Iccid;
 
 pub use config::{Account, ServerConfig};
 pub use counters::Counters;
 
+use self::bootstrap::Bootstraps;
+use self::notifications::Fetches;
+use self::operations::Flights;
+use self::tickets::Tickets;
 use crate::contact::{Contact, Device, Moment};
-use crate::event::{Output, Ticket, Verdict};
+use crate::event::{Event, Outcome, Output};
 use crate::model::Model;
-use crate::operation::Operation;
 use crate::registry::Registry;
 
 /// An LwM2M server and bootstrap server on one socket: without the socket, without a clock.
@@ -22,57 +48,87 @@ use crate::registry::Registry;
 /// is counted, never an error.
 #[derive(Debug)]
 pub struct Server {
+    config: ServerConfig,
+    registry: Registry,
+    model: Arc<Model>,
+    seat: u32,
+    endpoint: Endpoint<Contact>,
     counters: Counters,
+    outputs: VecDeque<Output>,
+    timer: Option<Instant>,
+    tickets: Tickets,
+    flights: Flights,
+    fetches: Fetches,
+    bootstraps: Bootstraps,
+    passive: bool,
+    dice: u64,
 }
 
 impl Server {
     /// A server; the seed must be random and secret, and another one for each server.
     pub fn new(
-        _config: ServerConfig,
-        _registry: Registry,
-        _model: Arc<Model>,
-        _seat: u32,
-        _seed: u64,
+        config: ServerConfig,
+        registry: Registry,
+        model: Arc<Model>,
+        seat: u32,
+        seed: u64,
     ) -> Self {
-        Self { counters: Counters::default() }
+        let mut coap = config.coap.clone();
+        coap.owner_keeps_observations = true;
+        Self {
+            registry,
+            model,
+            seat,
+            endpoint: Endpoint::new(coap, seed),
+            counters: Counters::default(),
+            outputs: VecDeque::new(),
+            timer: None,
+            tickets: Tickets::default(),
+            flights: Flights::default(),
+            fetches: Fetches::default(),
+            bootstraps: HashMap::new(),
+            passive: false,
+            dice: seed ^ 0x5bd1_e995_9d1f_2f3b,
+            config,
+        }
     }
 
     /// Takes a datagram of a device.
     pub fn handle_datagram(
         &mut self,
-        _moment: Moment,
-        _from: Contact,
-        _device: Device,
-        _bytes: &[u8],
+        moment: Moment,
+        from: Contact,
+        device: Device,
+        bytes: &[u8],
     ) {
+        self.counters.received += 1;
+        self.end_removed();
+        let has_work = self.hear(moment, from, device);
+        self.endpoint.handle_datagram(moment.now, from, bytes);
+        self.drain(moment, Some(device));
+        // After the answer, so that a device that woke up hears that first.
+        if has_work {
+            self.advance_quietly(moment, device.iccid);
+            self.drain(moment, None);
+        }
     }
 
     /// Does what is due. Calling it early or late is harmless.
-    pub fn handle_timeout(&mut self, _moment: Moment) {}
+    pub fn handle_timeout(&mut self, moment: Moment) {
+        self.end_removed();
+        self.endpoint.handle_timeout(moment.now);
+        self.drain(moment, None);
+    }
 
     /// The next thing to do; poll until [`Output::Timeout`].
     pub fn poll_output(&mut self) -> Output {
-        Output::Timeout(None)
+        self.outputs.pop_front().unwrap_or(Output::Timeout(self.timer))
     }
-
-    /// Takes what became of a ticket.
-    pub fn settle(&mut self, _moment: Moment, _ticket: Ticket, _verdict: Verdict) {}
-
-    /// Does an operation on a device; it ends with [`crate::Event::CommandEnded`], always.
-    pub fn command(
-        &mut self,
-        _moment: Moment,
-        _iccid: Iccid,
-        _command: u64,
-        _operation: Operation,
-    ) {
-    }
-
-    /// Sends what waits for a device, if it is its turn.
-    pub fn advance(&mut self, _moment: Moment, _iccid: Iccid) {}
 
     /// Whether each registration and update is followed by reading the device's objects.
-    pub fn set_passive_reporting(&mut self, _on: bool) {}
+    pub fn set_passive_reporting(&mut self, on: bool) {
+        self.passive = on;
+    }
 
     /// What happened so far.
     pub fn counters(&self) -> Counters {
@@ -81,6 +137,92 @@ impl Server {
 
     /// What happened so far in the CoAP endpoint.
     pub fn coap_counters(&self) -> coap::Counters {
-        coap::Counters::default()
+        self.endpoint.counters()
+    }
+
+    /// Bootstraps under way.
+    pub fn bootstraps(&self) -> usize {
+        self.bootstraps.len()
+    }
+
+    /// Tickets not settled.
+    pub fn tickets(&self) -> usize {
+        self.tickets.len()
+    }
+
+    /// Notes that a device was heard; whether something waits for it.
+    fn hear(&mut self, moment: Moment, from: Contact, device: Device) -> bool {
+        let Some(heard) = self.registry.hear(device, from, moment) else { return false };
+        if let Some(state) = heard.moved {
+            self.counters.moved += 1;
+            self.abandon_flight(moment, device.iccid);
+            self.emit(Event::SaveSoon { iccid: device.iccid, state: Some(state) });
+        }
+        heard.has_work || self.fetches.has(device.iccid)
+    }
+
+    /// Takes over what the endpoint wants, until it rests. `device` sent the datagram that it was
+    /// given; without one nothing was received.
+    fn drain(&mut self, moment: Moment, device: Option<Device>) {
+        loop {
+            match self.endpoint.poll_output() {
+                coap::Output::Transmit { peer, bytes } => {
+                    self.outputs.push_back(Output::Transmit { to: peer, bytes });
+                }
+                coap::Output::Event(event) => self.handle_event(moment, device, event),
+                coap::Output::Timeout(timer) => {
+                    self.timer = timer;
+                    return;
+                }
+            }
+        }
+    }
+
+    fn handle_event(
+        &mut self,
+        moment: Moment,
+        device: Option<Device>,
+        event: coap::Event<Contact>,
+    ) {
+        match (event, device) {
+            (coap::Event::Request(request), Some(device)) => {
+                self.handle_request(moment, device, request);
+            }
+            (coap::Event::Response(response), Some(device)) => {
+                self.handle_response(moment, device, response);
+            }
+            (coap::Event::Notification(notification), Some(device)) => {
+                self.handle_notification(moment, device, notification);
+            }
+            (coap::Event::RequestFailed { request, failure, .. }, _) => {
+                self.handle_failure(moment, request, failure);
+            }
+            // Nobody observes anything here, and without a datagram nothing is received.
+            _ => {}
+        }
+    }
+
+    fn emit(&mut self, event: Event) {
+        self.outputs.push_back(Output::Event(event));
+    }
+
+    fn notice(&mut self, iccid: Iccid, message: &'static str, description: impl Into<String>) {
+        self.emit(Event::Notice { iccid, message, description: description.into() });
+    }
+
+    /// Ends the operations of devices that the owner removed from the registry.
+    fn end_removed(&mut self) {
+        for (iccid, command) in self.registry.take_ended() {
+            self.end_command(iccid, command, Outcome::NotRegistered);
+        }
+    }
+
+    /// The next random number (splitmix64).
+    fn random(&mut self) -> u64 {
+        self.dice = self.dice.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.dice;
+        mixed = (mixed ^ mixed >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ mixed >> 31
     }
 }
