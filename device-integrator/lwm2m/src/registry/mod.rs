@@ -15,7 +15,7 @@ use vocabulary::{Iccid, Timestamp};
 pub(crate) use entry::{Entry, Flight, Queued, Target, Turn, Watched};
 pub(crate) use order::NotificationOrder;
 
-use crate::contact::{Contact, Device, Moment};
+use crate::contact::{Contact, Device, Link, Moment};
 use crate::registration::{self, Registration, RegistrationId, StateError};
 
 /// Locks that share the work: far more than there are sockets.

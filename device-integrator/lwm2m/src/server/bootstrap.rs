@@ -312,12 +312,7 @@ impl Server {
     }
 
     /// Ends a session: with a reason it has failed.
-    pub(super) fn end_bootstrap(
-        &mut self,
-        _moment: Moment,
-        iccid: Iccid,
-        failure: Option<String>,
-    ) {
+    pub(super) fn end_bootstrap(&mut self, _moment: Moment, iccid: Iccid, failure: Option<String>) {
         let Some(session) = self.bootstraps.remove(&iccid) else { return };
         if let Some(reason) = failure {
             self.fail_bootstrap(iccid, session.step, reason);
@@ -337,10 +332,7 @@ impl Server {
 }
 
 /// The request of a session's step; `None` if there is nothing to be written.
-fn step_request(
-    config: &ServerConfig,
-    session: &Session,
-) -> Result<Option<coap::Request>, String> {
+fn step_request(config: &ServerConfig, session: &Session) -> Result<Option<coap::Request>, String> {
     let (method, path) = match session.step {
         Step::Discover => (Code::GET, Path::ROOT),
         Step::DeleteAll => (Code::DELETE, Path::ROOT),
@@ -449,10 +441,7 @@ fn security(
 }
 
 fn records(path: Path, values: impl IntoIterator<Item = (u16, Value)>) -> Vec<Record> {
-    values
-        .into_iter()
-        .filter_map(|(id, value)| Some(Record::new(path.child(id)?, value)))
-        .collect()
+    values.into_iter().filter_map(|(id, value)| Some(Record::new(path.child(id)?, value))).collect()
 }
 
 /// The security instance of the bootstrap account: the one without a short server id (LwM2M Core

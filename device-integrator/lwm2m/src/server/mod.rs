@@ -94,13 +94,7 @@ impl Server {
     }
 
     /// Takes a datagram of a device.
-    pub fn handle_datagram(
-        &mut self,
-        moment: Moment,
-        from: Contact,
-        device: Device,
-        bytes: &[u8],
-    ) {
+    pub fn handle_datagram(&mut self, moment: Moment, from: Contact, device: Device, bytes: &[u8]) {
         self.counters.received += 1;
         self.end_removed();
         let has_work = self.hear(moment, from, device);

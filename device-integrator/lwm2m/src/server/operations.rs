@@ -80,13 +80,7 @@ impl Server {
     ///
     /// It waits for a device in queue mode that sleeps, for operations asked for before, and goes
     /// out at once otherwise. Call the server whose seat the device's contact has.
-    pub fn command(
-        &mut self,
-        moment: Moment,
-        iccid: Iccid,
-        command: u64,
-        operation: Operation,
-    ) {
+    pub fn command(&mut self, moment: Moment, iccid: Iccid, command: u64, operation: Operation) {
         self.end_removed();
         self.counters.commands += 1;
         if let Err(reason) = translate::check(&self.model, &operation) {
@@ -124,8 +118,7 @@ impl Server {
             }
             let flight = Flight { seat: self.seat, serial: self.flights.next_serial() };
             let times = (self.config.awake_for, self.registry.limits().queued_for);
-            let turn =
-                self.registry.with(iccid, |entry| entry.take_turn(flight, moment, times));
+            let turn = self.registry.with(iccid, |entry| entry.take_turn(flight, moment, times));
             let (command, operation, target) = match turn {
                 None | Some(Turn::Nobody) => return,
                 Some(Turn::Elsewhere(seat)) => {
@@ -277,10 +270,8 @@ impl Server {
         mut asked: Asked,
         response: IncomingResponse<Contact>,
     ) {
-        let refused = matches!(
-            response.code,
-            Code::NOT_ACCEPTABLE | Code::UNSUPPORTED_CONTENT_FORMAT
-        );
+        let refused =
+            matches!(response.code, Code::NOT_ACCEPTABLE | Code::UNSUPPORTED_CONTENT_FORMAT);
         if refused && asked.attempt == 0 && translate::has_alternative(&asked.operation) {
             asked.attempt = 1;
             self.ask(moment, iccid, asked);
@@ -338,12 +329,7 @@ impl Server {
         };
         let payload = crate::record::flat_json(&records);
         let origin = if asked.command.is_some() { Origin::Command } else { Origin::Passive };
-        let noted = tickets::Noted {
-            iccid,
-            token: 0,
-            before: None,
-            order: None,
-        };
+        let noted = tickets::Noted { iccid, token: 0, before: None, order: None };
         let carrier = response.notification.map(|exchange| (exchange, noted));
         self.hand_on(moment, (iccid, response.peer), (&records, origin), carrier);
         Outcome::Answered { code, format, payload, decoded: true }
@@ -372,12 +358,7 @@ impl Server {
         }
     }
 
-    pub(super) fn handle_failure(
-        &mut self,
-        moment: Moment,
-        request: RequestId,
-        failure: Failure,
-    ) {
+    pub(super) fn handle_failure(&mut self, moment: Moment, request: RequestId, failure: Failure) {
         let Some(flying) = self.flights.take(request) else { return };
         let iccid = flying.iccid;
         let is_silent = failure == Failure::TimedOut;
