@@ -1,11 +1,12 @@
 //! The way back: what customers and updates ask of devices, given to the sockets, and what devices
 //! answered, told to whoever asked.
 
-use std::sync::{Arc, OnceLock};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::SystemTime;
 
 use device_authenticator::SimDirectory;
-use device_controller::{Action, ActionResult, Controller, Dispatch, Outcome};
+use device_controller::{Action, Controller, Dispatch, Outcome};
 use device_integrator::{Downlink, Order, OrderEnd, Rider};
 use lwm2m::Model;
 use message_log::MessageLog;
@@ -25,13 +26,18 @@ struct Parts {
     controller: Controller,
     log: MessageLog,
     directory: Arc<SimDirectory>,
+    under_way: Arc<UnderWay>,
 }
+
+/// Operations of LwM2M that were given to a socket: a failure is told to the operator, too.
+type UnderWay = Mutex<HashMap<u64, (Iccid, Arc<Action>)>>;
 
 /// What it takes to give an action to a socket.
 struct Sender {
     downlink: Downlink,
     directory: Arc<SimDirectory>,
     model: Arc<Model>,
+    under_way: Arc<UnderWay>,
     /// To be told at once what cannot be sent.
     controller: OnceLock<Controller>,
 }
@@ -48,6 +54,7 @@ impl Commands {
             downlink,
             directory: Arc::clone(&directory),
             model,
+            under_way: Arc::default(),
             controller: OnceLock::new(),
         });
         let dispatcher = Arc::clone(&sender);
@@ -56,7 +63,8 @@ impl Commands {
         let controller = Controller::open(path, limits, send)?;
         // It is set here only.
         let _ = sender.controller.set(controller.clone());
-        Ok(Self(Arc::new(Parts { controller, log, directory })))
+        let under_way = Arc::clone(&sender.under_way);
+        Ok(Self(Arc::new(Parts { controller, log, directory, under_way })))
     }
 
     /// Sends what an earlier process was to send at once. Blocks for a moment.
@@ -96,15 +104,19 @@ impl Commands {
 
     /// An order has ended.
     pub(crate) fn report(&self, order: u64, end: OrderEnd) {
-        self.0.controller.report(order, now(), outcome(end));
+        let outcome = outcome(end);
+        let sent = lock(&self.0.under_way).remove(&order);
+        if let (Some((device, action)), Outcome::Failed { message, .. }) = (sent, &outcome) {
+            self.note_failure(device, &action, message);
+        }
+        self.0.controller.report(order, now(), outcome);
     }
 
-    /// Tells the operator that a request to a device has failed.
-    pub(crate) fn note_failure(&self, device: Iccid, action: &Action, result: &ActionResult) {
+    /// Tells the operator that a device did not do what was asked of it.
+    fn note_failure(&self, device: Iccid, action: &Action, reason: &str) {
         let mut notice = Notice::new(NoticeCategory::Error, NoticeKind::Device, ACTION_FAILED);
         let sim = self.0.directory.find_iccid(device).map(|found| found.identity);
         notice = sim.into_iter().fold(notice, Notice::about);
-        let reason = result.error.as_deref().unwrap_or("the device refused");
         notice.description = format!("{}: {reason}", actions::describe(action));
         // Nobody waits for it: the request itself says the same.
         drop(self.0.log.append(vec![notice_record(&notice, now())]));
@@ -115,6 +127,9 @@ impl Sender {
     fn send(&self, dispatch: Dispatch) {
         let Dispatch { serial, device, action, .. } = dispatch;
         let address = self.directory.find_iccid(device).and_then(|found| found.identity.ip);
+        if let Action::Lwm2m(_) = &*action {
+            lock(&self.under_way).insert(serial, (device, Arc::clone(&action)));
+        }
         let sent = actions::order_of(&action, address, &self.model)
             .and_then(|what| {
                 let order = Order { id: serial, device, what };
@@ -122,6 +137,7 @@ impl Sender {
             })
             .err();
         if let Some((end, controller)) = sent.zip(self.controller.get()) {
+            lock(&self.under_way).remove(&serial);
             controller.report(serial, now(), outcome(end));
         }
     }
@@ -147,6 +163,11 @@ fn outcome(end: OrderEnd) -> Outcome {
         OrderEnd::NotSent(message) => Outcome::NotSent { message },
         OrderEnd::Invalid(message) => Outcome::Failed { code: None, message, payload: Vec::new() },
     }
+}
+
+fn lock(under_way: &UnderWay) -> MutexGuard<'_, HashMap<u64, (Iccid, Arc<Action>)>> {
+    // Whole entries come and go: a panic of another holder does no harm.
+    under_way.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn now() -> Timestamp {
