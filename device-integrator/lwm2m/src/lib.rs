@@ -20,9 +20,7 @@ mod server;
 mod value;
 
 pub use contact::{Contact, Device, Link, Moment, Security};
-pub use event::{
-    BootstrapOutcome, Event, Exchanged, Origin, Outcome, Output, Ticket, Verdict,
-};
+pub use event::{BootstrapOutcome, Event, Exchanged, Origin, Outcome, Output, Ticket, Verdict};
 pub use excerpt::Excerpt;
 pub use format::ContentFormat;
 pub use model::{Model, ObjectInfo, Operations, ResourceInfo, XmlError};

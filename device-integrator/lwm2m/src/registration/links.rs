@@ -129,11 +129,7 @@ impl fmt::Display for Links {
                 .filter(|format| self.speaks(**format))
                 .map(|format| format.0)
                 .collect(),
-            objects: self
-                .places
-                .chunk_by(|left, right| left.0 == right.0)
-                .map(object)
-                .collect(),
+            objects: self.places.chunk_by(|left, right| left.0 == right.0).map(object).collect(),
         };
         formatter.write_str(&link_format::write(&links))
     }

@@ -9,8 +9,7 @@ use super::Version;
 use crate::excerpt::Excerpt;
 
 /// The letters of a binding and the bits that stand for them.
-const TRANSPORTS: [(char, u8); 6] =
-    [('U', 1), ('M', 2), ('H', 4), ('T', 8), ('S', 16), ('N', 32)];
+const TRANSPORTS: [(char, u8); 6] = [('U', 1), ('M', 2), ('H', 4), ('T', 8), ('S', 16), ('N', 32)];
 /// The bit of queue mode.
 const QUEUE: u8 = 0x80;
 

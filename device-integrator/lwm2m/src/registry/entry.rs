@@ -165,7 +165,8 @@ impl Entry {
         (awake_for, queued_for): (Duration, Duration),
     ) -> Turn {
         let oldest = self.commands().next();
-        if let Some(queued) = oldest.filter(|q| moment.at.saturating_since(q.queued_at) > queued_for)
+        if let Some(queued) =
+            oldest.filter(|q| moment.at.saturating_since(q.queued_at) > queued_for)
         {
             let command = queued.command;
             self.pop_command();

@@ -74,9 +74,8 @@ impl Server {
     ) {
         let iccid = device.iccid;
         let token = notification.exchange.token().as_bytes().try_into().map(u64::from_be_bytes);
-        let order = notification
-            .sequence
-            .map(|sequence| NotificationOrder { sequence, at: moment.now });
+        let order =
+            notification.sequence.map(|sequence| NotificationOrder { sequence, at: moment.now });
         // RFC 7641 §4.2 and §3.2: an error, or a response without Observe, is the last one.
         let is_last = order.is_none() || !notification.code.is_success();
         let place = token.ok().and_then(|token| {

@@ -80,13 +80,7 @@ impl Server {
     ///
     /// It waits for a device in queue mode that sleeps, for operations asked for before, and goes
     /// out at once otherwise. Call the server whose seat the device's contact has.
-    pub fn command(
-        &mut self,
-        moment: Moment,
-        iccid: Iccid,
-        command: u64,
-        operation: Operation,
-    ) {
+    pub fn command(&mut self, moment: Moment, iccid: Iccid, command: u64, operation: Operation) {
         self.end_removed();
         self.counters.commands += 1;
         if let Err(reason) = translate::check(&self.model, &operation) {
@@ -124,8 +118,7 @@ impl Server {
             }
             let flight = Flight { seat: self.seat, serial: self.flights.next_serial() };
             let times = (self.config.awake_for, self.registry.limits().queued_for);
-            let turn =
-                self.registry.with(iccid, |entry| entry.take_turn(flight, moment, times));
+            let turn = self.registry.with(iccid, |entry| entry.take_turn(flight, moment, times));
             let (command, operation, target) = match turn {
                 None | Some(Turn::Nobody) => return,
                 Some(Turn::Elsewhere(seat)) => {
@@ -259,7 +252,7 @@ impl Server {
             if let Some(exchange) = response.notification {
                 self.endpoint.reject(exchange);
             }
-            self.fail(moment, flying, ("another device answered", true));
+            self.fail(flying, ("another device answered", true));
             return;
         }
         match flying.kind {
@@ -277,10 +270,8 @@ impl Server {
         mut asked: Asked,
         response: IncomingResponse<Contact>,
     ) {
-        let refused = matches!(
-            response.code,
-            Code::NOT_ACCEPTABLE | Code::UNSUPPORTED_CONTENT_FORMAT
-        );
+        let refused =
+            matches!(response.code, Code::NOT_ACCEPTABLE | Code::UNSUPPORTED_CONTENT_FORMAT);
         if refused && asked.attempt == 0 && translate::has_alternative(&asked.operation) {
             asked.attempt = 1;
             self.ask(moment, iccid, asked);
@@ -338,12 +329,7 @@ impl Server {
         };
         let payload = crate::record::flat_json(&records);
         let origin = if asked.command.is_some() { Origin::Command } else { Origin::Passive };
-        let noted = tickets::Noted {
-            iccid,
-            token: 0,
-            before: None,
-            order: None,
-        };
+        let noted = tickets::Noted { iccid, token: 0, before: None, order: None };
         let carrier = response.notification.map(|exchange| (exchange, noted));
         self.hand_on(moment, (iccid, response.peer), (&records, origin), carrier);
         Outcome::Answered { code, format, payload, decoded: true }
@@ -372,16 +358,11 @@ impl Server {
         }
     }
 
-    pub(super) fn handle_failure(
-        &mut self,
-        moment: Moment,
-        request: RequestId,
-        failure: Failure,
-    ) {
+    pub(super) fn handle_failure(&mut self, moment: Moment, request: RequestId, failure: Failure) {
         let Some(flying) = self.flights.take(request) else { return };
         let iccid = flying.iccid;
         let is_silent = failure == Failure::TimedOut;
-        self.fail(moment, flying, (&failure.to_string(), is_silent));
+        self.fail(flying, (&failure.to_string(), is_silent));
         self.advance_quietly(moment, iccid);
     }
 
@@ -390,12 +371,12 @@ impl Server {
         let Some(request) = self.flights.by_device.get(&iccid).copied() else { return };
         self.endpoint.cancel(moment.now, request);
         if let Some(flying) = self.flights.take(request) {
-            self.fail(moment, flying, ("the device moved before it answered", false));
+            self.fail(flying, ("the device moved before it answered", false));
         }
     }
 
     /// Ends a request without an answer; a device that is silent sleeps or is gone.
-    fn fail(&mut self, moment: Moment, flying: Flying, (reason, is_silent): (&str, bool)) {
+    fn fail(&mut self, flying: Flying, (reason, is_silent): (&str, bool)) {
         let iccid = flying.iccid;
         if is_silent {
             self.registry.with(iccid, |entry| {
@@ -404,7 +385,7 @@ impl Server {
             });
         }
         match flying.kind {
-            Kind::Bootstrap => self.end_bootstrap(moment, iccid, Some(reason.to_owned())),
+            Kind::Bootstrap => self.end_bootstrap(iccid, Some(reason.to_owned())),
             Kind::Fetch(fetch, serial) => {
                 self.land(iccid, serial);
                 self.decline_fetch(*fetch);

@@ -10,9 +10,7 @@ use super::tickets::Action;
 use super::{Server, ServerConfig};
 use crate::contact::{Contact, Device, Moment, Security};
 use crate::event::{Event, Outcome};
-use crate::registration::{
-    Links, Parameters, Refused, Registration, RegistrationId, Version,
-};
+use crate::registration::{Links, Parameters, Refused, Registration, RegistrationId, Version};
 use crate::registry::Entry;
 
 /// When a device may come back that did not fit.
@@ -78,8 +76,7 @@ impl Server {
     ) -> Result<Registration, Refused> {
         let parameters = self.read_parameters(device, request, Security::BootstrapKey)?;
         let links = read_links(request)?;
-        let lifetime_seconds =
-            parameters.lifetime_seconds.unwrap_or(self.config.lifetime_seconds);
+        let lifetime_seconds = parameters.lifetime_seconds.unwrap_or(self.config.lifetime_seconds);
         Ok(Registration {
             id: self.registration_id(),
             version: parameters.version.unwrap_or(Version::V1_0),
@@ -149,8 +146,7 @@ impl Server {
         let updated = self.registry.with_own(device, moment.at, |entry| {
             entry.registration.id.is(id).then(|| {
                 let registration = &mut entry.registration;
-                let lifetime =
-                    parameters.lifetime_seconds.unwrap_or(registration.lifetime_seconds);
+                let lifetime = parameters.lifetime_seconds.unwrap_or(registration.lifetime_seconds);
                 registration.expires_at = expiry(&self.config, moment.at, lifetime);
                 let has_new_links = apply(registration, parameters, links);
                 registration.updated_at = moment.at;

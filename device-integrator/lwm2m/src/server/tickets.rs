@@ -151,7 +151,10 @@ impl Server {
             (Action::Notification(exchange, _), Verdict::Done) => {
                 let _answered = self.endpoint.acknowledge(exchange);
             }
-            (Action::Bootstrap(exchange, request), Verdict::Key { identity, key, bootstrap_key }) => {
+            (
+                Action::Bootstrap(exchange, request),
+                Verdict::Key { identity, key, bootstrap_key },
+            ) => {
                 let keys = super::bootstrap::Keys { identity, key, bootstrap_key };
                 self.begin_bootstrap(moment, exchange, *request, Some(keys));
             }

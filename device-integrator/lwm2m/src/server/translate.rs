@@ -77,11 +77,7 @@ pub(super) fn check(model: &Model, operation: &Operation) -> Result<(), String> 
     }
 }
 
-fn depth(
-    path: &Path,
-    allowed: std::ops::RangeInclusive<usize>,
-    what: &str,
-) -> Result<(), String> {
+fn depth(path: &Path, allowed: std::ops::RangeInclusive<usize>, what: &str) -> Result<(), String> {
     match allowed.contains(&path.ids().len()) {
         true => Ok(()),
         false => Err(format!("{path} does not name {what}")),
@@ -246,9 +242,7 @@ pub(super) fn reading(
     format: Option<ContentFormat>,
 ) -> Result<Plan, String> {
     let draft = match &*observation.paths {
-        [path] if !observation.composite => {
-            Draft::new(target, Code::GET, path)?.accept(format)?
-        }
+        [path] if !observation.composite => Draft::new(target, Code::GET, path)?.accept(format)?,
         paths => fetch(target, format.unwrap_or(ContentFormat::SENML_CBOR), paths)?,
     };
     Ok(draft.finish(&Watch::Nothing))
@@ -321,9 +315,9 @@ impl Draft {
     fn new(target: &Target, method: Code, path: &Path) -> Result<Self, String> {
         let root = target.links.root().split('/').filter(|segment| !segment.is_empty());
         let draft = Self { request: Request::new(method), base: *path };
-        let draft = root.map(str::as_bytes).try_fold(draft, |draft, segment| {
-            draft.option(OptionNumber::URI_PATH, segment)
-        })?;
+        let draft = root
+            .map(str::as_bytes)
+            .try_fold(draft, |draft, segment| draft.option(OptionNumber::URI_PATH, segment))?;
         path.ids().iter().try_fold(draft, |draft, id| {
             draft.option(OptionNumber::URI_PATH, itoa::Buffer::new().format(*id).as_bytes())
         })
