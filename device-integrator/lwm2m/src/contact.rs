@@ -24,6 +24,19 @@ pub struct Contact {
     pub link: Link,
 }
 
+impl Contact {
+    /// Whether both are one host that uses several ports: some devices answer from another port
+    /// than the one they listen on, and address translators change it.
+    pub(crate) fn is_same_host(&self, other: &Self) -> bool {
+        match (self.link, other.link) {
+            (Link::Address(one), Link::Address(two)) => {
+                self.seat == other.seat && one.ip() == two.ip()
+            }
+            _ => self == other,
+        }
+    }
+}
+
 /// A place behind a socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Link {

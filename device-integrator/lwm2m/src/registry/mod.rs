@@ -75,6 +75,8 @@ struct Shard {
 pub(crate) struct Heard {
     /// It came from another place than before: what is to be saved.
     pub(crate) moved: Option<Vec<u8>>,
+    /// It is another host now: what was asked of the one before will not be answered.
+    pub(crate) left: bool,
     /// Something waits for the device.
     pub(crate) has_work: bool,
 }
@@ -123,6 +125,15 @@ impl Registry {
         self.remove_entry(iccid);
         self.insert(iccid, entry);
         Ok(())
+    }
+
+    /// Where a device was heard last, out of its saved state: with the seat of the socket that
+    /// has this place now it is the contact for [`Registry::restore`].
+    ///
+    /// # Errors
+    /// The bytes are no registration.
+    pub fn saved_link(state: &[u8]) -> Result<Option<Link>, StateError> {
+        registration::decode(state).map(|restored| restored.link)
     }
 
     /// Whether the device has a registration.
@@ -218,11 +229,13 @@ impl Registry {
     pub(crate) fn hear(&self, device: Device, from: Contact, moment: Moment) -> Option<Heard> {
         self.with_own(device, moment.at, |entry| {
             entry.heard = Some(moment.now);
-            let moved = entry.registration.contact != Some(from);
-            if moved {
-                entry.registration.contact = Some(from);
+            let before = entry.registration.contact.replace(from);
+            let moved = before != Some(from);
+            let left = before.is_some_and(|before| !before.is_same_host(&from));
+            if left {
+                entry.flight = None;
             }
-            Heard { moved: moved.then(|| entry.save()), has_work: entry.has_work() }
+            Heard { moved: moved.then(|| entry.save()), left, has_work: entry.has_work() }
         })
     }
 
@@ -313,3 +326,6 @@ impl Registry {
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests;

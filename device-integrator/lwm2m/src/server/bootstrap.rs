@@ -231,7 +231,7 @@ impl Server {
                 return;
             }
             Err(reason) => {
-                self.end_bootstrap(moment, iccid, Some(reason));
+                self.end_bootstrap(iccid, Some(reason));
                 return;
             }
         };
@@ -242,7 +242,7 @@ impl Server {
                 }
                 self.flights.insert(request, Flying { iccid, kind: Kind::Bootstrap });
             }
-            Err(refused) => self.end_bootstrap(moment, iccid, Some(refused.to_string())),
+            Err(refused) => self.end_bootstrap(iccid, Some(refused.to_string())),
         }
     }
 
@@ -256,7 +256,7 @@ impl Server {
             Step::WriteBootstrapAccount => Step::WriteServer,
             Step::WriteServer => Step::Finish,
             Step::Finish => {
-                self.end_bootstrap(moment, iccid, None);
+                self.end_bootstrap(iccid, None);
                 return;
             }
         };
@@ -303,7 +303,7 @@ impl Server {
                     return;
                 }
                 let reason = format!("the device answered {code}");
-                self.end_bootstrap(moment, iccid, Some(reason));
+                self.end_bootstrap(iccid, Some(reason));
                 return;
             }
             (_, true) => {}
@@ -312,7 +312,7 @@ impl Server {
     }
 
     /// Ends a session: with a reason it has failed.
-    pub(super) fn end_bootstrap(&mut self, _moment: Moment, iccid: Iccid, failure: Option<String>) {
+    pub(super) fn end_bootstrap(&mut self, iccid: Iccid, failure: Option<String>) {
         let Some(session) = self.bootstraps.remove(&iccid) else { return };
         if let Some(reason) = failure {
             self.fail_bootstrap(iccid, session.step, reason);
@@ -393,7 +393,7 @@ fn account(
     match step {
         Step::WriteServerAccount => {
             let key = keys.map(|keys| (&keys.identity, &keys.key));
-            let whom = (&addresses.server_uri, false, config.server_short_id);
+            let whom = (addresses.server_uri.as_str(), false, config.server_short_id);
             Some(security(Path::instance(0, 0), whom, key))
         }
         Step::WriteBootstrapAccount => {
@@ -401,7 +401,7 @@ fn account(
                 None => None,
                 Some(keys) => Some((&keys.identity, keys.bootstrap_key.as_ref()?)),
             };
-            let whom = (&addresses.bootstrap_uri, true, config.bootstrap_short_id);
+            let whom = (addresses.bootstrap_uri.as_str(), true, config.bootstrap_short_id);
             Some(security(Path::instance(0, bootstrap_instance), whom, key))
         }
         Step::WriteServer => {

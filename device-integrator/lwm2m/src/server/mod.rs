@@ -79,7 +79,7 @@ impl Server {
             registry,
             model,
             seat,
-            endpoint: Endpoint::new(coap, seed),
+            endpoint: Endpoint::new(coap, seed).with_peer_match(Contact::is_same_host),
             counters: Counters::default(),
             outputs: VecDeque::new(),
             timer: None,
@@ -149,7 +149,9 @@ impl Server {
         let Some(heard) = self.registry.hear(device, from, moment) else { return false };
         if let Some(state) = heard.moved {
             self.counters.moved += 1;
-            self.abandon_flight(moment, device.iccid);
+            if heard.left {
+                self.abandon_flight(moment, device.iccid);
+            }
             self.emit(Event::SaveSoon { iccid: device.iccid, state: Some(state) });
         }
         heard.has_work || self.fetches.has(device.iccid)

@@ -252,7 +252,7 @@ impl Server {
             if let Some(exchange) = response.notification {
                 self.endpoint.reject(exchange);
             }
-            self.fail(moment, flying, ("another device answered", true));
+            self.fail(flying, ("another device answered", true));
             return;
         }
         match flying.kind {
@@ -362,7 +362,7 @@ impl Server {
         let Some(flying) = self.flights.take(request) else { return };
         let iccid = flying.iccid;
         let is_silent = failure == Failure::TimedOut;
-        self.fail(moment, flying, (&failure.to_string(), is_silent));
+        self.fail(flying, (&failure.to_string(), is_silent));
         self.advance_quietly(moment, iccid);
     }
 
@@ -371,12 +371,12 @@ impl Server {
         let Some(request) = self.flights.by_device.get(&iccid).copied() else { return };
         self.endpoint.cancel(moment.now, request);
         if let Some(flying) = self.flights.take(request) {
-            self.fail(moment, flying, ("the device moved before it answered", false));
+            self.fail(flying, ("the device moved before it answered", false));
         }
     }
 
     /// Ends a request without an answer; a device that is silent sleeps or is gone.
-    fn fail(&mut self, moment: Moment, flying: Flying, (reason, is_silent): (&str, bool)) {
+    fn fail(&mut self, flying: Flying, (reason, is_silent): (&str, bool)) {
         let iccid = flying.iccid;
         if is_silent {
             self.registry.with(iccid, |entry| {
@@ -385,7 +385,7 @@ impl Server {
             });
         }
         match flying.kind {
-            Kind::Bootstrap => self.end_bootstrap(moment, iccid, Some(reason.to_owned())),
+            Kind::Bootstrap => self.end_bootstrap(iccid, Some(reason.to_owned())),
             Kind::Fetch(fetch, serial) => {
                 self.land(iccid, serial);
                 self.decline_fetch(*fetch);

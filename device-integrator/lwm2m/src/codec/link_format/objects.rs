@@ -257,6 +257,8 @@ pub fn write(links: &ObjectLinks) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use proptest::prelude::*;
 
     use super::*;
@@ -355,12 +357,9 @@ mod tests {
                 0..20,
             ),
         ) -> ObjectLinks {
-            let object = |(id, ((major, minor), instances)): (u16, ((u8, u8), std::collections::BTreeSet<u16>))| {
-                RegisteredObject {
-                    id,
-                    version: ObjectVersion { major, minor },
-                    instances: instances.into_iter().collect(),
-                }
+            let object = |(id, (version, instances)): (u16, ((u8, u8), BTreeSet<u16>))| {
+                let version = ObjectVersion { major: version.0, minor: version.1 };
+                RegisteredObject { id, version, instances: instances.into_iter().collect() }
             };
             ObjectLinks {
                 root: root.map(Into::into),
