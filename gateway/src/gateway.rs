@@ -11,7 +11,9 @@ use cloud_integrator::Source;
 use device_integrator::{Listeners, Running};
 use inspector::ReaderThread;
 use management_api::server::{Limits, Server, ServerConfig, TlsFiles};
-use management_api::{DeviceEndpoint, ManagementApi, MetricsText, Readiness, Services, Settings};
+use management_api::{
+    DeviceEndpoint, ManagementApi, MetricsText, Readiness, Registrations, Services, Settings,
+};
 use message_log::State;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::sync::watch;
@@ -19,6 +21,7 @@ use tokio::task::JoinHandle as Task;
 use tracing::error;
 use vocabulary::Protocol;
 
+use crate::commands;
 use crate::config::{Api, Config};
 use crate::house::House;
 use crate::listeners;
@@ -81,6 +84,7 @@ impl Gateway {
         let (desk, sessions) = house.sessions(config, &addresses.coaps)?;
         let ingest = house.ingest(config.coaps_url(&addresses.coaps), desk)?;
         tokio::spawn(upkeep::rate(ingest.clone()));
+        tokio::spawn(commands::upkeep(house.controller.clone()));
         let gateway = Self {
             servers: servers.serve(&api, &stopped),
             inspector: house.inspector.reader()?.spawn()?,
@@ -127,6 +131,7 @@ impl Gateway {
             if sims.join().is_err() {
                 error!("the watch on SIMs had panicked");
             }
+            house.controller.close();
             house.log.close();
         });
         report("message log", rest.await.map_err(anyhow::Error::from));
@@ -199,6 +204,9 @@ fn services(
         templates: house.templates.clone(),
         inspector: house.inspector.clone(),
         integrations: house.integrations.clone(),
+        controller: house.controller.clone(),
+        registrations: Registrations::new(commands::is_registered),
+        switches: house.switches.clone(),
         log: house.log.clone(),
         metrics: MetricsText::new(move || metrics.render()),
         readiness: readiness.clone(),

@@ -10,9 +10,11 @@ use anyhow::Context as _;
 use cloud_integrator::Integrations;
 use connectivity::SimRegistry;
 use device_authenticator::SimDirectory;
+use device_controller::Controller;
 use device_integrator::SavedSessions;
 use inspector::Inspector;
 use key_store::{Keys, Sealer};
+use management_api::Switches;
 use management_api::clients::Clients;
 use message_log::{MessageLog, Opened};
 use session_store::SessionStore;
@@ -21,6 +23,7 @@ use template_library::Templates;
 use tracing::warn;
 use vocabulary::Timestamp;
 
+use crate::commands;
 use crate::config::Config;
 use crate::ingest::{Ingest, Sources};
 use crate::key_desk::KeyDesk;
@@ -39,6 +42,8 @@ pub(crate) struct House {
     pub(crate) templates: Templates,
     pub(crate) inspector: Inspector,
     pub(crate) integrations: Integrations,
+    pub(crate) controller: Controller,
+    pub(crate) switches: Switches,
     recovered: Arc<RecoveredExchanges>,
     rate: (u32, u32),
 }
@@ -81,6 +86,8 @@ impl House {
                 &config.account.number,
             )?,
             integrations: Integrations::open(&state, integration_settings(config))?,
+            controller: commands::open(config)?,
+            switches: Switches::open(&state)?,
             templates,
             log,
             recovered: Arc::new(recovered),

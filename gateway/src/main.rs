@@ -7,6 +7,7 @@ use clap::Parser as _;
 
 mod arguments;
 mod clients;
+mod commands;
 mod config;
 mod demo;
 mod gateway;
