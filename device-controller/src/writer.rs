@@ -139,11 +139,11 @@ impl Writer {
     fn publish(&self, batch: Batch, deleted: &[Vec<Deleted>]) {
         let shared = &self.shared;
         for (requests, answer) in batch.inserts {
-            // Answered first: a sender may take its time.
+            let confirm = |new: &Stored| shared.active.confirm(&new.request, new.place);
+            let due: Vec<_> = requests.iter().filter_map(confirm).collect();
+            // Whoever is answered can trigger or cancel it; a sender may take its time.
             let _ = answer.send(Ok(()));
-            for Stored { place, request } in requests {
-                shared.hand_over(shared.active.confirm(&request, place));
-            }
+            due.into_iter().for_each(|dispatch| shared.hand_over(Some(dispatch)));
         }
         for change in &batch.changes {
             self.forget(change);

@@ -24,6 +24,7 @@ pub(crate) struct Commands(Arc<Parts>);
 
 struct Parts {
     controller: Controller,
+    downlink: Downlink,
     log: MessageLog,
     directory: Arc<SimDirectory>,
     under_way: Arc<UnderWay>,
@@ -51,7 +52,7 @@ impl Commands {
         log: MessageLog,
     ) -> anyhow::Result<Self> {
         let sender = Arc::new(Sender {
-            downlink,
+            downlink: downlink.clone(),
             directory: Arc::clone(&directory),
             model,
             under_way: Arc::default(),
@@ -64,7 +65,7 @@ impl Commands {
         // It is set here only.
         let _ = sender.controller.set(controller.clone());
         let under_way = Arc::clone(&sender.under_way);
-        Ok(Self(Arc::new(Parts { controller, log, directory, under_way })))
+        Ok(Self(Arc::new(Parts { controller, downlink, log, directory, under_way })))
     }
 
     /// Sends what an earlier process was to send at once. Blocks for a moment.
@@ -76,6 +77,11 @@ impl Commands {
     pub(crate) fn end_overdue(&self) -> anyhow::Result<()> {
         while self.0.controller.tick(now())? {}
         Ok(())
+    }
+
+    /// What reaches devices.
+    pub(crate) fn downlink(&self) -> &Downlink {
+        &self.0.downlink
     }
 
     /// What the management API asks.

@@ -12,7 +12,10 @@ use device_integrator::{Listeners, Lwm2mParts, Running};
 use inspector::ReaderThread;
 use lwm2m::{Account, Registry, RegistryLimits};
 use management_api::server::{Limits, Server, ServerConfig, TlsFiles};
-use management_api::{DeviceEndpoint, ManagementApi, MetricsText, Readiness, Services, Settings};
+use management_api::{
+    DeviceEndpoint, ManagementApi, MetricsText, Readiness, Registrations, Services, Settings,
+    Switch,
+};
 use message_log::State;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::sync::watch;
@@ -86,7 +89,7 @@ impl Gateway {
         let (servers_stop, stopped) = watch::channel(false);
         tokio::spawn(upkeep::metrics(metrics.clone()));
         tokio::spawn(upkeep::templates(house.log.clone(), house.templates.clone()));
-        let services = services(&house, config, &addresses, metrics, &readiness);
+        let services = services((&house, &commands), config, &addresses, metrics, &readiness);
         let api = ManagementApi::new(services)?;
         api.work_off_key_jobs();
         let sims_stop = Arc::new(AtomicBool::new(false));
@@ -106,7 +109,7 @@ impl Gateway {
             registry,
             model,
             server: addresses.lwm2m_server(config),
-            passive_reporting: Arc::new(AtomicBool::new(false)),
+            passive_reporting: house.switches.handle(Switch::Lwm2mPassiveReporting),
         };
         let gateway = Self {
             servers: servers.serve(&api, &stopped),
@@ -142,7 +145,7 @@ impl Gateway {
     /// Stops reading, commits and answers what was read, and ends every part.
     pub(crate) async fn drain(self) {
         self.readiness.set(false);
-        let Self { house, devices, inspector, sims, servers, .. } = self;
+        let Self { house, devices, commands, inspector, sims, servers, .. } = self;
         let devices = tokio::task::spawn_blocking(move || devices.stop());
         report("listeners", devices.await.map_err(anyhow::Error::from));
         self.servers_stop.send_replace(true);
@@ -156,6 +159,7 @@ impl Gateway {
             if sims.join().is_err() {
                 error!("the watch on SIMs had panicked");
             }
+            commands.controller().close();
             house.log.close();
         });
         report("message log", rest.await.map_err(anyhow::Error::from));
@@ -223,7 +227,7 @@ impl Servers {
 }
 
 fn services(
-    house: &House,
+    (house, commands): (&House, &Commands),
     config: &Config,
     addresses: &Addresses,
     metrics: PrometheusHandle,
@@ -238,6 +242,7 @@ fn services(
             secure_port: secure.map(SocketAddr::port),
         })
     };
+    let downlink = commands.downlink().clone();
     let endpoints = [
         endpoint(Protocol::Udp, &addresses.udp, None),
         endpoint(Protocol::Coap, &addresses.coap, addresses.coaps.first()),
@@ -250,6 +255,9 @@ fn services(
         templates: house.templates.clone(),
         inspector: house.inspector.clone(),
         integrations: house.integrations.clone(),
+        controller: commands.controller().clone(),
+        registrations: Registrations::new(move |device| downlink.is_registered(device)),
+        switches: house.switches.clone(),
         log: house.log.clone(),
         metrics: MetricsText::new(move || metrics.render()),
         readiness: readiness.clone(),

@@ -13,7 +13,8 @@ use device_authenticator::SimDirectory;
 use device_integrator::{Downlink, SavedSessions};
 use inspector::Inspector;
 use key_store::{Keys, Sealer};
-use lwm2m::{Link, Model, Registry};
+use lwm2m::{Contact, Link, Model, Registry};
+use management_api::Switches;
 use management_api::clients::Clients;
 use message_log::{MessageLog, Opened};
 use registration_store::RegistrationStore;
@@ -43,6 +44,7 @@ pub(crate) struct House {
     pub(crate) templates: Templates,
     pub(crate) inspector: Inspector,
     pub(crate) integrations: Integrations,
+    pub(crate) switches: Switches,
     recovered: Arc<RecoveredExchanges>,
     rate: (u32, u32),
 }
@@ -85,6 +87,7 @@ impl House {
                 &config.account.number,
             )?,
             integrations: Integrations::open(&state, integration_settings(config))?,
+            switches: Switches::open(&state)?,
             templates,
             log,
             recovered: Arc::new(recovered),
@@ -118,9 +121,14 @@ impl House {
         seat: impl Fn(Link) -> Option<u32>,
     ) -> anyhow::Result<RegistrationDesk> {
         let file = StateFile::new(config.data.dir.join("registrations.db"));
+        let now = Timestamp::from(SystemTime::now());
         let mut unreadable = 0;
         let store = RegistrationStore::open(&file, |iccid, state| {
-            if let Err(error) = registry.restore(iccid, state, &seat) {
+            let contact = Registry::saved_link(state)
+                .ok()
+                .flatten()
+                .and_then(|link| Some(Contact { seat: seat(link)?, link }));
+            if let Err(error) = registry.restore(iccid, state, contact, now) {
                 debug!(?iccid, %error, "a registration cannot be read");
                 unreadable += 1;
             }

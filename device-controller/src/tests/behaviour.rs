@@ -229,6 +229,17 @@ fn requests_outlive_the_process_with_everything_that_was_given() {
     assert_eq!((again.request, again.attempt), (waiting, 2));
 }
 
+/// The answer came before the request was known to wait: it could not be cancelled for a moment.
+#[test]
+fn a_request_can_be_cancelled_as_soon_as_it_is_answered() {
+    let world = World::new();
+    for _ in 0..200 {
+        let new = vec![request(1, udp("x"), Mode::SendWhenActive)];
+        let id = world.controller.submit(world.now, new, &|_| true).unwrap().remove(0).unwrap();
+        world.controller.cancel(id, world.now).unwrap();
+    }
+}
+
 #[test]
 fn what_had_expired_is_not_sent_after_a_restart() {
     let mut world = World::new();

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "the whole program is a test")]
 
+mod actions;
 mod administration_logs;
 mod contract;
 mod devices;
@@ -12,6 +13,7 @@ mod limits;
 mod oauth;
 mod operations;
 mod psk;
+mod settings;
 mod sims;
 mod templates;
 mod tls;

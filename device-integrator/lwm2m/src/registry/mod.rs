@@ -103,8 +103,7 @@ impl Registry {
 
     /// Takes what [`crate::Event::Save`] gave before a restart. One that has expired meanwhile is
     /// dropped by the next [`Registry::expired`], which names it, so that its state is deleted.
-    /// `seat_of` says which socket hears the device where it was heard last; without one the device
-    /// is reached once it was heard.
+    /// `contact` says where the device is; without it the device is reached once it was heard.
     ///
     /// # Errors
     /// The bytes are no registration.
@@ -112,13 +111,13 @@ impl Registry {
         &self,
         iccid: Iccid,
         state: &[u8],
-        seat_of: impl Fn(Link) -> Option<u32>,
+        contact: Option<Contact>,
+        _at: Timestamp,
     ) -> Result<(), StateError> {
         let restored = registration::decode(state)?;
         let mut registration = restored.registration;
         let observations = std::mem::take(&mut registration.observations);
-        registration.contact =
-            restored.link.and_then(|link| Some(Contact { seat: seat_of(link)?, link }));
+        registration.contact = contact;
         let mut entry = Entry::new(registration);
         let confirmed = |observation| Watched { observation, newest: None, confirmed: true };
         entry.watched = observations.into_iter().map(confirmed).collect();
