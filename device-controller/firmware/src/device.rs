@@ -70,6 +70,8 @@ pub struct DeviceUpdate {
     steps: VecDeque<Step>,
     in_flight: Option<Flight>,
     is_asleep: bool,
+    /// When it was last seen awake, until that has been made use of.
+    woken: Option<Timestamp>,
     /// Whether the steps of the phase only look, after a restart or a lost answer.
     is_checking: bool,
     clear_round: u32,
@@ -111,12 +113,7 @@ impl DeviceUpdate {
     }
 
     /// Goes on from `progress`, with room for `entries_left` entries in its timeline.
-    pub fn take_up(
-        plan: Arc<Plan>,
-        progress: Progress,
-        entries_left: u32,
-        now: Timestamp,
-    ) -> Self {
+    pub fn take_up(plan: Arc<Plan>, progress: Progress, entries_left: u32, now: Timestamp) -> Self {
         let mut this = Self::at(plan, progress, entries_left);
         this.progress.since = match this.progress.stage {
             Stage::Pausing => this.progress.since,
@@ -145,6 +142,7 @@ impl DeviceUpdate {
             steps: VecDeque::new(),
             in_flight: None,
             is_asleep: false,
+            woken: None,
             is_checking: false,
             clear_round: 0,
             last_poll: None,
@@ -213,8 +211,7 @@ impl DeviceUpdate {
 
     /// What is asked of a device whose update has ended; nobody waits for the outcomes.
     pub fn farewell(&self) -> Vec<Step> {
-        let mut steps =
-            vec![Step::CancelObserve(path::STATE), Step::CancelObserve(path::RESULT)];
+        let mut steps = vec![Step::CancelObserve(path::STATE), Step::CancelObserve(path::RESULT)];
         // A device that was given up in the middle shall not wait for an Update for ever.
         if self.progress.stage != Stage::Succeeded {
             steps.push(Step::WriteText { path: path::PACKAGE_URI, value: String::new() });
@@ -230,8 +227,8 @@ impl DeviceUpdate {
             self.progress.since = now;
         }
         match outcome {
-            StepOutcome::Unreachable => self.fall_asleep(flight.step, "does not answer", now),
-            StepOutcome::NotRegistered => self.fall_asleep(flight.step, "is not registered", now),
+            StepOutcome::Unreachable => self.fall_asleep(flight, "does not answer", now),
+            StepOutcome::NotRegistered => self.fall_asleep(flight, "is not registered", now),
             StepOutcome::Invalid(reason) => {
                 self.absorb_refusal(&flight.step, None, &reason);
                 self.go_on(now);
@@ -394,6 +391,7 @@ impl DeviceUpdate {
     }
 
     fn wake(&mut self, now: Timestamp) {
+        self.woken = Some(now);
         if self.is_asleep {
             self.is_asleep = false;
             self.progress.since = now;
@@ -417,7 +415,12 @@ impl DeviceUpdate {
         self.last_poll.is_none_or(|last| now.saturating_since(last) >= POLL_SPACING)
     }
 
-    fn fall_asleep(&mut self, step: Step, why: &str, now: Timestamp) {
+    fn fall_asleep(&mut self, flight: Flight, why: &str, now: Timestamp) {
+        let Flight { step, sent } = flight;
+        // It woke while the step was given up: nobody will say so again.
+        if self.woken.take().is_some_and(|woken| woken >= sent) {
+            return self.repeat(Some(step), now);
+        }
         if matches!(&step, Step::WriteOpaque { .. }) && self.has_pushed() {
             return self.end_attempt("the connection was lost during the transfer", true, now);
         }

@@ -80,7 +80,8 @@ impl DeviceUpdate {
             Step::Observe(_) => self.found.unobservable = true,
             Step::CancelObserve(_) => {}
             other => {
-                let verb = if matches!(other, Step::Execute(_)) { "execute of" } else { "write to" };
+                let verb =
+                    if matches!(other, Step::Execute(_)) { "execute of" } else { "write to" };
                 self.refusal = Some(format!("{verb} {} was refused: {reason}", other.path()));
             }
         }
@@ -286,8 +287,7 @@ impl DeviceUpdate {
     fn after_check(&mut self, now: Timestamp) {
         // The device was idle before: what it does now, it does for us. But half an image that
         // was written to it is of no use.
-        let is_half =
-            self.progress.delivery == Some(Delivery::Push) && self.found.state == Some(1);
+        let is_half = self.progress.delivery == Some(Delivery::Push) && self.found.state == Some(1);
         if self.progress.moved && self.found.state != Some(0) && !is_half {
             self.enter(Stage::Downloading, now);
             self.assess(now, true);

@@ -291,6 +291,19 @@ fn a_sleeping_device_is_waited_for_and_its_sleep_does_not_count() {
     assert_eq!(update.progress().stage, Stage::Installing);
 }
 
+/// A device that woke at the moment at which a step to it was given up slept for ever in the eyes
+/// of its update, because it does not say twice that it is awake.
+#[test]
+fn a_device_that_woke_meanwhile_is_asked_again() {
+    let mut update = DeviceUpdate::new(Arc::new(plan(Method::Pull)), second(0));
+    let step = update.poll_step(second(0)).unwrap();
+    update.on_awake(second(90), false);
+    update.on_outcome(second(90), StepOutcome::Unreachable);
+    assert_eq!(update.poll_step(second(90)), Some(step));
+    update.on_outcome(second(91), StepOutcome::NotRegistered);
+    assert!(!update.has_step());
+}
+
 #[test]
 fn a_download_that_stands_still_is_tried_again_and_then_given_up() {
     let mut device = Device::default();

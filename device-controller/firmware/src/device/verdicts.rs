@@ -5,9 +5,7 @@ use std::time::Duration;
 use vocabulary::Timestamp;
 
 use super::phases::UPDATING;
-use super::result::{
-    INVALID_URI, SUCCESS, UNSUPPORTED_PROTOCOL, is_worth_a_retry, result_text,
-};
+use super::result::{INVALID_URI, SUCCESS, UNSUPPORTED_PROTOCOL, is_worth_a_retry, result_text};
 use super::{DeviceUpdate, Stage};
 use crate::device::progress::Delivery;
 use crate::plan::Method;
