@@ -12,9 +12,11 @@ use serde::Deserialize;
 
 mod coaps;
 mod environment;
+mod firmware;
 mod values;
 
 pub(crate) use coaps::CoapsListener;
+pub(crate) use firmware::Firmware;
 pub(crate) use values::{ConfigError, LogFormat};
 
 /// The whole configuration.
@@ -25,6 +27,7 @@ pub(crate) struct Config {
     pub(crate) account: Account,
     pub(crate) devices: Devices,
     pub(crate) keys: KeyStore,
+    pub(crate) firmware: Firmware,
     pub(crate) api: Api,
     pub(crate) operations: Operations,
     pub(crate) webhooks: Webhooks,
@@ -259,6 +262,17 @@ impl Config {
     /// Where devices speak CoAP over DTLS, where that is known; `listening` are the addresses of
     /// the listeners.
     pub(crate) fn coaps_url(&self, listening: &[SocketAddr]) -> Option<String> {
+        self.devices.coaps_url.clone().or_else(|| self.url_of("coaps", 5684, listening))
+    }
+
+    /// Where devices fetch firmware by CoAP, where that is known; `listening` are the addresses of
+    /// the listeners.
+    pub(crate) fn coap_url(&self, listening: &[SocketAddr]) -> Option<String> {
+        let given = self.firmware.coap_url.as_ref().map(|url| url.trim_end_matches('/').to_owned());
+        given.or_else(|| self.url_of("coap", 5683, listening))
+    }
+
+    fn url_of(&self, scheme: &str, port: u16, listening: &[SocketAddr]) -> Option<String> {
         let first = listening.first();
         let host = match (&self.devices.domain, first) {
             (Some(name), _) => Some(name.clone()),
@@ -268,9 +282,8 @@ impl Config {
             (None, Some(first)) => Some(first.ip().to_string()),
             (None, None) => None,
         };
-        let port = first.map_or(5684, SocketAddr::port);
-        let url = host.map(|host| format!("coaps://{host}:{port}"));
-        self.devices.coaps_url.clone().or(url)
+        let port = first.map_or(port, SocketAddr::port);
+        host.map(|host| format!("{scheme}://{host}:{port}"))
     }
 
     /// Sockets per listener.
@@ -307,6 +320,7 @@ impl Config {
             values::in_range("devices.coap.exchanges_max", limit, 1_000..=100_000_000)?;
         }
         self.devices.coaps.iter().try_for_each(CoapsListener::check)?;
+        self.firmware.check()?;
         values::log_filter(&self.log.filter)?;
         values::api_security(&self.api)
     }

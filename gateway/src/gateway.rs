@@ -20,6 +20,7 @@ use tracing::error;
 use vocabulary::Protocol;
 
 use crate::config::{Api, Config};
+use crate::firmware::{self, FirmwareThread};
 use crate::house::House;
 use crate::listeners;
 use crate::signals;
@@ -37,6 +38,7 @@ pub(crate) struct Gateway {
     devices: Running,
     inspector: ReaderThread,
     sims: JoinHandle<()>,
+    firmware: FirmwareThread,
     sims_stop: Arc<AtomicBool>,
     servers: Vec<Task<()>>,
     servers_stop: watch::Sender<bool>,
@@ -65,9 +67,10 @@ impl Gateway {
         signals::survive_file_size_limit()?;
         let servers = Servers::bind(config).await?;
         let listeners = Listeners::bind(&listeners::config(config))?;
-        let house = House::open(config)?;
-        let sims = house.sim_watch()?;
         let addresses = servers.addresses(&listeners);
+        let (updates, steps) = firmware::open(config, &addresses.coap, &addresses.coaps)?;
+        let house = House::open(config, updates.clone())?;
+        let sims = house.sim_watch()?;
         let readiness = Readiness::default();
         let (servers_stop, stopped) = watch::channel(false);
         tokio::spawn(upkeep::metrics(metrics.clone()));
@@ -85,6 +88,7 @@ impl Gateway {
             servers: servers.serve(&api, &stopped),
             inspector: house.inspector.reader()?.spawn()?,
             sims: sims.spawn(Arc::clone(&sims_stop))?,
+            firmware: FirmwareThread::spawn(updates, steps)?,
             devices: listeners.run(&ingest, sessions)?,
             house,
             addresses,
@@ -113,7 +117,7 @@ impl Gateway {
     /// Stops reading, commits and answers what was read, and ends every part.
     pub(crate) async fn drain(self) {
         self.readiness.set(false);
-        let Self { house, devices, inspector, sims, servers, .. } = self;
+        let Self { house, devices, inspector, sims, firmware, servers, .. } = self;
         let devices = tokio::task::spawn_blocking(move || devices.stop());
         report("listeners", devices.await.map_err(anyhow::Error::from));
         self.servers_stop.send_replace(true);
@@ -124,6 +128,7 @@ impl Gateway {
         }
         let rest = tokio::task::spawn_blocking(move || {
             report("inspector", inspector.stop().map_err(anyhow::Error::from));
+            firmware.stop();
             if sims.join().is_err() {
                 error!("the watch on SIMs had panicked");
             }
@@ -199,6 +204,7 @@ fn services(
         templates: house.templates.clone(),
         inspector: house.inspector.clone(),
         integrations: house.integrations.clone(),
+        firmware: house.firmware.clone(),
         log: house.log.clone(),
         metrics: MetricsText::new(move || metrics.render()),
         readiness: readiness.clone(),

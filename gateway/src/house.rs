@@ -11,6 +11,7 @@ use cloud_integrator::Integrations;
 use connectivity::SimRegistry;
 use device_authenticator::SimDirectory;
 use device_integrator::SavedSessions;
+use firmware_update::Updates;
 use inspector::Inspector;
 use key_store::{Keys, Sealer};
 use management_api::clients::Clients;
@@ -39,6 +40,7 @@ pub(crate) struct House {
     pub(crate) templates: Templates,
     pub(crate) inspector: Inspector,
     pub(crate) integrations: Integrations,
+    pub(crate) firmware: Updates,
     recovered: Arc<RecoveredExchanges>,
     rate: (u32, u32),
 }
@@ -55,7 +57,7 @@ pub(crate) fn state_file(config: &Config) -> anyhow::Result<StateFile> {
 }
 
 impl House {
-    pub(crate) fn open(config: &Config) -> anyhow::Result<Self> {
+    pub(crate) fn open(config: &Config, firmware: Updates) -> anyhow::Result<Self> {
         let state = state_file(config)?;
         let options = message_log::Options {
             retention: config.retention(),
@@ -81,6 +83,7 @@ impl House {
                 &config.account.number,
             )?,
             integrations: Integrations::open(&state, integration_settings(config))?,
+            firmware,
             templates,
             log,
             recovered: Arc::new(recovered),

@@ -9,6 +9,7 @@ mod arguments;
 mod clients;
 mod config;
 mod demo;
+mod firmware;
 mod gateway;
 mod house;
 mod ingest;

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use cloud_integrator::Integrations;
 use connectivity::SimRegistry;
+use firmware_update::Updates;
 use inspector::Inspector;
 use key_store::Keys;
 use message_log::MessageLog;
@@ -30,6 +31,8 @@ pub struct Services {
     pub inspector: Inspector,
     /// Where events go.
     pub integrations: Integrations,
+    /// Firmware images and jobs.
+    pub firmware: Updates,
     /// The log, for its health.
     pub log: MessageLog,
     /// The metrics.

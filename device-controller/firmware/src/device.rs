@@ -417,12 +417,12 @@ impl DeviceUpdate {
 
     fn fall_asleep(&mut self, flight: Flight, why: &str, now: Timestamp) {
         let Flight { step, sent } = flight;
+        if matches!(&step, Step::WriteOpaque { .. }) && self.has_pushed() {
+            return self.end_attempt("the connection was lost during the transfer", true, now);
+        }
         // It woke while the step was given up: nobody will say so again.
         if self.woken.take().is_some_and(|woken| woken >= sent) {
             return self.repeat(Some(step), now);
-        }
-        if matches!(&step, Step::WriteOpaque { .. }) && self.has_pushed() {
-            return self.end_attempt("the connection was lost during the transfer", true, now);
         }
         self.note(now, format!("the device {why}: waits until it wakes"));
         self.is_asleep = true;

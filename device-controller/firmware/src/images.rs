@@ -6,6 +6,7 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use aws_lc_rs::digest::{Context, SHA256, digest};
@@ -21,6 +22,9 @@ use crate::image_table as table;
 pub const NAME_CHARS: usize = 16;
 /// Characters of a name or a version that a user gives.
 pub const LABEL_CHARS_MAX: usize = 128;
+
+/// Uploads at the same time: each may take the size of an image on the disk before it is refused.
+pub const UPLOADS_MAX: usize = 4;
 
 /// A SHA-256.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -85,6 +89,9 @@ pub enum ImageError {
     /// There are too many.
     #[error("{0} images are kept, which is the limit: delete some")]
     Full(u32),
+    /// Others upload at the moment.
+    #[error("{UPLOADS_MAX} uploads are under way, which is the limit")]
+    Busy,
     /// There is no such image.
     #[error("image {0} does not exist")]
     Unknown(Digest),
@@ -118,6 +125,7 @@ struct Parts {
     table: Mutex<Connection>,
     /// By the first eight bytes of their digests.
     loaded: RwLock<HashMap<u64, Loaded>>,
+    uploads: AtomicUsize,
 }
 
 struct Loaded {
@@ -128,11 +136,28 @@ struct Loaded {
 
 /// An image on its way to the disk. Dropping it discards what arrived.
 pub struct Upload {
-    images: Images,
+    slot: Slot,
     path: PathBuf,
     file: Option<File>,
     context: Context,
     bytes: u64,
+}
+
+/// The right to one upload; given back when dropped.
+struct Slot(Images);
+
+impl Slot {
+    fn take(images: &Images) -> Option<Self> {
+        let one_more = |count| (count < UPLOADS_MAX).then_some(count + 1);
+        let counted = images.0.uploads.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more);
+        counted.ok().map(|_| Self(images.clone()))
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.0.0.uploads.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Default for ImageLimits {
@@ -209,7 +234,8 @@ impl Images {
             }
         }
         let (table, loaded) = (Mutex::new(table), RwLock::default());
-        Ok(Self(Arc::new(Parts { folder, limits, table, loaded })))
+        let uploads = AtomicUsize::new(0);
+        Ok(Self(Arc::new(Parts { folder, limits, table, loaded, uploads })))
     }
 
     /// The limits.
@@ -219,12 +245,13 @@ impl Images {
 
     /// Begins an upload. Blocks.
     pub fn upload(&self) -> Result<Upload, ImageError> {
+        let slot = Slot::take(self).ok_or(ImageError::Busy)?;
         let mut random = [0; 8];
         getrandom::fill(&mut random).map_err(ImageError::Random)?;
         let path = self.0.folder.join(format!("{:016x}.part", u64::from_be_bytes(random)));
         let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
         let context = Context::new(&SHA256);
-        Ok(Upload { images: self.clone(), path, file: Some(file), context, bytes: 0 })
+        Ok(Upload { slot, path, file: Some(file), context, bytes: 0 })
     }
 
     /// All images, the newest first. Blocks.
@@ -329,7 +356,7 @@ impl Upload {
     /// Takes the next bytes. Blocks.
     pub fn write(&mut self, bytes: &[u8]) -> Result<(), ImageError> {
         self.bytes += bytes.len() as u64;
-        let bytes_max = self.images.0.limits.bytes_max;
+        let bytes_max = self.slot.0.0.limits.bytes_max;
         if self.bytes > bytes_max {
             return Err(ImageError::TooLarge(bytes_max));
         }
@@ -356,7 +383,7 @@ impl Upload {
             return Err(ImageError::OtherDigest { found, announced });
         }
         file.sync_all()?;
-        let images = self.images.clone();
+        let images = self.slot.0.clone();
         let table = images.table();
         let known = table::find(&table, found)?;
         if let Some(known) = &known
@@ -461,6 +488,9 @@ mod tests {
         assert!(matches!(refused, Err(ImageError::OtherDigest { .. })));
         assert!(matches!(put(&world.images, b""), Err(ImageError::Empty)));
         assert!(matches!(put(&world.images, &[0; 101]), Err(ImageError::TooLarge(100))));
+        let many: Vec<_> = (0..UPLOADS_MAX).map(|_| world.images.upload().unwrap()).collect();
+        assert!(matches!(world.images.upload(), Err(ImageError::Busy)));
+        drop(many);
         assert_eq!((files(&world), world.images.list().unwrap().len()), (0, 0));
     }
 

@@ -318,7 +318,7 @@ impl NewJob {
     }
 
     /// Refuses numbers outside of their limits, and devices listed twice.
-    pub(crate) fn check(&self) -> Result<(), StartError> {
+    pub fn check(&self) -> Result<(), StartError> {
         let Patience { attempts, pause, deadline, download, install } = self.patience;
         let hour = 3_600;
         // An attempt needs a day at most; nobody waits for a device longer than a quarter.

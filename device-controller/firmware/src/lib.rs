@@ -28,7 +28,7 @@ pub use device::{
 };
 pub use images::{
     Digest, Image, ImageError, ImageLimits, Images, LABEL_CHARS_MAX, NAME_CHARS, ParseDigestError,
-    Upload,
+    UPLOADS_MAX, Upload,
 };
 pub use inbox::REPORTS_MAX;
 pub use job::{

@@ -1,11 +1,13 @@
 //! A gateway without device listeners: what the tests talk to.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use cloud_integrator::{Integrations, WebhookOptions};
 use connectivity::{NewSim, SimPatch, SimRegistry};
+use firmware_update::{ImageLimits, Updates, Urls};
 use inspector::Inspector;
 use management_api::clients::{Clients, NewClient};
 use management_api::server::{Limits, Server, ServerConfig};
@@ -35,6 +37,7 @@ pub(crate) struct Gateway {
     pub(crate) templates: Templates,
     pub(crate) inspector: Inspector,
     pub(crate) log: MessageLog,
+    pub(crate) firmware: Updates,
     pub(crate) readiness: Readiness,
     pub(crate) http: reqwest::Client,
     pub(crate) api: ManagementApi,
@@ -122,6 +125,7 @@ impl Gateway {
         let integrations = Integrations::open(&state, integrations).unwrap();
         let key_file = key_store::KeySource::File(folder.path().join("data.key"));
         let keys = key_store::Keys::open(&state, &key_file).unwrap();
+        let firmware = firmware(folder.path());
         let readiness = Readiness::default();
         readiness.set(true);
         let api = ManagementApi::new(Services {
@@ -131,6 +135,7 @@ impl Gateway {
             templates: templates.clone(),
             inspector: inspector.clone(),
             integrations,
+            firmware: firmware.clone(),
             log: log.clone(),
             metrics: MetricsText::new(|| "simgate_up 1\n".to_owned()),
             readiness: readiness.clone(),
@@ -154,6 +159,7 @@ impl Gateway {
             templates,
             inspector,
             log,
+            firmware,
             readiness,
             http,
             api,
@@ -277,6 +283,16 @@ impl Gateway {
         drop(self.stop.take());
         self.serving.take().unwrap().await.unwrap();
     }
+}
+
+/// Updates whose steps lead nowhere, with a small limit for images.
+fn firmware(folder: &Path) -> Updates {
+    let settings = firmware_update::Settings {
+        folder: folder.to_owned(),
+        images: ImageLimits { bytes_max: 4 << 20, ..ImageLimits::default() },
+        urls: Urls { coap: Some("coap://localhost:5683".to_owned()), coaps: None },
+    };
+    Updates::open(settings, Arc::new(|_| {}), SystemTime::now().into()).unwrap()
 }
 
 fn endpoints() -> Vec<DeviceEndpoint> {

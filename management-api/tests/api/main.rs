@@ -5,6 +5,7 @@
 mod administration_logs;
 mod contract;
 mod devices;
+mod firmware;
 mod gateway;
 mod history;
 mod integrations;
