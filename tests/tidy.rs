@@ -136,6 +136,7 @@ fn no_crate_knows_more_than_its_layer() {
         ("cloud-integrator", &["vocabulary", "state", "message-log", "template-library"]),
         ("device-controller", &["vocabulary", "state"]),
         ("inspector", &["vocabulary", "state", "message-log", "energy-saver", "template-library"]),
+        ("device-controller/firmware", &["vocabulary", "state"]),
         ("simulator", &["vocabulary", "coap", "dtls"]),
     ];
     let ours: Vec<String> = allowed
@@ -147,6 +148,7 @@ fn no_crate_knows_more_than_its_layer() {
             "device-authenticator/keys" => "key-store".to_owned(),
             "device-authenticator/sessions" => "session-store".to_owned(),
             "energy-saver/library" => "template-library".to_owned(),
+            "device-controller/firmware" => "firmware-update".to_owned(),
             other => other.to_owned(),
         })
         .chain(["management-api".to_owned(), "gateway".to_owned()])

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::future::Future;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use coap::wire::ContentFormat;
@@ -260,6 +261,9 @@ pub trait Ingest: Clone + Send + 'static {
 
     /// The oldest command that waits for the sender and fits an answer. It counts as sent.
     fn rider(&self, peer: Peer) -> Option<Rider>;
+
+    /// The firmware image of this name, of which a device fetches the bytes up to `until`.
+    fn image(&self, device: Iccid, name: &str, until: u64) -> Option<Arc<[u8]>>;
 
     /// Hears how an order ended.
     fn report(&self, order: u64, end: OrderEnd);

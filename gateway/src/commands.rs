@@ -2,21 +2,28 @@
 //! answered, told to whoever asked.
 
 use std::collections::HashMap;
+use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::SystemTime;
 
+use anyhow::Context as _;
 use device_authenticator::SimDirectory;
 use device_controller::{Action, Controller, Dispatch, Outcome};
-use device_integrator::{Downlink, Order, OrderEnd, Rider};
+use device_integrator::{Downlink, Order, OrderEnd, Rider, What};
+use firmware_update::{Settings, StepOrder, Updates};
 use lwm2m::Model;
 use message_log::MessageLog;
 use vocabulary::{Iccid, Notice, NoticeCategory, NoticeKind, Timestamp};
 
 use crate::actions;
+use crate::firmware;
 use crate::ingest::notice_record;
 
 /// What a failed request is called in the administration log.
 const ACTION_FAILED: &str = "DeviceController[ActionFailed]";
+
+/// Set in the numbers of the orders that are steps of firmware updates.
+const STEP: u64 = 1 << 63;
 
 /// Requests to devices. Clones share them.
 #[derive(Clone)]
@@ -24,6 +31,12 @@ pub(crate) struct Commands(Arc<Parts>);
 
 struct Parts {
     controller: Controller,
+    updates: Updates,
+    /// Steps of updates that are to be sent. Never more than devices under way, and the few that
+    /// are said to each when its update ends.
+    steps: Mutex<Receiver<StepOrder>>,
+    /// The resources of steps under way.
+    resources: Mutex<HashMap<u64, &'static str>>,
     downlink: Downlink,
     log: MessageLog,
     directory: Arc<SimDirectory>,
@@ -46,11 +59,17 @@ struct Sender {
 impl Commands {
     /// Opens the requests of the data folder. Nothing is sent before [`Commands::resume`].
     pub(crate) fn open(
-        path: &std::path::Path,
+        (path, firmware): (&std::path::Path, Settings),
         (downlink, directory): (Downlink, Arc<SimDirectory>),
         model: Arc<Model>,
         log: MessageLog,
     ) -> anyhow::Result<Self> {
+        let (sender_of_steps, steps) = channel();
+        let dispatch = Arc::new(move |step| {
+            // Nobody takes steps any more while the program ends.
+            let _ = sender_of_steps.send(step);
+        });
+        let updates = Updates::open(firmware, dispatch, now()).context("firmware")?;
         let sender = Arc::new(Sender {
             downlink: downlink.clone(),
             directory: Arc::clone(&directory),
@@ -65,7 +84,18 @@ impl Commands {
         // It is set here only.
         let _ = sender.controller.set(controller.clone());
         let under_way = Arc::clone(&sender.under_way);
-        Ok(Self(Arc::new(Parts { controller, downlink, log, directory, under_way })))
+        let resources = Mutex::default();
+        let steps = Mutex::new(steps);
+        Ok(Self(Arc::new(Parts {
+            controller,
+            updates,
+            steps,
+            resources,
+            downlink,
+            log,
+            directory,
+            under_way,
+        })))
     }
 
     /// Sends what an earlier process was to send at once. Blocks for a moment.
@@ -94,12 +124,55 @@ impl Commands {
         let now = now();
         for device in devices {
             self.0.controller.trigger(*device, now);
+            self.0.updates.on_awake(*device, false);
         }
     }
 
     /// A device has registered, or updated its registration.
-    pub(crate) fn awake(&self, device: Iccid) {
+    pub(crate) fn awake(&self, device: Iccid, is_new: bool) {
         self.0.controller.trigger(device, now());
+        self.0.updates.on_awake(device, is_new);
+    }
+
+    /// Values of a device, as flat JSON.
+    pub(crate) fn reported(&self, device: Iccid, values: &[u8]) {
+        self.0.updates.on_report(device, values);
+    }
+
+    /// The firmware image of this name, of which a device fetches the bytes up to `until`.
+    pub(crate) fn image(&self, device: Iccid, name: &str, until: u64) -> Option<Arc<[u8]>> {
+        let image = self.0.updates.images().serve(name)?;
+        self.0.updates.on_bytes(device, until.min(image.len() as u64));
+        Some(image)
+    }
+
+    /// Firmware images and jobs.
+    pub(crate) fn updates(&self) -> &Updates {
+        &self.0.updates
+    }
+
+    /// Sends the steps of updates that wait.
+    pub(crate) fn send_steps(&self) {
+        let steps: Vec<StepOrder> = lock(&self.0.steps).try_iter().collect();
+        for StepOrder { serial, iccid, step } in steps {
+            let resource = step.path();
+            lock(&self.0.resources).insert(serial, resource);
+            let sent =
+                firmware::operation(&step).map_err(OrderEnd::Invalid).and_then(|operation| {
+                    let what = What::Operation(Box::new(operation));
+                    let order = Order { id: serial | STEP, device: iccid, what };
+                    self.0.downlink.send(order).map_err(|why| OrderEnd::NotSent(why.to_owned()))
+                });
+            if let Err(end) = sent {
+                self.report_step(serial, end);
+            }
+        }
+    }
+
+    fn report_step(&self, serial: u64, end: OrderEnd) {
+        if let Some(resource) = lock(&self.0.resources).remove(&serial) {
+            self.0.updates.on_outcome(serial, firmware::outcome(resource, end));
+        }
     }
 
     /// The command that rides on the answer to an uplink of `device`.
@@ -110,6 +183,9 @@ impl Commands {
 
     /// An order has ended.
     pub(crate) fn report(&self, order: u64, end: OrderEnd) {
+        if order & STEP != 0 {
+            return self.report_step(order & !STEP, end);
+        }
         let outcome = outcome(end);
         let sent = lock(&self.0.under_way).remove(&order);
         if let (Some((device, action)), Outcome::Failed { message, .. }) = (sent, &outcome) {
@@ -171,9 +247,9 @@ fn outcome(end: OrderEnd) -> Outcome {
     }
 }
 
-fn lock(under_way: &UnderWay) -> MutexGuard<'_, HashMap<u64, (Iccid, Arc<Action>)>> {
-    // Whole entries come and go: a panic of another holder does no harm.
-    under_way.lock().unwrap_or_else(PoisonError::into_inner)
+/// Whole entries come and go: a panic of another holder does no harm.
+fn lock<T>(entries: &Mutex<T>) -> MutexGuard<'_, T> {
+    entries.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn now() -> Timestamp {

@@ -13,10 +13,12 @@ use serde::Deserialize;
 
 mod coaps;
 mod environment;
+mod firmware;
 mod lwm2m;
 mod values;
 
 pub(crate) use coaps::CoapsListener;
+pub(crate) use firmware::Firmware;
 pub(crate) use values::{ConfigError, LogFormat};
 
 /// The whole configuration.
@@ -28,6 +30,7 @@ pub(crate) struct Config {
     pub(crate) devices: Devices,
     pub(crate) lwm2m: lwm2m::Lwm2m,
     pub(crate) keys: KeyStore,
+    pub(crate) firmware: Firmware,
     pub(crate) api: Api,
     pub(crate) operations: Operations,
     pub(crate) webhooks: Webhooks,
@@ -293,11 +296,14 @@ impl Config {
     /// Where devices speak CoAP over DTLS, where that is known; `listening` are the addresses of
     /// the listeners.
     pub(crate) fn coaps_url(&self, listening: &[SocketAddr]) -> Option<String> {
+        self.devices.coaps_url.clone().or_else(|| self.url_of("coaps", 5684, listening))
+    }
+
+    fn url_of(&self, scheme: &str, port: u16, listening: &[SocketAddr]) -> Option<String> {
         let first = listening.first();
         let host = values::host(self.devices.domain.as_ref(), first);
-        let port = first.map_or(5684, SocketAddr::port);
-        let url = host.map(|host| format!("coaps://{host}:{port}"));
-        self.devices.coaps_url.clone().or(url)
+        let port = first.map_or(port, SocketAddr::port);
+        host.map(|host| format!("{scheme}://{host}:{port}"))
     }
 
     /// Where devices speak LwM2M, plain and over DTLS, where that is known; `listening` are the
@@ -306,10 +312,12 @@ impl Config {
         let configured = [&self.lwm2m.server_url, &self.lwm2m.secure_server_url];
         let schemes = ["coap", "coaps"];
         std::array::from_fn(|kind| {
-            let first = listening[kind].first();
-            let host = values::host(self.devices.domain.as_ref(), first).zip(first);
-            let url = host.map(|(host, at)| format!("{}://{host}:{}", schemes[kind], at.port()));
-            configured[kind].clone().or(url)
+            let url = || {
+                // The domain alone says no port.
+                listening[kind].first()?;
+                self.url_of(schemes[kind], 0, listening[kind])
+            };
+            configured[kind].clone().or_else(url)
         })
     }
 
@@ -346,6 +354,7 @@ impl Config {
         lwm2m.iter().try_for_each(|listener| listener.check("devices.lwm2m"))?;
         lwm2ms.iter().try_for_each(|listener| listener.check("devices.lwm2ms"))?;
         self.lwm2m.check()?;
+        self.firmware.check()?;
         values::log_filter(&self.log.filter)?;
         values::api_security(&self.api)
     }

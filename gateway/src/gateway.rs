@@ -25,6 +25,7 @@ use vocabulary::Protocol;
 
 use crate::commands::Commands;
 use crate::config::{Api, Config};
+use crate::firmware::FirmwareThread;
 use crate::house::House;
 use crate::listeners;
 use crate::objects;
@@ -44,6 +45,7 @@ pub(crate) struct Gateway {
     commands: Commands,
     inspector: ReaderThread,
     sims: JoinHandle<()>,
+    firmware: FirmwareThread,
     sims_stop: Arc<AtomicBool>,
     servers: Vec<Task<()>>,
     servers_stop: watch::Sender<bool>,
@@ -81,10 +83,12 @@ impl Gateway {
             ..RegistryLimits::default()
         });
         let listeners = Listeners::bind(&listeners::config(config), registry.clone())?;
+        let addresses = servers.addresses(&listeners);
         let house = House::open(config)?;
         let sims = house.sim_watch()?;
-        let addresses = servers.addresses(&listeners);
-        let commands = house.commands(config, listeners.downlink(), Arc::clone(&model))?;
+        let parts = (listeners.downlink(), Arc::clone(&model));
+        let urls = config.lwm2m_urls([&addresses.lwm2m, &addresses.lwm2ms]);
+        let commands = house.commands(config, parts, urls)?;
         let readiness = Readiness::default();
         let (servers_stop, stopped) = watch::channel(false);
         tokio::spawn(upkeep::metrics(metrics.clone()));
@@ -115,6 +119,7 @@ impl Gateway {
             servers: servers.serve(&api, &stopped),
             inspector: house.inspector.reader()?.spawn()?,
             sims: sims.spawn(Arc::clone(&sims_stop))?,
+            firmware: FirmwareThread::spawn(commands.clone())?,
             devices: listeners.run(&ingest, sessions, &lwm2m)?,
             commands,
             house,
@@ -145,7 +150,7 @@ impl Gateway {
     /// Stops reading, commits and answers what was read, and ends every part.
     pub(crate) async fn drain(self) {
         self.readiness.set(false);
-        let Self { house, devices, commands, inspector, sims, servers, .. } = self;
+        let Self { house, devices, commands, inspector, sims, firmware, servers, .. } = self;
         let devices = tokio::task::spawn_blocking(move || devices.stop());
         report("listeners", devices.await.map_err(anyhow::Error::from));
         self.servers_stop.send_replace(true);
@@ -156,6 +161,7 @@ impl Gateway {
         }
         let rest = tokio::task::spawn_blocking(move || {
             report("inspector", inspector.stop().map_err(anyhow::Error::from));
+            firmware.stop();
             if sims.join().is_err() {
                 error!("the watch on SIMs had panicked");
             }
@@ -256,6 +262,7 @@ fn services(
         inspector: house.inspector.clone(),
         integrations: house.integrations.clone(),
         controller: commands.controller().clone(),
+        firmware: commands.updates().clone(),
         registrations: Registrations::new(move |device| downlink.is_registered(device)),
         switches: house.switches.clone(),
         log: house.log.clone(),

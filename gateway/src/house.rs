@@ -26,6 +26,7 @@ use vocabulary::Timestamp;
 
 use crate::commands::Commands;
 use crate::config::Config;
+use crate::firmware;
 use crate::ingest::{Ingest, Sources};
 use crate::key_desk::KeyDesk;
 use crate::rate::DeviceRate;
@@ -143,12 +144,13 @@ impl House {
     pub(crate) fn commands(
         &self,
         config: &Config,
-        downlink: Downlink,
-        model: Arc<Model>,
+        (downlink, model): (Downlink, Arc<Model>),
+        urls: [Option<String>; 2],
     ) -> anyhow::Result<Commands> {
         let path = config.data.dir.join("actions.db");
         let directory = Arc::clone(&self.directory);
-        Commands::open(&path, (downlink, directory), model, self.log.clone())
+        let stores = (path.as_path(), firmware::settings(config, urls));
+        Commands::open(stores, (downlink, directory), model, self.log.clone())
             .context("the requests to devices cannot be opened")
     }
 

@@ -102,6 +102,9 @@ impl device_integrator::Ingest for Ingest {
         for uplink in uplinks {
             receipts.push(match parts.prepare(&uplink) {
                 Ok((record, iccid)) => {
+                    if uplink.protocol == Protocol::Lwm2m {
+                        parts.sources.commands.reported(iccid, &uplink.payload);
+                    }
                     waiting.push(receipts.len());
                     heard.push(iccid);
                     records.push(record);
@@ -152,7 +155,11 @@ impl device_integrator::Ingest for Ingest {
         if is_new {
             self.parts.note_registration(device);
         }
-        self.parts.sources.commands.awake(device);
+        self.parts.sources.commands.awake(device, is_new);
+    }
+
+    fn image(&self, device: Iccid, name: &str, until: u64) -> Option<Arc<[u8]>> {
+        self.parts.sources.commands.image(device, name, until)
     }
 
     fn rider(&self, peer: Peer) -> Option<Rider> {

@@ -11,6 +11,7 @@ mod clients;
 mod commands;
 mod config;
 mod demo;
+mod firmware;
 mod gateway;
 mod house;
 mod ingest;

@@ -20,9 +20,9 @@ use crate::services::Services;
 use crate::throttle::{Throttle, address_key};
 use crate::tokens::Tokens;
 use crate::{
-    access, action_requests, actions, administration_logs, devices, endpoints, history,
-    integrations, messages, oauth, openapi, operations, psk, settings, sim_import, sims, templates,
-    webhooks,
+    access, action_requests, actions, administration_logs, devices, endpoints, firmware_images,
+    firmware_jobs, history, integrations, messages, oauth, openapi, operations, psk, settings,
+    sim_import, sims, templates, webhooks,
 };
 
 /// Where every path of the API begins, as documented.
@@ -203,6 +203,20 @@ fn own_routes() -> OpenApiRouter<ManagementApi> {
         .routes(routes!(sims::find, sims::patch, sims::delete))
         .routes(routes!(messages::list))
         .routes(routes!(messages::find))
+        .merge(firmware_routes())
+}
+
+fn firmware_routes() -> OpenApiRouter<ManagementApi> {
+    OpenApiRouter::new()
+        .routes(routes!(firmware_images::list, firmware_images::upload))
+        .routes(routes!(firmware_images::find, firmware_images::delete))
+        .routes(routes!(firmware_jobs::list, firmware_jobs::start))
+        .routes(routes!(firmware_jobs::find))
+        .routes(routes!(firmware_jobs::pause))
+        .routes(routes!(firmware_jobs::resume))
+        .routes(routes!(firmware_jobs::cancel))
+        .routes(routes!(firmware_jobs::devices))
+        .routes(routes!(firmware_jobs::timeline))
 }
 
 /// Paths for operators; they show no customer's data.

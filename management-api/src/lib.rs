@@ -23,6 +23,8 @@ mod devices;
 mod endpoints;
 mod error;
 mod extract;
+mod firmware_images;
+mod firmware_jobs;
 mod history;
 mod integrations;
 mod links;

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use cloud_integrator::Integrations;
 use connectivity::SimRegistry;
 use device_controller::Controller;
+use firmware_update::Updates;
 use inspector::Inspector;
 use key_store::Keys;
 use message_log::MessageLog;
@@ -38,6 +39,8 @@ pub struct Services {
     pub registrations: Registrations,
     /// What the account can switch on and off.
     pub switches: Switches,
+    /// Firmware images and jobs.
+    pub firmware: Updates,
     /// The log, for its health.
     pub log: MessageLog,
     /// The metrics.

@@ -8,6 +8,7 @@ use std::time::SystemTime;
 use cloud_integrator::{Integrations, WebhookOptions};
 use connectivity::{NewSim, SimPatch, SimRegistry};
 use device_controller::{Controller, Dispatch};
+use firmware_update::{ImageLimits, Updates, Urls};
 use inspector::Inspector;
 use management_api::clients::{Clients, NewClient};
 use management_api::server::{Limits, Server, ServerConfig};
@@ -42,6 +43,7 @@ pub(crate) struct Gateway {
     pub(crate) templates: Templates,
     pub(crate) inspector: Inspector,
     pub(crate) log: MessageLog,
+    pub(crate) firmware: Updates,
     pub(crate) readiness: Readiness,
     pub(crate) controller: Controller,
     /// What a sender was handed.
@@ -133,6 +135,7 @@ impl Gateway {
         let integrations = Integrations::open(&state, integrations).unwrap();
         let key_file = key_store::KeySource::File(folder.path().join("data.key"));
         let keys = key_store::Keys::open(&state, &key_file).unwrap();
+        let firmware = firmware(folder.path());
         let readiness = Readiness::default();
         readiness.set(true);
         let handed: Arc<Mutex<Vec<Dispatch>>> = Arc::default();
@@ -148,6 +151,7 @@ impl Gateway {
             controller: controller.clone(),
             registrations: Registrations::new(|device| device.to_string() == REGISTERED),
             switches: switches.clone(),
+            firmware: firmware.clone(),
             log: log.clone(),
             metrics: MetricsText::new(|| "simgate_up 1\n".to_owned()),
             readiness: readiness.clone(),
@@ -171,6 +175,7 @@ impl Gateway {
             templates,
             inspector,
             log,
+            firmware,
             readiness,
             controller,
             handed,
@@ -303,6 +308,16 @@ fn controller(folder: &Path, handed: &Arc<Mutex<Vec<Dispatch>>>) -> Controller {
     let handed = Arc::clone(handed);
     let dispatcher = Arc::new(move |dispatch| handed.lock().unwrap().push(dispatch));
     Controller::open(&folder.join("actions.db"), Default::default(), dispatcher).unwrap()
+}
+
+/// Updates whose steps lead nowhere, with a small limit for images.
+fn firmware(folder: &Path) -> Updates {
+    let settings = firmware_update::Settings {
+        folder: folder.to_owned(),
+        images: ImageLimits { bytes_max: 4 << 20, ..ImageLimits::default() },
+        urls: Urls { coap: Some("coap://localhost:5683".to_owned()), coaps: None },
+    };
+    Updates::open(settings, Arc::new(|_| {}), SystemTime::now().into()).unwrap()
 }
 
 fn endpoints() -> Vec<DeviceEndpoint> {

@@ -6,6 +6,7 @@ mod actions;
 mod administration_logs;
 mod contract;
 mod devices;
+mod firmware;
 mod gateway;
 mod history;
 mod integrations;
