@@ -126,7 +126,7 @@ impl World {
     }
 }
 
-#[divan::bench]
+#[divan::bench(sample_count = 20_000)]
 fn registration(bencher: Bencher<'_, '_>) {
     let mut world = World::new();
     let mut place = 0;
@@ -137,7 +137,7 @@ fn registration(bencher: Bencher<'_, '_>) {
     assert!(world.server.counters().registrations > 0);
 }
 
-#[divan::bench]
+#[divan::bench(sample_count = 20_000)]
 fn update(bencher: Bencher<'_, '_>) {
     let mut world = World::new();
     let locations: Vec<String> = (0..world.devices.len())
@@ -156,7 +156,7 @@ fn update(bencher: Bencher<'_, '_>) {
     assert!(world.server.counters().updates > 0);
 }
 
-#[divan::bench]
+#[divan::bench(sample_count = 20_000)]
 fn notification(bencher: Bencher<'_, '_>) {
     let mut world = World::new();
     for place in 0..world.devices.len() {

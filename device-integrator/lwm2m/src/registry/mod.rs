@@ -584,9 +584,8 @@ mod tests {
             for (device, known) in &mut self.known {
                 let state = self.registry.with(iccid(*device), Entry::save).unwrap();
                 assert_eq!(Registry::saved_link(&state), Ok(Some(contact(known.port).link)));
-                fresh
-                    .restore(iccid(*device), &state, Some(contact(known.port)), self.moment.at)
-                    .unwrap();
+                let place = Some(contact(known.port));
+                fresh.restore(iccid(*device), &state, place, self.moment.at).unwrap();
                 known.commands.clear();
             }
             self.registry = fresh;
