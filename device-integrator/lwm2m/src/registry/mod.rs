@@ -578,7 +578,7 @@ mod tests {
             assert_eq!(sorted, std::mem::take(&mut self.ended));
         }
 
-        /// Everything is written and read into a fresh registry; operations are lost with the process.
+        /// All is written and read into a fresh registry; operations are lost with the process.
         fn restart(&mut self) {
             let fresh = Registry::new(self.registry.limits().clone());
             for (device, known) in &mut self.known {
