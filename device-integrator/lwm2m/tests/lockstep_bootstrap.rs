@@ -1,7 +1,7 @@
 //! Scripts of bootstraps: what a device asks, what is deleted and written, what goes wrong.
 #![allow(clippy::unwrap_used, reason = "the helpers of tests may unwrap as tests do")]
 
-#[allow(dead_code, reason = "each test binary uses a part")]
+#[expect(dead_code, reason = "each test binary uses a part")]
 mod scene;
 
 use coap::wire::{Code, Encoder, MessageId, MessageRef, MessageType, OptionNumber, Token};

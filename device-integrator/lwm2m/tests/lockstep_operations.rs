@@ -1,7 +1,7 @@
 //! Scripts of operations: queue mode, formats, refusals, silence, passive reporting.
 #![allow(clippy::unwrap_used, reason = "the helpers of tests may unwrap as tests do")]
 
-#[allow(dead_code, reason = "each test binary uses a part")]
+#[expect(dead_code, reason = "each test binary uses a part")]
 mod scene;
 
 use coap::wire::{Code, ContentFormat, MessageType};

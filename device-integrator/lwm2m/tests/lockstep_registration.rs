@@ -1,7 +1,7 @@
 //! Scripts of registrations: this datagram in, exactly these out.
 #![allow(clippy::unwrap_used, reason = "the helpers of tests may unwrap as tests do")]
 
-#[allow(dead_code, reason = "each test binary uses a part")]
+#[expect(dead_code, reason = "each test binary uses a part")]
 mod scene;
 
 use coap::wire::{Code, MessageRef};

@@ -20,6 +20,8 @@ macro_rules! counters {
 counters! {
     /// Datagrams handled.
     received,
+    /// Datagrams dropped because the owner does not poll.
+    overflowed,
     /// Registrations answered with 2.01.
     registrations,
     /// Updates answered with 2.04.

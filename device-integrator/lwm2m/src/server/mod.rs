@@ -61,7 +61,6 @@ pub struct Server {
     fetches: Fetches,
     bootstraps: Bootstraps,
     passive: bool,
-    dice: u64,
 }
 
 impl Server {
@@ -88,7 +87,6 @@ impl Server {
             fetches: Fetches::default(),
             bootstraps: HashMap::new(),
             passive: false,
-            dice: seed ^ 0x5bd1_e995_9d1f_2f3b,
             config,
         }
     }
@@ -96,6 +94,10 @@ impl Server {
     /// Takes a datagram of a device.
     pub fn handle_datagram(&mut self, moment: Moment, from: Contact, device: Device, bytes: &[u8]) {
         self.counters.received += 1;
+        if self.outputs.len() >= self.config.coap.limits.outputs_max {
+            self.counters.overflowed += 1;
+            return;
+        }
         self.end_removed();
         let has_work = self.hear(moment, from, device);
         self.endpoint.handle_datagram(moment.now, from, bytes);
@@ -211,14 +213,5 @@ impl Server {
         for (iccid, command) in self.registry.take_ended() {
             self.end_command(iccid, command, Outcome::NotRegistered);
         }
-    }
-
-    /// The next random number (splitmix64).
-    fn random(&mut self) -> u64 {
-        self.dice = self.dice.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.dice;
-        mixed = (mixed ^ mixed >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ mixed >> 31
     }
 }

@@ -32,14 +32,14 @@ pub(super) struct Fetch {
 
 /// Large notifications that wait to be read whole.
 #[derive(Debug, Default)]
-pub(super) struct Fetches(HashMap<Iccid, VecDeque<Fetch>>);
+pub(super) struct Fetches(HashMap<Iccid, VecDeque<Box<Fetch>>>);
 
 impl Fetches {
     pub(super) fn has(&self, iccid: Iccid) -> bool {
         self.0.contains_key(&iccid)
     }
 
-    fn push(&mut self, iccid: Iccid, fetch: Fetch) -> Result<(), Fetch> {
+    fn push(&mut self, iccid: Iccid, fetch: Box<Fetch>) -> Result<(), Box<Fetch>> {
         let waiting = self.0.entry(iccid).or_default();
         if waiting.len() >= FETCHES_PER_DEVICE_MAX {
             return Err(fetch);
@@ -48,7 +48,7 @@ impl Fetches {
         Ok(())
     }
 
-    fn pop(&mut self, iccid: Iccid) -> Option<Fetch> {
+    fn pop(&mut self, iccid: Iccid) -> Option<Box<Fetch>> {
         let waiting = self.0.get_mut(&iccid)?;
         let fetch = waiting.pop_front();
         if waiting.is_empty() {
@@ -131,10 +131,10 @@ impl Server {
             .and_then(ContentFormat::from_uint);
         let is_partial = notification.block2.is_some_and(|block| block.more || block.number > 0);
         if is_partial {
-            let fetch = Fetch { exchange, observation, format, noted };
+            let fetch = Box::new(Fetch { exchange, observation, format, noted });
             match self.fetches.push(iccid, fetch) {
                 Ok(()) => self.advance_quietly(moment, iccid),
-                Err(fetch) => self.decline_fetch(fetch),
+                Err(fetch) => self.decline_fetch(*fetch),
             }
             return;
         }
@@ -232,13 +232,13 @@ impl Server {
             .and_then(|plan| self.endpoint.request(moment.now, target.contact, plan.request).ok());
         match asked {
             Some(request) => {
-                let kind = Kind::Fetch(Box::new(fetch), flight.serial);
+                let kind = Kind::Fetch(fetch, flight.serial);
                 self.flights.insert(request, Flying { iccid, kind });
                 true
             }
             None => {
                 self.land(iccid, flight.serial);
-                self.decline_fetch(fetch);
+                self.decline_fetch(*fetch);
                 false
             }
         }

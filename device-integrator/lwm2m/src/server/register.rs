@@ -239,11 +239,12 @@ impl Server {
         expiry(&self.config, at, lifetime_seconds)
     }
 
-    /// 128 bits that nobody can guess: two seeded hashes of a counter.
+    /// 128 bits that never come back and that nobody can guess: two tokens.
     fn registration_id(&mut self) -> RegistrationId {
         let mut id = [0; 16];
-        id[..8].copy_from_slice(&self.random().to_be_bytes());
-        id[8..].copy_from_slice(&self.random().to_be_bytes());
+        for half in id.chunks_exact_mut(8) {
+            half.copy_from_slice(self.endpoint.token().as_bytes());
+        }
         RegistrationId(id)
     }
 }

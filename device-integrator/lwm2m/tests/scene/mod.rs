@@ -37,6 +37,9 @@ pub(crate) struct Sim {
 
 pub(crate) const TLV: u16 = 11_542;
 
+/// A payload and its format.
+type Content<'a> = Option<(u16, &'a [u8])>;
+
 pub(crate) fn iccid(number: u64) -> Iccid {
     Iccid::from_u64(8_988_280_666_000_000_000 + number).unwrap()
 }
@@ -122,7 +125,7 @@ pub(crate) fn respond(
     message_type: MessageType,
     id: u16,
     token: Token,
-    (code, observe, content): (Code, Option<u32>, Option<(u16, &[u8])>),
+    (code, observe, content): (Code, Option<u32>, Content<'_>),
 ) -> Vec<u8> {
     let mut bytes = Vec::new();
     let mut encoder = Encoder::new(&mut bytes, message_type, code, MessageId(id), token);
@@ -338,11 +341,11 @@ impl Step {
     /// The state to be saved, soon or at once.
     #[track_caller]
     pub(crate) fn state(&self) -> Option<Vec<u8>> {
-        let states = self.events.iter().filter_map(|event| match event {
+        let mut states = self.events.iter().filter_map(|event| match event {
             Event::Save { state, .. } | Event::SaveSoon { state, .. } => Some(state.clone()),
             _ => None,
         });
-        states.last().expect("a state to be saved")
+        states.next_back().expect("a state to be saved")
     }
 
     /// The values handed on.
