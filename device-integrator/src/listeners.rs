@@ -8,7 +8,7 @@ use std::sync::atomic::AtomicBool;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use lwm2m::{Link, Model, Registry, Server, ServerConfig};
+use lwm2m::{Files, Link, Model, Registry, Server, ServerConfig};
 use metrics::counter;
 use thiserror::Error;
 use tokio::sync::watch;
@@ -433,7 +433,9 @@ impl Shard {
         inbox: Inbox,
     ) -> Lwm2mService<I> {
         let Lwm2mParts { registry, model, server, passive_reporting } = self.lwm2m.clone();
-        let config = ServerConfig { coap: limits.endpoint(), ..server };
+        let images = ingest.clone();
+        let files = Files(Arc::new(move |device, name, until| images.image(device, name, until)));
+        let config = ServerConfig { coap: limits.endpoint(), files, ..server };
         let server = Server::new(config, registry, model, number, random_seed());
         let links = (inbox, self.downlink.clone());
         Lwm2mService::new((server, number), ingest, links, passive_reporting)

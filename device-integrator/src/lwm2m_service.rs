@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::Instant;
 
+use coap::wire::ContentFormat;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use lwm2m::{
     BootstrapOutcome, Contact, Device, Event, Exchanged, Moment, Outcome, Output, Security, Server,
@@ -325,7 +326,8 @@ fn verdict(receipt: &Receipt) -> Verdict {
 
 fn end_of(outcome: Outcome) -> OrderEnd {
     match outcome {
-        Outcome::Answered { code, format, payload, .. } => {
+        Outcome::Answered { code, format, payload, decoded } => {
+            let format = if decoded { Some(ContentFormat::JSON) } else { format };
             OrderEnd::Answered { code, format, payload }
         }
         Outcome::Unreachable(reason) => OrderEnd::Unreachable(reason),

@@ -212,7 +212,7 @@ impl Shed {
 /// Takes messages over from the listeners.
 ///
 /// The gateway's one pipeline implements it; the tests of this crate have their own.
-pub trait Ingest: Clone + Send + 'static {
+pub trait Ingest: Clone + Send + Sync + 'static {
     /// Resolves to one receipt per uplink, in the same order.
     type Admission: Future<Output = Vec<Receipt>> + Send;
     /// Resolves to what a device is told that asks for its key, or to why it is told nothing: any

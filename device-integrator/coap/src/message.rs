@@ -96,6 +96,11 @@ impl<P: Copy> IncomingRequest<P> {
             .and_then(ContentFormat::from_uint)
     }
 
+    /// Which block of the response is asked for (RFC 7959 §2.2).
+    pub fn block(&self) -> Option<Block> {
+        self.exchange.block2
+    }
+
     /// The format wanted for the response.
     pub fn accept(&self) -> Option<ContentFormat> {
         self.options.recognised_uint(OptionNumber::ACCEPT).and_then(ContentFormat::from_uint)

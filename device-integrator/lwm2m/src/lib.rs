@@ -31,5 +31,5 @@ pub use registration::{
     Binding, Links, Observation, Registration, RegistrationId, StateError, Version,
 };
 pub use registry::{Registry, RegistryLimits};
-pub use server::{Account, Counters, Server, ServerConfig};
+pub use server::{Account, Counters, Files, Server, ServerConfig};
 pub use value::{ResourceType, Value, ValueError};

@@ -1,6 +1,10 @@
 //! How a server behaves.
 
+use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
+
+use vocabulary::Iccid;
 
 /// The accounts that bootstrapping writes, for one kind of channel.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -9,6 +13,17 @@ pub struct Account {
     pub server_uri: String,
     /// Where devices bootstrap again.
     pub bootstrap_uri: String,
+}
+
+/// What devices may fetch at `/fw/{name}`, such as firmware images: the bytes of a name, which
+/// stands for its content. Told is who asks, and up to which byte.
+#[derive(Clone)]
+pub struct Files(pub Arc<dyn Fn(Iccid, &str, u64) -> Option<Arc<[u8]>> + Send + Sync>);
+
+impl fmt::Debug for Files {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Files")
+    }
 }
 
 /// How a server behaves.
@@ -38,6 +53,8 @@ pub struct ServerConfig {
     /// How long a device in queue mode listens after it was heard. Default 93 s,
     /// `MAX_TRANSMIT_WAIT` (LwM2M Core 1.1 §6.5).
     pub awake_for: Duration,
+    /// What devices may fetch. Default: nothing.
+    pub files: Files,
     /// Whether bootstrapping asks a device first what it has. Default: no.
     pub bootstrap_discover: bool,
     /// Bootstraps under way. Default 10,000.
@@ -62,6 +79,7 @@ impl ServerConfig {
             lifetime_max: Duration::from_hours(30 * 24),
             expiry_grace: Duration::from_secs(247),
             awake_for: Duration::from_secs(93),
+            files: Files(Arc::new(|_, _, _| None)),
             bootstrap_discover: false,
             bootstraps_max: 10_000,
             tickets_max: 65_536,

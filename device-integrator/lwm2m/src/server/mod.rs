@@ -30,7 +30,7 @@ use coap::Endpoint;
 use hashbrown::HashMap;
 use vocabulary::Iccid;
 
-pub use config::{Account, ServerConfig};
+pub use config::{Account, Files, ServerConfig};
 pub use counters::Counters;
 
 use self::bootstrap::Bootstraps;

@@ -1,6 +1,6 @@
 //! Requests of devices: which goes where.
 
-use coap::wire::Code;
+use coap::wire::{Code, ContentFormat};
 use coap::{Exchange, IncomingRequest, Response};
 use vocabulary::Iccid;
 
@@ -18,6 +18,8 @@ enum Place {
     Send,
     Bootstrap,
     BootstrapPack,
+    /// A file of the owner, such as a firmware image.
+    File(String),
     Nowhere,
 }
 
@@ -30,6 +32,7 @@ impl Place {
             (Some(Some("dp")), None, None) => Self::Send,
             (Some(Some("bs")), None, None) => Self::Bootstrap,
             (Some(Some("bspack")), None, None) => Self::BootstrapPack,
+            (Some(Some("fw")), Some(Some(name)), None) => Self::File(name.to_owned()),
             _ => Self::Nowhere,
         }
     }
@@ -57,6 +60,7 @@ impl Server {
             (Place::BootstrapPack, Code::GET) => {
                 self.handle_bootstrap(moment, device, (request, true));
             }
+            (Place::File(name), Code::GET) => self.handle_fetch(moment, device, &name, request),
             (place, _) => {
                 self.counters.refused += 1;
                 let code = match place {
@@ -64,6 +68,35 @@ impl Server {
                     _ => Code::METHOD_NOT_ALLOWED,
                 };
                 self.endpoint.respond(moment.now, request.exchange, Response::new(code));
+            }
+        }
+    }
+
+    /// Answers with a block of a file (RFC 7959 §2.4).
+    fn handle_fetch(
+        &mut self,
+        moment: Moment,
+        device: Device,
+        name: &str,
+        request: IncomingRequest<Contact>,
+    ) {
+        let largest = 16 << self.config.coap.limits.block_size_exponent;
+        let (first, size) = request
+            .block()
+            .map_or((0, largest), |block| (block.offset_bytes(), block.size_bytes().min(largest)));
+        let until = u64::try_from(first + size).unwrap_or(u64::MAX);
+        match (self.config.files.0)(device.iccid, name, until) {
+            Some(file) => {
+                let mut response = Response::new(Code::CONTENT);
+                response.content_format = Some(ContentFormat::OCTET_STREAM);
+                // Names are made of the content: they tell one file from another.
+                let tag = name.as_bytes();
+                self.endpoint.respond_part(moment.now, request.exchange, response, (&file, tag));
+            }
+            None => {
+                self.counters.refused += 1;
+                let response = Response::new(Code::NOT_FOUND);
+                self.endpoint.respond(moment.now, request.exchange, response);
             }
         }
     }
