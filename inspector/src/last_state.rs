@@ -130,7 +130,7 @@ impl Inspector {
         let telemetry = Telemetry::decode(device, &message.body)?;
         let translation =
             translation::translate(self.templates(), &telemetry, TemplateChoice::OfItsDay)?;
-        let payload = translation::text(translation, telemetry.payload)
+        let payload = translation::text(translation, &telemetry)
             .unwrap_or_else(|_| PayloadText::base64(telemetry.payload));
         Ok(ProtocolState {
             protocol: telemetry.protocol,
