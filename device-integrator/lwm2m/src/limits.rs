@@ -2,8 +2,8 @@
 
 /// Bytes of one payload: as much as the CoAP endpoint collects from blocks by default.
 pub const INPUT_BYTES_MAX: usize = 64 << 10;
-/// Values, arrays, maps and entries of one payload. The largest standard object has fewer than
-/// 50 resources; a gateway with a day of five-minute values of ten sensors sends 2,880 records.
+/// Values, arrays and maps of one payload, names of fields not counted: a history of 1,024 records
+/// with a name, a time and a value each. The largest standard object has fewer than 50 resources.
 pub const NODES_MAX: usize = 4_096;
 /// Containers inside of each other. TLV needs 3, SenML 2; fields to be ignored may hold more.
 pub const DEPTH_MAX: usize = 32;

@@ -11,7 +11,7 @@ pub(super) struct Budget {
 }
 
 impl Budget {
-    /// One more value, array, map or entry.
+    /// One more value, array, map or TLV entry.
     pub(super) fn node(&mut self) -> Result<(), DecodeError> {
         self.nodes += 1;
         if self.nodes > NODES_MAX {

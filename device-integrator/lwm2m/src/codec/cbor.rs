@@ -101,6 +101,11 @@ impl<'a> Reader<'a> {
 
     pub(super) fn text(&mut self) -> Result<Cow<'a, str>, DecodeError> {
         self.budget.node()?;
+        self.text_label()
+    }
+
+    /// A text that names a value and is none.
+    pub(super) fn text_label(&mut self) -> Result<Cow<'a, str>, DecodeError> {
         let start = self.decoder.position();
         if self.datatype()? != Type::StringIndef {
             let text = self.decoder.str();
@@ -141,6 +146,11 @@ impl<'a> Reader<'a> {
     /// A number of any width; the integers of CBOR reach one bit beyond ours.
     pub(super) fn number(&mut self) -> Result<Number, DecodeError> {
         self.budget.node()?;
+        self.number_label()
+    }
+
+    /// A number that names a value and is none.
+    pub(super) fn number_label(&mut self) -> Result<Number, DecodeError> {
         let start = self.decoder.position();
         match self.datatype()? {
             Type::U8 | Type::U16 | Type::U32 | Type::U64 => {

@@ -78,7 +78,7 @@ impl<'a> Reader<'a> {
         if !self.next_of(b'}', first, "expected a comma or the end of the object")? {
             return Ok(None);
         }
-        let key = self.string()?;
+        let key = self.quoted()?;
         self.expect(b':', "expected a colon")?;
         Ok(Some(key))
     }
@@ -104,6 +104,11 @@ impl<'a> Reader<'a> {
     }
 
     pub(super) fn string(&mut self) -> Result<Cow<'a, str>, DecodeError> {
+        self.budget.node()?;
+        self.quoted()
+    }
+
+    fn quoted(&mut self) -> Result<Cow<'a, str>, DecodeError> {
         self.expect(b'"', "expected a string")?;
         let start = self.at;
         let plain = self.plain()?;
@@ -280,10 +285,7 @@ impl<'a> Reader<'a> {
                 }
                 Ok(())
             }
-            Some(b'"') => {
-                self.budget.node()?;
-                self.string().map(|_| ())
-            }
+            Some(b'"') => self.string().map(|_| ()),
             Some(b't' | b'f') => self.boolean().map(|_| ()),
             Some(b'n') => {
                 self.budget.node()?;

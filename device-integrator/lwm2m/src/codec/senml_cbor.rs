@@ -76,7 +76,7 @@ fn fields<'a>(reader: &mut Reader<'a>) -> Result<Fields<'a>, DecodeError> {
 
 /// A field with a text as its label.
 fn named(reader: &mut Reader<'_>) -> Result<Option<Raw>, DecodeError> {
-    let label = reader.text()?;
+    let label = reader.text_label()?;
     if label == OBJECT_LINK_VALUE {
         return Ok(Some(Raw::Link(reader.text()?.into_owned())));
     }
@@ -93,7 +93,7 @@ fn labelled<'a>(
     reader: &mut Reader<'a>,
     fields: &mut Fields<'a>,
 ) -> Result<Option<Raw>, DecodeError> {
-    let Number::Integer(label) = reader.number()? else {
+    let Number::Integer(label) = reader.number_label()? else {
         return Err(reader.error("expected a label"));
     };
     match label {
@@ -269,6 +269,16 @@ mod tests {
         }
         let deep = [&b"\x81\xa1\x18\x63"[..], &[0x81; 60_000]].concat();
         assert_eq!(read("/3", &deep), Err(DecodeError::TooDeep { depth: 33 }));
+    }
+
+    #[test]
+    fn a_history_of_a_thousand_records_is_within_the_limits() {
+        let one = |second: u32| {
+            let time = Some(NOW + f64::from(second));
+            record("/3303/0/5700", Value::Float(0.1), time)
+        };
+        let records: Vec<Record> = (0..1_000).map(one).collect();
+        assert_eq!(read("/", &encode(&records).unwrap()), Ok(records));
     }
 
     #[test]

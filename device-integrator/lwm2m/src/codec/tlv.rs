@@ -530,6 +530,33 @@ mod tests {
     }
 
     #[test]
+    fn ids_and_lengths_have_their_shortest_form() {
+        for (id, length, head) in [
+            (0, 7, &b"\xc7\x00"[..]),
+            (255, 8, b"\xc8\xff\x08"),
+            (256, 255, b"\xe8\x01\x00\xff"),
+            (65534, 256, b"\xf0\xff\xfe\x01\x00"),
+            (1, 65535, b"\xd0\x01\xff\xff"),
+            (1, 65536, b"\xd8\x01\x01\x00\x00"),
+        ] {
+            let record = Record::new(Path::resource(9999, 0, id), Value::Opaque(vec![7; length]));
+            let written = encode(&Path::instance(9999, 0), &[record]).unwrap();
+            assert_eq!(&written[..head.len()], head);
+            assert_eq!(written.len(), head.len() + length);
+        }
+        for (value, bytes) in [
+            (-128, &b"\x80"[..]),
+            (128, b"\x00\x80"),
+            (32768, b"\x00\x00\x80\x00"),
+            (1 << 31, b"\x00\x00\x00\x00\x80\x00\x00\x00"),
+        ] {
+            let mut written = Vec::new();
+            write_signed(value, &mut written);
+            assert_eq!(written, bytes);
+        }
+    }
+
+    #[test]
     fn two_values_of_one_path_are_refused() {
         let record = |path: &str| Record::new(path.parse().unwrap(), Value::Integer(1));
         let base = Path::instance(3, 0);

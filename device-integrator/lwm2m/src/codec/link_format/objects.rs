@@ -99,7 +99,8 @@ pub fn parse(bytes: &[u8]) -> Result<ObjectLinks, LinkFormatError> {
     let mut objects: Vec<(u16, Option<u16>)> = Vec::new();
     let mut versions: Vec<(u16, ObjectVersion)> = Vec::new();
     while let Some(link) = scanner.next()? {
-        if is_root(&link) {
+        // The resource type may be left out at the usual root.
+        if is_root(&link) || link.target == "/" {
             read_formats(&link, &mut content_formats)?;
         }
         let Some(path) = parse_target(link.target, root.as_deref().unwrap_or(""))? else {
@@ -256,6 +257,8 @@ pub fn write(links: &ObjectLinks) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use proptest::prelude::*;
 
     use super::*;
@@ -295,6 +298,12 @@ mod tests {
         assert_eq!(objects(&links), expected);
         assert!(links.has(&Path::resource(3, 0, 1)) && links.has(&Path::ROOT));
         assert!(!links.has(&Path::instance(3, 1)) && !links.has(&Path::object(4)));
+    }
+
+    #[test]
+    fn the_usual_root_needs_no_resource_type() {
+        let links = parse(b"</>;ct=\"60 110\", </1/0>").unwrap();
+        assert_eq!((&*links.content_formats, links.objects.len()), (&[60, 110][..], 1));
     }
 
     #[test]
@@ -348,12 +357,9 @@ mod tests {
                 0..20,
             ),
         ) -> ObjectLinks {
-            let object = |(id, ((major, minor), instances)): (u16, ((u8, u8), std::collections::BTreeSet<u16>))| {
-                RegisteredObject {
-                    id,
-                    version: ObjectVersion { major, minor },
-                    instances: instances.into_iter().collect(),
-                }
+            let object = |(id, (version, instances)): (u16, ((u8, u8), BTreeSet<u16>))| {
+                let version = ObjectVersion { major: version.0, minor: version.1 };
+                RegisteredObject { id, version, instances: instances.into_iter().collect() }
             };
             ObjectLinks {
                 root: root.map(Into::into),

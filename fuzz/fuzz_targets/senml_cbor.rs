@@ -1,0 +1,9 @@
+//! A path and a payload in SenML CBOR.
+#![no_main]
+
+#[path = "../../device-integrator/lwm2m/tests/survival/payload.rs"]
+mod payload;
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    payload::payload_survives(lwm2m::ContentFormat::SENML_CBOR, bytes);
+});
