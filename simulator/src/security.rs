@@ -227,6 +227,17 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_table_names_the_line_that_is_wrong_and_never_shows_a_key() {
+        let table: KeyTable = "8988,secret-one\n\n8989,secret-two\n".parse().unwrap();
+        assert_eq!(table.key("8989"), Some(&"secret-two".parse().unwrap()));
+        assert_eq!(table.key("8990"), None);
+        assert!(!format!("{table:?}").contains("secret"));
+        let error = "8988,secret-one\nsecret".parse::<KeyTable>().unwrap_err();
+        assert_eq!(error, "line 2: allowed: ICCID,KEY");
+        assert!("8988,".parse::<KeyTable>().unwrap_err().starts_with("line 1: "));
+    }
+
+    #[test]
     fn one_suite_or_all_are_offered() {
         let all = Security::default().suites();
         assert_eq!((all.len(), all[0]), (4, Suite::Aes128Ccm8));

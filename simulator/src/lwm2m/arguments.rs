@@ -37,7 +37,9 @@ pub struct Lwm2mArguments {
     /// and the figures of the run theirs
     #[arg(long, group = "traffic")]
     pub register_only: bool,
-    /// No traffic: stay registered, answer and update for so long after the last registration
+    /// No traffic: stay registered, answer and update for so long after the last registration. As
+    /// with all traffic, a line "N of N devices are registered" on the standard error output says
+    /// when that was
     #[arg(long, value_name = "DURATION", value_parser = parse_duration, group = "traffic")]
     pub hold: Option<Duration>,
     /// As traffic: Send (POST /dp) with /3303/0/5700 [default: notifications to whoever observes
@@ -50,7 +52,8 @@ pub struct Lwm2mArguments {
     /// With --send: paths sent besides
     #[arg(long, value_name = "PATH", num_args = 1.., requires = "send")]
     pub send_path: Vec<Path>,
-    /// Notifications are non-confirmable, and nobody knows whether they arrive
+    /// Notifications are non-confirmable: nobody knows whether they arrive, and only --rate and the
+    /// minimum periods hold them back
     #[arg(long)]
     pub non: bool,
     /// Notify as often as the traffic wants, whatever the minimum period of the observation
@@ -131,4 +134,40 @@ fn parse_digest(text: &str) -> Result<Digest, String> {
     let refused = || "allowed: 64 hexadecimal digits".to_owned();
     let bytes = crate::payload::parse_hex(text).ok_or_else(refused)?;
     bytes.try_into().map_err(|_| refused())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use clap::Parser;
+
+    use super::*;
+    use crate::Arguments;
+    use crate::plan::{Plan, Protocol};
+
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(flatten)]
+        arguments: Arguments,
+    }
+
+    fn plan(line: &str) -> Plan {
+        let words = std::iter::once("simulate").chain(line.split_whitespace());
+        Line::try_parse_from(words).unwrap().arguments.plan().unwrap()
+    }
+
+    #[test]
+    fn the_command_line_becomes_settings() {
+        let plan = plan("10.0.0.1:7 --protocol lwm2ms --psk 0123456789 --queue --send --bootstrap");
+        assert_eq!((plan.protocol, plan.lwm2m.traffic), (Protocol::Lwm2ms, Traffic::Sends));
+        assert_eq!(plan.lwm2m.bootstrap, Some(plan.target));
+        assert_eq!(plan.lwm2m.awake, Some(Lwm2m::AWAKE));
+        let plan = self::plan("--bootstrap 127.0.0.1:9 --protocol lwm2m --hold 1m --queue=5s");
+        let bootstrap = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 9);
+        assert_eq!(plan.lwm2m.bootstrap, Some(bootstrap));
+        assert_eq!(plan.lwm2m.traffic, Traffic::Hold(Duration::from_secs(60)));
+        assert_eq!((plan.lwm2m.awake, plan.target.port()), (Some(Duration::from_secs(5)), 5683));
+        assert!(Line::try_parse_from(["simulate", "--hold", "1s", "--send"]).is_err());
+    }
 }

@@ -302,7 +302,7 @@ impl Device {
             Ending::Answered { code, location, wait } => (Some(code), location, wait),
             Ending::Failed => (None, None, None),
         };
-        let is_success = code.is_some_and(Code::is_success);
+        let is_success = code == Some(purpose.success());
         match purpose {
             Purpose::Bootstrap if is_success => {
                 // Its request stays answered; what comes now are the server's.

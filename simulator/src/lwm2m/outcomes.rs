@@ -45,7 +45,7 @@ impl World<'_> {
             Ending::Answered { code, .. } => Some(*code),
             Ending::Failed => None,
         };
-        let is_success = code.is_some_and(Code::is_success);
+        let is_success = code == Some(purpose.success());
         self.note_finished((index, purpose), code);
         match (purpose, code) {
             (Purpose::Send(number), _) if is_success => {
@@ -94,19 +94,11 @@ impl World<'_> {
 
     fn note_finished(&mut self, (index, purpose): (u32, Purpose), code: Option<Code>) {
         let counts = &mut self.lwm2m.counts;
-        let is_success = code.is_some_and(Code::is_success);
-        let name = match purpose {
-            Purpose::Bootstrap => "bootstrap",
-            Purpose::Register => "register",
-            Purpose::Update => "update",
-            Purpose::Deregister => "de-register",
-            Purpose::Send(_) => "send",
-            Purpose::Fetch => "fetch",
-        };
+        let is_success = code == Some(purpose.success());
         if !is_success {
             counts.bootstraps_failed += u64::from(purpose == Purpose::Bootstrap);
             counts.firmware_failed += u64::from(purpose == Purpose::Fetch);
-            self.lwm2m.note_refused(name, code);
+            self.lwm2m.note_refused(purpose.name(), code);
             if self.devices[index as usize].is_beginning {
                 match code {
                     Some(code) => self.lwm2m.registering.reject(code),
@@ -126,7 +118,7 @@ impl World<'_> {
     }
 
     /// The state of the firmware object has changed by itself.
-    fn note_firmware(&mut self, index: u32) {
+    pub(crate) fn note_firmware(&mut self, index: u32) {
         let path = Path::object(FIRMWARE);
         let observations = self.devices[index as usize].observations.iter_mut();
         observations.for_each(|one| one.note_written(&path));

@@ -23,6 +23,30 @@ pub(crate) enum Purpose {
     Fetch,
 }
 
+impl Purpose {
+    /// The one code of success (OMA LwM2M Core 1.1 §6.1.7.1, §6.2 and §6.4.6; RFC 7252 §5.8.1).
+    pub(crate) const fn success(self) -> Code {
+        match self {
+            Self::Bootstrap | Self::Update | Self::Send(_) => Code::CHANGED,
+            Self::Register => Code::CREATED,
+            Self::Deregister => Code::DELETED,
+            Self::Fetch => Code::CONTENT,
+        }
+    }
+
+    /// For people.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Bootstrap => "bootstrap",
+            Self::Register => "register",
+            Self::Update => "update",
+            Self::Deregister => "de-register",
+            Self::Send(_) => "send",
+            Self::Fetch => "fetch",
+        }
+    }
+}
+
 /// `POST /bs?ep=..&pct=..`
 pub(crate) fn bootstrap(settings: &Lwm2m, endpoint: &str) -> Request {
     let mut queries = vec![format!("ep={endpoint}")];

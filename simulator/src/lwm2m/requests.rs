@@ -192,7 +192,10 @@ impl Turn<'_> {
         match result {
             Ok(effect) => {
                 answer.effect = effect;
-                answer.changed = Some(*path);
+                // What is written to the firmware object changes its state and its result as well.
+                let is_firmware = path.object_id() == Some(table::FIRMWARE);
+                answer.changed =
+                    Some(if is_firmware { Path::object(table::FIRMWARE) } else { *path });
             }
             Err(code) => answer.response.code = code,
         }

@@ -221,14 +221,14 @@ impl<'a> Driver<'a> {
     /// Lets every device that is registered de-register.
     fn leave(&mut self, tell: &mpsc::Sender<Progress>) -> Result<(), RunError> {
         let (mut next, mut done, mut done_at) = (0, 0, self.world.now());
+        let mut leaving: Vec<u32> = Vec::new();
         loop {
             let now = self.world.now();
-            let is_leaving = |stage| usize::from(stage == Stage::Leaving);
-            let mut leaving: usize =
-                self.world.devices.iter().map(|device| is_leaving(device.stage)).sum();
-            while leaving < LEAVING_AT_ONCE && next < self.plan.devices {
+            let devices = &self.world.devices;
+            leaving.retain(|index| devices[*index as usize].stage == Stage::Leaving);
+            while leaving.len() < LEAVING_AT_ONCE && next < self.plan.devices {
                 self.world.leave(now, next);
-                leaving += is_leaving(self.world.devices[next as usize].stage);
+                leaving.push(next);
                 next += 1;
             }
             self.step(now, tell)?;
@@ -236,7 +236,7 @@ impl<'a> Driver<'a> {
             if so_far != done {
                 (done, done_at) = (so_far, now);
             }
-            let is_all = next == self.plan.devices && leaving == 0;
+            let is_all = next == self.plan.devices && leaving.is_empty();
             if is_all || now >= done_at + LEAVING_PATIENCE {
                 return Ok(());
             }

@@ -22,6 +22,7 @@ use crate::lwm2m::firmware::{FirmwareRules, Outcome};
 use crate::lwm2m::leg::Leg;
 use crate::lwm2m::network::Network;
 use crate::lwm2m::objects::{Facts, MEASURED};
+use crate::lwm2m::observations::Observation;
 use crate::lwm2m::registration::{self, Purpose};
 use crate::lwm2m::report::Lwm2mTally;
 use crate::lwm2m::requests::{Tongue, describe};
@@ -193,13 +194,29 @@ impl<'a> World<'a> {
     fn forget_observers(&mut self, index: u32) {
         let observations = std::mem::take(&mut self.devices[index as usize].observations);
         self.lwm2m.counts.observations_ended += observations.len() as u64;
-        observations.iter().for_each(|one| self.endpoint.end_observation(one.id));
+        for one in observations {
+            self.endpoint.end_observation(one.id);
+            self.forget_told(&one);
+        }
+    }
+
+    /// Nobody acknowledges any more what an observer was told.
+    fn forget_told(&mut self, observation: &Observation) {
+        if !observation.is_awaited {
+            return;
+        }
+        // Rare enough for a walk: an observation ends once.
+        let lost = self.told.extract_if(|_, told| told.observation == observation.id);
+        let lost = lost.filter(|(_, told)| told.traffic.is_some()).count();
+        self.outstanding = self.outstanding.saturating_sub(lost);
+        self.tally.counts.lost += lost as u64;
     }
 
     /// Sends a request of a device, which was due at `since`.
     pub(crate) fn ask(&mut self, now: Duration, since: Duration, (index, purpose): (u32, Purpose)) {
         let Some((request, leg)) = self.write(now, index, purpose) else {
             self.lwm2m.counts.firmware_failed += u64::from(purpose == Purpose::Fetch);
+            self.note_firmware(index);
             return self.end(now, index, (purpose, Ending::Failed));
         };
         let device = &mut self.devices[index as usize];
@@ -498,14 +515,11 @@ impl<'a> World<'a> {
 
     pub(crate) fn end_observation(&mut self, index: u32, id: ObservationId) {
         let observations = &mut self.devices[index as usize].observations;
-        let before = observations.len();
-        observations.retain(|one| one.id != id);
-        self.lwm2m.counts.observations_ended += (before - observations.len()) as u64;
-        // Rare enough for a walk: an observation ends once.
-        let lost = self.told.extract_if(|_, told| told.observation == id);
-        let lost = lost.filter(|(_, told)| told.traffic.is_some()).count();
-        self.outstanding = self.outstanding.saturating_sub(lost);
-        self.tally.counts.lost += lost as u64;
+        if let Some(place) = observations.iter().position(|one| one.id == id) {
+            let observation = observations.swap_remove(place);
+            self.lwm2m.counts.observations_ended += 1;
+            self.forget_told(&observation);
+        }
     }
 
     /// The next moment at which the endpoint or a late answer is due.

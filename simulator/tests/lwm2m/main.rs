@@ -460,6 +460,10 @@ fn firmware_is_pulled_and_pushed_in_blocks_and_installed() {
     let mut package = b"version=2.0\n".to_vec();
     package.extend((0..9_000_u32).map(|number| number.to_le_bytes()[0]));
 
+    let mut observe = get("/5/0/3", Some(TLV));
+    observe.observe = true;
+    assert!(server.ask(peer, observe).sequence.is_some());
+
     // Pulled.
     let uri = format!("coap://{}/fw/2.bin?k=v", server.address());
     let write = body(to(Code::PUT, "/5/0/1"), TEXT, uri.as_bytes());
@@ -471,6 +475,10 @@ fn firmware_is_pulled_and_pushed_in_blocks_and_installed() {
         Response::new(Code::CONTENT).with_payload(ContentFormat::OCTET_STREAM, package.clone());
     server.respond(fetch, content);
     server.until(|server| (state(server, peer) == (2, 0)).then_some(()));
+    server.until(|server| {
+        let told = server.take_response()?;
+        (decode(&told, "/5/0/3") == [record("/5/0/3", Value::Integer(2))]).then_some(())
+    });
     assert_eq!(server.code(peer, to(Code::POST, "/5/0/2")), Code::CHANGED);
     assert_eq!(state(&mut server, peer).0, 3);
     (peer, ..) = server.take_registration("b");
