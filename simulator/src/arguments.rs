@@ -13,6 +13,7 @@ use thiserror::Error;
 use crate::fleet::{BASE, FleetError};
 use crate::generator::{RunError, run, run_recorded};
 use crate::ledger::Ledger;
+use crate::lwm2m::Lwm2mArguments;
 use crate::payload::{COUNTER_BYTES, PayloadError, PayloadSource};
 use crate::plan::{Load, Method, Plan, Protocol};
 use crate::report::{Progress, Report};
@@ -24,8 +25,8 @@ const OUTSTANDING: usize = 64;
 /// Send a simulated fleet's traffic to a gateway, and tell what came of it.
 #[derive(Debug, Clone, Args)]
 pub struct Arguments {
-    /// Where to send [default: 127.0.0.1:5683 for CoAP, 127.0.0.1:5684 for CoAP over DTLS,
-    /// 127.0.0.1:4445 for UDP]
+    /// Where to send [default: 127.0.0.1:5683 for CoAP and LwM2M, 127.0.0.1:5684 for the same over
+    /// DTLS, 127.0.0.1:4445 for UDP]
     #[arg(value_name = "ADDRESS:PORT")]
     pub target: Option<SocketAddrV4>,
     /// Number of devices, each with a loopback address of its own
@@ -90,6 +91,9 @@ pub struct Arguments {
     /// Keys and sessions
     #[command(flatten)]
     pub security: SecurityArguments,
+    /// LwM2M
+    #[command(flatten)]
+    pub lwm2m: Lwm2mArguments,
 }
 
 /// Where a run is told about.
@@ -111,6 +115,9 @@ pub enum SimulateError {
     /// The payload cannot be sent.
     #[error(transparent)]
     Payload(#[from] PayloadError),
+    /// With CoAP over DTLS a key is given or asked for.
+    #[error("--bootstrap and --psk or --psk-table do not go together with --protocol coaps")]
+    TwoKeys,
     /// The run failed.
     #[error(transparent)]
     Run(#[from] RunError),
@@ -133,6 +140,10 @@ impl Arguments {
     /// # Errors
     /// Where the arguments do not go together, or the system refuses a socket or a file.
     pub fn execute(&self, console: Console<'_>, stop: &AtomicBool) -> Result<(), SimulateError> {
+        let has_key = self.security.psk.is_some() || self.security.psk_table.is_some();
+        if self.protocol == Protocol::Coaps && self.security.bootstrap.is_some() && has_key {
+            return Err(SimulateError::TwoKeys);
+        }
         let plan = self.plan()?;
         if let Some(path) = &self.write_sims {
             return write_sims(&plan, path, console.output);
@@ -162,9 +173,11 @@ impl Arguments {
         // one of plain datagrams.
         let port = match self.protocol {
             Protocol::Udp => 4445,
-            Protocol::CoapCon | Protocol::CoapNon => 5683,
-            Protocol::Coaps => 5684,
+            Protocol::CoapCon | Protocol::CoapNon | Protocol::Lwm2m => 5683,
+            Protocol::Coaps | Protocol::Lwm2ms => 5684,
         };
+        let target = self.target.unwrap_or(SocketAddrV4::new(Ipv4Addr::LOCALHOST, port));
+        let bootstrap = self.security.bootstrap.map(|server| server.unwrap_or(target));
         let load = match (self.rate, self.outstanding) {
             (Some(rate), _) => Load::PerSecond(rate),
             (None, outstanding) => Load::Outstanding(outstanding.unwrap_or(OUTSTANDING)),
@@ -172,7 +185,7 @@ impl Arguments {
         let defaults = Plan::default();
         let whole_run = if self.count.is_some() { None } else { defaults.duration };
         Ok(Plan {
-            target: self.target.unwrap_or(SocketAddrV4::new(Ipv4Addr::LOCALHOST, port)),
+            target,
             base: self.base,
             devices: self.devices,
             protocol: self.protocol,
@@ -185,6 +198,7 @@ impl Arguments {
             topic: self.topic.clone(),
             token_bytes: self.token_bytes,
             security: self.security.security(),
+            lwm2m: self.lwm2m.lwm2m(bootstrap),
             garbage_per_second: self.garbage,
             drain: self.drain,
             seed: self.seed.unwrap_or_else(fresh_seed),
@@ -204,6 +218,11 @@ impl Arguments {
 }
 
 fn tell_progress(output: &mut dyn Write, state: &Progress, terminal: bool) {
+    if let Some(announcement) = &state.announcement {
+        let erase = if terminal { "\r\x1b[K" } else { "" };
+        let _ = writeln!(output, "{erase}{announcement}").and_then(|()| output.flush());
+        return;
+    }
     let line = state.to_line();
     // `\x1b[K` erases what is left of a longer line. Progress that cannot be shown is no failure.
     let _ = if terminal {
@@ -230,7 +249,7 @@ fn fresh_seed() -> u64 {
 }
 
 /// A whole number with a unit; seconds where there is none.
-fn parse_duration(text: &str) -> Result<Duration, String> {
+pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
     let unit_at = text.find(|char: char| !char.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(unit_at);
     let milliseconds = match unit {

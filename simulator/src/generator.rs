@@ -111,8 +111,15 @@ fn run_noting(
     mut progress: impl FnMut(&Progress),
     stop: &AtomicBool,
 ) -> Result<Report, RunError> {
-    let mut generator = Generator::new(plan, ledger, stop)?;
     let (tell, told) = mpsc::channel();
+    if plan.protocol.is_lwm2m() {
+        return std::thread::scope(|scope| {
+            let thread = scope.spawn(move || crate::lwm2m::run(plan, ledger, &tell, stop));
+            told.iter().for_each(|state| progress(&state));
+            thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        });
+    }
+    let mut generator = Generator::new(plan, ledger, stop)?;
     std::thread::scope(|scope| {
         let thread = scope.spawn(move || generator.run(&tell, stop));
         told.iter().for_each(|state| progress(&state));

@@ -2,6 +2,7 @@
 //!
 //! - [`run`] is the load generator behind `simgate simulate`: a [`Plan`] says how many devices send
 //!   what, a [`Report`] says what came of it.
+//! - With [`Protocol::Lwm2m`] the devices register, serve objects and are observed: [`Lwm2m`].
 //! - [`Ledger`] is what the devices remember of a run, to be compared with the store after a crash.
 //! - [`Fleet`] gives the devices their addresses, and the SIMs to be imported for them.
 //! - [`Receiver`] is a customer's webhook; [`Responder`] is a CoAP server that does nothing, and
@@ -16,6 +17,7 @@ mod fleet;
 mod generator;
 mod hello;
 mod ledger;
+mod lwm2m;
 mod payload;
 mod plan;
 mod random;
@@ -32,6 +34,7 @@ mod socket;
 mod timers;
 mod world;
 
+pub use crate::lwm2m::{Format, Lwm2m, Lwm2mArguments, Lwm2mCounts, Lwm2mReport, Traffic, Version};
 pub use arguments::{Arguments, Console, SimulateError};
 pub use bootstrap::{BootstrapError, BootstrapReport};
 pub use fleet::{BASE, Fleet, FleetError, GARBAGE_ADDRESSES, fleet_csv};
@@ -47,5 +50,5 @@ pub use receiver::{Behaviour, Delivery, OnDelivery, Receiver, ReceiverCounts, Re
 pub use report::{Counts, Latency, Progress, Report};
 pub use responder::{Answer, Responder};
 pub use secure_responder::{SecureResponder, SecureResponderOptions};
-pub use security::{KeySource, Security, SecurityArguments, SharedKey, SuiteName};
+pub use security::{KeySource, KeyTable, Security, SecurityArguments, SharedKey, SuiteName};
 pub use session_report::{SessionCounts, SessionReport};

@@ -6,8 +6,9 @@ use std::time::Duration;
 use thiserror::Error;
 
 use crate::fleet::{BASE, Fleet, FleetError};
+use crate::lwm2m::Lwm2m;
 use crate::payload::{COUNTER_BYTES, Payload, PayloadError};
-use crate::security::Security;
+use crate::security::{KeySource, Security};
 
 /// Most devices at once that a closed loop keeps waiting; see the limit of the exchanges.
 pub const OUTSTANDING_MAX: usize = crate::exchanges::OUTSTANDING_MAX;
@@ -30,6 +31,10 @@ pub enum Protocol {
     CoapNon,
     /// CoAP, confirmable, over DTLS with pre-shared keys: each device has a session.
     Coaps,
+    /// LwM2M: the devices register and serve their objects.
+    Lwm2m,
+    /// LwM2M over DTLS with pre-shared keys.
+    Lwm2ms,
 }
 
 /// The method of a CoAP request.
@@ -104,6 +109,8 @@ pub struct Plan {
     pub patience: Duration,
     /// CoAP over DTLS: keys and sessions.
     pub security: Security,
+    /// LwM2M: what the devices do.
+    pub lwm2m: Lwm2m,
     /// Malformed CoAP messages per second, besides, from addresses above the fleet's; with sessions
     /// first messages of handshakes that do not go on.
     pub garbage_per_second: u64,
@@ -137,6 +144,9 @@ pub enum PlanError {
         /// The greatest value allowed.
         most: u64,
     },
+    /// LwM2M over DTLS has no other way to a key.
+    #[error("LwM2M over DTLS needs a key of the devices, allowed: --psk, --psk-table")]
+    NoKey,
     /// A ledger needs payloads that tell messages apart.
     #[error("a ledger needs the payload \"counter\", because its number tells messages apart")]
     LedgerPayload,
@@ -148,6 +158,18 @@ pub enum PlanError {
         /// The first number of the plan.
         found: u64,
     },
+}
+
+impl Protocol {
+    /// Whether over DTLS.
+    pub(crate) const fn is_secure(self) -> bool {
+        matches!(self, Self::Coaps | Self::Lwm2ms)
+    }
+
+    /// Whether LwM2M.
+    pub(crate) const fn is_lwm2m(self) -> bool {
+        matches!(self, Self::Lwm2m | Self::Lwm2ms)
+    }
 }
 
 impl Method {
@@ -202,6 +224,7 @@ impl Default for Plan {
             // The gateway answers what has waited for ten seconds with 5.03.
             patience: Duration::from_secs(10),
             security: Security::default(),
+            lwm2m: Lwm2m::default(),
             garbage_per_second: 0,
             // The first repeat, after at most three seconds, and its answer.
             drain: Duration::from_secs(5),
@@ -229,8 +252,11 @@ impl Plan {
     pub(crate) fn check(&self) -> Result<Fleet, PlanError> {
         let fleet = self.fleet()?;
         self.payload.check()?;
-        if self.protocol == Protocol::Coaps {
+        if self.protocol.is_secure() {
             self.check_security(&fleet)?;
+        }
+        if self.protocol.is_lwm2m() {
+            self.check_lwm2m()?;
         }
         match self.load {
             Load::Outstanding(number) => {
@@ -246,6 +272,23 @@ impl Plan {
         // Beyond 16 repeats the time-out would exceed a day.
         in_range("max_retransmit", self.retransmission.max_retransmit.into(), (0, 16))?;
         Ok(fleet)
+    }
+
+    fn check_lwm2m(&self) -> Result<(), PlanError> {
+        let Lwm2m { registering, lost_per_mille, lifetime_seconds, .. } = &self.lwm2m;
+        match *registering {
+            Load::Outstanding(number) => {
+                in_range("registrations at once", number as u64, (1, OUTSTANDING_MAX as u64))?;
+            }
+            Load::PerSecond(number) => in_range("registration rate", number, (1, RATE_MAX))?,
+        }
+        in_range("loss per mille", *lost_per_mille as u64, (0, 999))?;
+        in_range("lifetime", lifetime_seconds.unwrap_or(1).into(), (1, u32::MAX.into()))?;
+        let has_key = !matches!(self.security.keys, KeySource::Bootstrap(_));
+        if self.protocol == Protocol::Lwm2ms && !has_key {
+            return Err(PlanError::NoKey);
+        }
+        Ok(())
     }
 
     fn check_security(&self, fleet: &Fleet) -> Result<(), PlanError> {

@@ -8,6 +8,7 @@ use coap::wire::Code;
 use hdrhistogram::{CreationError, Histogram};
 use serde::Serialize;
 
+use crate::lwm2m::Lwm2mReport;
 use crate::session_report::SessionReport;
 
 /// The longest latency told apart, in microseconds: above MAX_TRANSMIT_WAIT (93 s, RFC 7252 4.8.2)
@@ -79,6 +80,12 @@ pub struct Progress {
     pub handshakes: Option<u64>,
     /// The same per second since the last time; 0 without DTLS.
     pub handshakes_per_second: f64,
+    /// LwM2M: devices that have registered.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub registered: Option<u64>,
+    /// What is to be said once, instead of the figures.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub announcement: Option<String>,
 }
 
 /// How a run went.
@@ -102,6 +109,9 @@ pub struct Report {
     /// Over DTLS: sessions and handshakes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dtls: Option<SessionReport>,
+    /// LwM2M: registrations, observations, commands.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lwm2m: Option<Lwm2mReport>,
 }
 
 /// Counts a run.
@@ -187,6 +197,8 @@ impl Tally {
             latency: latency(&self.interval),
             handshakes,
             handshakes_per_second: rate(completed - self.told.handshakes, span),
+            registered: None,
+            announcement: None,
             counts,
         };
         self.interval.reset();
@@ -207,6 +219,7 @@ impl Tally {
             acknowledged_per_second: rate(acknowledged, span),
             latency: latency(&self.total),
             dtls: None,
+            lwm2m: None,
             counts,
         }
     }
@@ -235,10 +248,12 @@ impl Progress {
         let rate = self.handshakes_per_second;
         let handshakes = self.handshakes.map(|count| format!("  handshakes {count} ({rate:.0}/s)"));
         let handshakes = handshakes.unwrap_or_default();
+        let registered = self.registered.map(|count| format!("  registered {count}"));
+        let registered = registered.unwrap_or_default();
         format!(
             "{seconds:6.1} s  sent {sent} ({rate:.0}/s)  acknowledged {acknowledged} \
              ({acknowledged_rate:.0}/s)  lost {lost}  retransmitted {retransmitted}  \
-             rejected {rejected}  p50 {p50}  p99 {p99}  p99.9 {p999}{handshakes}",
+             rejected {rejected}  p50 {p50}  p99 {p99}  p99.9 {p999}{handshakes}{registered}",
             seconds = self.seconds,
             sent = counts.sent,
             rate = self.sent_per_second,
@@ -289,7 +304,8 @@ impl Report {
         rare.into_iter()
             .filter(|(_, count)| *count > 0)
             .try_for_each(|(name, count)| row(name, count.to_string()))?;
-        self.dtls.as_ref().map_or(Ok(()), |dtls| dtls.write_rows(output))
+        self.dtls.as_ref().map_or(Ok(()), |dtls| dtls.write_rows(output))?;
+        self.lwm2m.as_ref().map_or(Ok(()), |lwm2m| lwm2m.write_rows(output))
     }
 }
 

@@ -23,7 +23,7 @@ impl RequestForm {
     pub(crate) fn new(plan: &Plan) -> Result<Self, EncodeError> {
         let kind = match plan.protocol {
             Protocol::CoapNon => MessageType::NonConfirmable,
-            Protocol::CoapCon | Protocol::Coaps | Protocol::Udp => MessageType::Confirmable,
+            _ => MessageType::Confirmable,
         };
         let code = Code::from_byte(plan.method.code());
         let token = [0; Token::MAX_BYTES];

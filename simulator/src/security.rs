@@ -1,7 +1,9 @@
 //! What a run over DTLS is to do beyond other runs: keys, sessions, addresses.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddrV4;
+use std::path::Path;
 use std::str::FromStr;
 
 use clap::{Args, ValueEnum};
@@ -41,7 +43,13 @@ pub enum KeySource {
     Bootstrap(Option<SocketAddrV4>),
     /// All have this key; their identities are the ICCIDs of their SIMs.
     Shared(SharedKey),
+    /// Each has its own; one that is not in the table has none and takes no part.
+    Table(KeyTable),
 }
+
+/// Keys by identity.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct KeyTable(BTreeMap<String, SharedKey>);
 
 /// A key as text, never printed.
 #[derive(Clone, PartialEq, Eq)]
@@ -63,16 +71,21 @@ pub enum SuiteName {
 
 /// The part of the command line that is about DTLS.
 #[derive(Debug, Clone, Args)]
-#[command(next_help_heading = "CoAP over DTLS (--protocol coaps)")]
+#[command(next_help_heading = "Keys, sessions and bootstrap (--protocol coaps, lwm2m, lwm2ms)")]
 pub struct SecurityArguments {
-    /// Where each device asks GET /bootstrap by plain CoAP for its identity and key, before the run
-    /// and from its own address [default: port 5683 of the target's address]
-    #[arg(long, value_name = "ADDRESS:PORT", conflicts_with = "psk")]
-    pub bootstrap: Option<SocketAddrV4>,
-    /// The same key for all devices instead, 1 to 256 bytes; the identity is the ICCID of the
-    /// device's SIM (see --write-sims)
+    /// coaps: where each device asks GET /bootstrap by plain CoAP for its identity and key, before
+    /// the run and from its own address [default: port 5683 of the target's address]. LwM2M: the
+    /// devices begin at this bootstrap server [default of the address: the target; without the
+    /// option the devices register at the target]
+    #[arg(long, value_name = "ADDRESS:PORT", num_args = 0..=1)]
+    pub bootstrap: Option<Option<SocketAddrV4>>,
+    /// The same key for all devices, 1 to 256 bytes; the identity is the ICCID of the device's SIM
+    /// (see --write-sims). lwm2ms: for the bootstrap server, or for the target without bootstrap
     #[arg(long, value_name = "TEXT")]
     pub psk: Option<SharedKey>,
+    /// A file with a line ICCID,KEY for each device, instead of --psk
+    #[arg(long, value_name = "FILE", value_parser = KeyTable::read, conflicts_with = "psk")]
+    pub psk_table: Option<KeyTable>,
     /// The one cipher suite to offer [default: all four, ccm-8 first]
     #[arg(long, value_enum)]
     pub suite: Option<SuiteName>,
@@ -89,7 +102,8 @@ pub struct SecurityArguments {
     #[arg(long)]
     pub resume: bool,
     /// Answers after which a device's source address changes, as behind a NAT that forgot it: to
-    /// addresses above the fleet's, back to its own every fourth time [default: never]
+    /// addresses above the fleet's, back to its own every fourth time [default: never]. LwM2M in
+    /// queue mode: so many wakes instead; without DTLS the port changes, not the address
     #[arg(long, value_name = "N")]
     pub nat: Option<u64>,
     /// Transmissions of one request without an answer (see RFC 7252 §4.2 for their times) after
@@ -101,9 +115,10 @@ pub struct SecurityArguments {
 impl SecurityArguments {
     /// The settings that the arguments make.
     pub fn security(&self) -> Security {
-        let keys = match &self.psk {
-            Some(key) => KeySource::Shared(key.clone()),
-            None => KeySource::Bootstrap(self.bootstrap),
+        let keys = match (&self.psk, &self.psk_table) {
+            (Some(key), _) => KeySource::Shared(key.clone()),
+            (None, Some(table)) => KeySource::Table(table.clone()),
+            (None, None) => KeySource::Bootstrap(self.bootstrap.flatten()),
         };
         Security {
             keys,
@@ -114,6 +129,39 @@ impl SecurityArguments {
             nat_after: self.nat,
             reconnect_after: self.reconnect_after,
         }
+    }
+}
+
+impl KeyTable {
+    /// Reads a file with a line `identity,key` for each device.
+    ///
+    /// # Errors
+    /// What is wrong with the file, in words.
+    pub fn read(path: &str) -> Result<Self, String> {
+        let text = std::fs::read_to_string(Path::new(path)).map_err(|error| error.to_string())?;
+        Zeroizing::new(text).parse()
+    }
+
+    /// The key of an identity.
+    pub(crate) fn key(&self, identity: &str) -> Option<&SharedKey> {
+        self.0.get(identity)
+    }
+}
+
+impl FromStr for KeyTable {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let mut keys = BTreeMap::new();
+        for (index, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
+            // The line is not shown: it may hold a key.
+            let wrong = |what: &str| format!("line {}: {what}", index + 1);
+            let (identity, key) =
+                line.split_once(',').ok_or_else(|| wrong("allowed: ICCID,KEY"))?;
+            let key = key.parse().map_err(|error: PskError| wrong(&error.to_string()))?;
+            keys.insert(identity.to_owned(), key);
+        }
+        Ok(Self(keys))
     }
 }
 
@@ -177,6 +225,17 @@ impl fmt::Debug for SharedKey {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_table_names_the_line_that_is_wrong_and_never_shows_a_key() {
+        let table: KeyTable = "8988,secret-one\n\n8989,secret-two\n".parse().unwrap();
+        assert_eq!(table.key("8989"), Some(&"secret-two".parse().unwrap()));
+        assert_eq!(table.key("8990"), None);
+        assert!(!format!("{table:?}").contains("secret"));
+        let error = "8988,secret-one\nsecret".parse::<KeyTable>().unwrap_err();
+        assert_eq!(error, "line 2: allowed: ICCID,KEY");
+        assert!("8988,".parse::<KeyTable>().unwrap_err().starts_with("line 1: "));
+    }
 
     #[test]
     fn one_suite_or_all_are_offered() {

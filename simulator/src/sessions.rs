@@ -6,8 +6,8 @@ use std::collections::VecDeque;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::{Duration, Instant};
 
-use dtls::SetUpError;
 use dtls::client::{Client, ClientConfig, ClientOutput, ClientResumption};
+use dtls::{Psk, SetUpError};
 
 use crate::bootstrap::Credentials;
 use crate::fleet::Fleet;
@@ -66,6 +66,7 @@ enum Phase {
 struct Member {
     device: u32,
     config: ClientConfig,
+    target: SocketAddrV4,
     client: Option<Client>,
     phase: Phase,
     resumption: Option<ClientResumption>,
@@ -89,9 +90,15 @@ struct Member {
     armed: Duration,
 }
 
+/// How a member gets its sessions: with whom, and by which identity and key.
+#[derive(Clone)]
+pub(crate) struct Way {
+    config: ClientConfig,
+    target: SocketAddrV4,
+}
+
 /// The sessions of the fleet.
 pub(crate) struct Sessions {
-    target: SocketAddrV4,
     security: Security,
     only_handshakes: bool,
     fleet: Fleet,
@@ -129,11 +136,10 @@ impl Sessions {
                 .push(told.is_some().then(|| u32::try_from(members.len()).unwrap_or_default()));
             if let Some(Credentials { identity, key }) = told {
                 let config = ClientConfig::new(&identity, &key, &suites, cid)?;
-                members.push(Member::new(device, config, fleet.address(device)));
+                members.push(Member::new((device, fleet.address(device)), config, plan.target));
             }
         }
         Ok(Self {
-            target: plan.target,
             only_handshakes: plan.only_handshakes(),
             security,
             fleet,
@@ -272,13 +278,73 @@ impl Sessions {
         if is_idle && self.security.requests_per_session.is_some_and(is_used_up) {
             self.close(now, index, outbox);
         }
-        let state = &mut self.members[index];
-        if self.security.nat_after.is_some_and(|limit| state.answers_at_address >= limit) {
-            state.address_changes = state.address_changes.wrapping_add(1);
-            state.address = self.fleet.nat_address(state.device, state.address_changes);
-            state.answers_at_address = 0;
-            self.tally.counts.address_changes += 1;
+        let answers = self.members[index].answers_at_address;
+        if self.security.nat_after.is_some_and(|limit| answers >= limit) {
+            self.change_address(member);
         }
+    }
+
+    /// A member has another address from now on, as behind a NAT that forgot it.
+    pub(crate) fn change_address(&mut self, member: u32) {
+        let state = &mut self.members[member as usize];
+        state.address_changes = state.address_changes.wrapping_add(1);
+        state.address = self.fleet.nat_address(state.device, state.address_changes);
+        state.answers_at_address = 0;
+        self.tally.counts.address_changes += 1;
+    }
+
+    /// The member of a device of the fleet, if it has a key.
+    pub(crate) fn member(&self, device: u32) -> Option<u32> {
+        self.member_of.get(device as usize).copied().flatten()
+    }
+
+    /// Whether a member has a session.
+    pub(crate) fn is_open(&self, member: u32) -> bool {
+        self.members[member as usize].phase == Phase::Open
+    }
+
+    /// Whom a member has its sessions with.
+    pub(crate) fn target(&self, member: u32) -> SocketAddrV4 {
+        self.members[member as usize].target
+    }
+
+    /// What a member makes its sessions with: for coming back to it after
+    /// [`Sessions::turn_to`] another server.
+    pub(crate) fn way(&self, member: u32) -> Way {
+        let member = &self.members[member as usize];
+        Way { config: member.config.clone(), target: member.target }
+    }
+
+    /// The way to `target` with an identity and a key.
+    pub(crate) fn new_way(
+        &self,
+        target: SocketAddrV4,
+        identity: &[u8],
+        key: &Psk,
+    ) -> Result<Way, SetUpError> {
+        let cid = self.security.connection_id.then_some([].as_slice());
+        let config = ClientConfig::new(identity, key, &self.security.suites(), cid)?;
+        Ok(Way { config, target })
+    }
+
+    /// A member says close_notify and has its next sessions another way.
+    pub(crate) fn turn_to(&mut self, now: Instant, member: u32, way: Way, outbox: &mut Outbox) {
+        let index = member as usize;
+        match self.members[index].phase {
+            Phase::Open => self.close(now, index, outbox),
+            Phase::Handshaking { .. } => self.handshaking = self.handshaking.saturating_sub(1),
+            Phase::Idle | Phase::BackOff => {}
+        }
+        let state = &mut self.members[index];
+        state.forget();
+        // What the server before still says of its session is nothing to the next.
+        state.awaits_farewell = false;
+        state.failures = 0;
+        state.waiting.clear();
+        state.unanswered.clear();
+        state.resumption = None;
+        state.config = way.config;
+        state.target = way.target;
     }
 
     /// A request of a member got no answer for so long that its session is taken for dead.
@@ -381,7 +447,7 @@ impl Sessions {
             let Some(client) = &mut member.client else { return is_busy };
             match client.poll_output() {
                 ClientOutput::Transmit(bytes) => {
-                    outbox.push(member.address, self.target, |out| out.extend_from_slice(&bytes));
+                    outbox.push(member.address, member.target, |out| out.extend_from_slice(&bytes));
                 }
                 ClientOutput::Received(bytes) => {
                     let member = u32::try_from(index).unwrap_or(u32::MAX);
@@ -488,10 +554,11 @@ impl Sessions {
 }
 
 impl Member {
-    fn new(device: u32, config: ClientConfig, address: Ipv4Addr) -> Self {
+    fn new((device, address): (u32, Ipv4Addr), config: ClientConfig, target: SocketAddrV4) -> Self {
         Self {
             device,
             config,
+            target,
             client: None,
             phase: Phase::Idle,
             resumption: None,
@@ -554,7 +621,7 @@ fn is_unprotected_fatal_alert(datagram: &[u8]) -> bool {
 mod tests {
     use std::net::SocketAddr;
 
-    use dtls::{Engine, Output, Psk, SessionId};
+    use dtls::{Engine, Output, SessionId};
 
     use super::*;
     use crate::plan::Protocol;

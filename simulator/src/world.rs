@@ -18,7 +18,7 @@ use crate::plan::{Plan, Protocol};
 use crate::random::Random;
 use crate::report::{Report, Tally};
 use crate::request::{RequestForm, write_acknowledgement};
-use crate::security::{KeySource, SharedKey};
+use crate::security::{KeySource, KeyTable, SharedKey};
 use crate::session_report::SessionTally;
 use crate::sessions::{Event, Sessions};
 use crate::socket::{Arrival, Outbox};
@@ -55,7 +55,7 @@ impl<'a> World<'a> {
         let mut random = Random::new(plan.seed);
         let (sessions, bootstrap) = match plan.protocol {
             Protocol::Coaps => secure(plan, fleet, stop)?,
-            Protocol::Udp | Protocol::CoapCon | Protocol::CoapNon => (None, None),
+            _ => (None, None),
         };
         let rules = Rules {
             devices: sessions.as_ref().map_or(plan.devices, Sessions::members),
@@ -293,7 +293,7 @@ impl<'a> World<'a> {
     fn handle_message(&mut self, now: Duration, device: u32, bytes: &[u8], outbox: &mut Outbox) {
         let reply = match self.plan.protocol {
             Protocol::Udp => None,
-            Protocol::CoapCon | Protocol::CoapNon | Protocol::Coaps => self.form.read(bytes),
+            _ => self.form.read(bytes),
         };
         let Some(reply) = reply else {
             self.tally.counts.unexpected += 1;
@@ -351,13 +351,14 @@ impl<'a> World<'a> {
 }
 
 /// The sessions of a run over DTLS, with the keys of its devices.
-fn secure(
+pub(crate) fn secure(
     plan: &Plan,
     fleet: Fleet,
     stop: &AtomicBool,
 ) -> Result<(Option<Sessions>, Option<BootstrapReport>), RunError> {
     let (credentials, bootstrap) = match &plan.security.keys {
         KeySource::Shared(key) => (shared_credentials(fleet, key)?, None),
+        KeySource::Table(table) => (listed_credentials(fleet, table)?, None),
         KeySource::Bootstrap(server) => {
             let server = server.unwrap_or(SocketAddrV4::new(*plan.target.ip(), COAP_PORT));
             let (credentials, report) = fetch_keys(plan, fleet, server, stop)?;
@@ -367,6 +368,18 @@ fn secure(
     let tally = SessionTally::new()?;
     let sessions = Sessions::new(plan, fleet, credentials, tally, Instant::now())?;
     Ok((Some(sessions), bootstrap))
+}
+
+fn listed_credentials(
+    fleet: Fleet,
+    table: &KeyTable,
+) -> Result<Vec<Option<Credentials>>, dtls::PskError> {
+    let credentials = |index| {
+        let identity = fleet.iccid(index).map(|iccid| iccid.to_string())?;
+        let key = table.key(&identity)?.psk();
+        Some(key.map(|key| Credentials { identity: identity.into_bytes(), key }))
+    };
+    (0..fleet.devices()).map(|index| credentials(index).transpose()).collect()
 }
 
 fn shared_credentials(
@@ -381,7 +394,7 @@ fn shared_credentials(
     Ok((0..fleet.devices()).map(credentials).collect())
 }
 
-fn wall_clock() -> Timestamp {
+pub(crate) fn wall_clock() -> Timestamp {
     // A clock before 1970 shows as 1970.
     let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Timestamp::EPOCH.saturating_add(since_1970)
