@@ -18,6 +18,7 @@ command -v openssl >/dev/null || missing+=(openssl)
 command -v strace >/dev/null || missing+=(strace)
 command -v cc >/dev/null || missing+=(gcc)
 command -v g++ >/dev/null || missing+=(g++)
+command -v npm >/dev/null || missing+=(npm)
 python3 -c 'import venv, ensurepip' 2>/dev/null || missing+=(python3-venv)
 if [ ${#missing[@]} -gt 0 ]; then
     # A package may hold several of the programs.
@@ -41,7 +42,15 @@ for source in tests/interop/wolfssl/*; do
     tests/interop/wolfssl/build.sh "$wolfssl"
     break
 done
+wakaama="$cache/wakaama-client"
+for source in tests/interop/wakaama/*; do
+    [ "$wakaama" -nt "$source" ] && continue
+    echo "test.sh: making the LwM2M client of Wakaama in $cache"
+    tests/interop/wakaama/build.sh "$wakaama"
+    break
+done
 export SIMGATE_TEST_WOLFSSL="$wolfssl"
+export SIMGATE_TEST_WAKAAMA="$wakaama"
 export SIMGATE_TEST_PYTHON="$venv/bin/python"
 export SIMGATE_TEST_KILLS="${KILLS:-50}"
 

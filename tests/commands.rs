@@ -9,7 +9,7 @@ use serde_json::Value;
 use simulator::Fleet;
 
 use crate::support::{
-    Gateway, PATIENCE, Place, coap_post, eventually, http_page, http_text, one_sim,
+    Gateway, LISTENERS, PATIENCE, Place, coap_post, eventually, http_page, http_text, one_sim,
 };
 
 const ICCID: &str = "8988280666000002867";
@@ -50,8 +50,9 @@ fn said(output: &Output) -> String {
 fn serve(place: &Place, settings: &[(&str, &str)]) -> Command {
     let mut command = simgate(&["serve", "--data"]);
     command.arg(place.data());
-    command.env("SIMGATE_DEVICES_UDP", "[{ listen = \"127.0.0.1:0\" }]");
-    command.env("SIMGATE_DEVICES_COAP", "[{ listen = \"127.0.0.1:0\" }]");
+    for kind in LISTENERS {
+        command.env(format!("SIMGATE_DEVICES_{kind}"), "[{ listen = \"127.0.0.1:0\" }]");
+    }
     command.env("SIMGATE_API_LISTEN", "127.0.0.1:0");
     command.envs(settings.iter().copied());
     command

@@ -134,7 +134,9 @@ fn no_crate_knows_more_than_its_layer() {
         ("energy-saver/library", &["vocabulary", "state", "energy-saver"]),
         ("connectivity", &["vocabulary", "state"]),
         ("cloud-integrator", &["vocabulary", "state", "message-log", "template-library"]),
+        ("device-controller", &["vocabulary", "state"]),
         ("inspector", &["vocabulary", "state", "message-log", "energy-saver", "template-library"]),
+        ("device-controller/firmware", &["vocabulary", "state"]),
         ("simulator", &["vocabulary", "coap", "lwm2m", "dtls"]),
     ];
     let ours: Vec<String> = allowed
@@ -146,6 +148,7 @@ fn no_crate_knows_more_than_its_layer() {
             "device-authenticator/keys" => "key-store".to_owned(),
             "device-authenticator/sessions" => "session-store".to_owned(),
             "energy-saver/library" => "template-library".to_owned(),
+            "device-controller/firmware" => "firmware-update".to_owned(),
             other => other.to_owned(),
         })
         .chain(["management-api".to_owned(), "gateway".to_owned()])

@@ -156,6 +156,8 @@ impl Reader {
         let event = Event::decode(record.kind.code(), device, &record.body);
         match event.map_err(|_| Skip::Unreadable)? {
             Event::Telemetry(telemetry) => self.prepare_telemetry(record, &telemetry),
+            // The inspector says of the first one what a customer should hear.
+            Event::Registered(_) => Err(Skip::NotWanted),
             Event::Notice(notice) => self.prepare_notice(record, &notice),
         }
     }

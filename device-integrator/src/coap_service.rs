@@ -4,46 +4,27 @@
 //! nothing else. Until the commit the device hears nothing, which is safe: it retransmits, and the
 //! endpoint joins the copies.
 
+use std::collections::HashMap;
 use std::future::Future;
-use std::hash::Hash;
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::time::{Instant, SystemTime};
+use std::time::Instant;
 
 use coap::wire::Code;
-use coap::{Endpoint, Event, IncomingRequest, Output};
+use coap::{Endpoint, Event, IncomingRequest, Output, RequestId};
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use vocabulary::{Protocol, Timestamp};
+use lwm2m::Link;
+use vocabulary::Protocol;
 
 use crate::bootstrap::{self, Credentials};
 use crate::counters::{CoapMetrics, Counters};
 use crate::listeners::CoapLimits;
+use crate::orders::{Inbox, Order, OrderEnd, Posted, What};
 use crate::oversized::{self, Oversized};
-use crate::resource::{self, Route};
+use crate::resource::{self, Queries, Route};
+use crate::service::{Arrival, Carrier, PeerKey, Service, random_seed};
 use crate::stranger::{self, Stranger};
-use crate::uplink::{Exchange, Ingest, Peer, Receipt, Refused, Uplink};
-
-/// When a datagram came.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Arrival {
-    pub(crate) now: Instant,
-    pub(crate) received_at: Timestamp,
-}
-
-impl Arrival {
-    pub(crate) fn now() -> Self {
-        Self { now: Instant::now(), received_at: Timestamp::from(SystemTime::now()) }
-    }
-}
-
-/// What carries datagrams to and from the peers.
-pub(crate) trait Carrier<P> {
-    /// Sends a datagram, sooner or later.
-    fn send(&mut self, to: P, bytes: &[u8]);
-
-    /// Hears that a peer may not speak.
-    fn refused(&mut self, peer: P, refused: Refused);
-}
+use crate::uplink::{Exchange, Ingest, Peer, Receipt, Uplink};
 
 /// The CoAP of one socket. `P` is what tells its peers from each other: addresses, or sessions.
 pub(crate) struct CoapService<P, I: Ingest> {
@@ -56,15 +37,31 @@ pub(crate) struct CoapService<P, I: Ingest> {
     answer: Vec<u8>,
     /// Uplinks of the batch at hand, and the exchanges that wait for their receipts.
     uplinks: Vec<Uplink>,
-    exchanges: Vec<coap::Exchange<P>>,
+    exchanges: Vec<Waiting<P>>,
     admissions: FuturesUnordered<Pending<I::Admission, P>>,
     bootstraps: FuturesUnordered<Asked<I::Bootstrap, P>>,
+    orders: Orders,
+}
+
+/// A device that waits for the receipt of its uplink.
+struct Waiting<P> {
+    exchange: coap::Exchange<P>,
+    /// Who asks for a command with the answer.
+    asks: Option<Peer>,
+}
+
+/// Requests to devices.
+struct Orders {
+    inbox: Inbox,
+    /// Out of the inbox, and not yet sent.
+    posted: Vec<Posted>,
+    under_way: HashMap<RequestId, u64>,
 }
 
 /// A batch on its way into the log, with the exchanges that its receipts answer.
 struct Pending<A, P> {
     admission: Pin<Box<A>>,
-    exchanges: Vec<coap::Exchange<P>>,
+    exchanges: Vec<Waiting<P>>,
 }
 
 /// A device that waits for its key.
@@ -73,31 +70,177 @@ struct Asked<B, P> {
     exchange: Option<coap::Exchange<P>>,
 }
 
-impl<P: Copy + Eq + Hash + Unpin, I: Ingest> CoapService<P, I> {
-    pub(crate) fn new(limits: CoapLimits, ingest: I) -> Self {
-        let endpoint_limits = coap::Limits {
-            upload_bytes_max: limits.body_bytes_max,
-            exchanges_max: u32::try_from(limits.exchanges_max).unwrap_or(u32::MAX),
-            ..coap::Limits::default()
-        };
-        let config = coap::Config { limits: endpoint_limits, ..coap::Config::default() };
+impl<P: PeerKey, I: Ingest> CoapService<P, I> {
+    /// A service that also gives the orders of `inbox` to devices.
+    pub(crate) fn new(limits: CoapLimits, ingest: I, inbox: Inbox) -> Self {
         Self {
             body_bytes_max: limits.body_bytes_max,
-            endpoint: Endpoint::new(config, random_seed()),
+            endpoint: Endpoint::new(limits.endpoint(), random_seed())
+                .with_peer_match(is_same_host::<P>),
             ingest,
             counters: Counters::new(Protocol::Coap),
-            metrics: CoapMetrics::default(),
+            metrics: CoapMetrics::new(Protocol::Coap),
             answer: Vec::new(),
             uplinks: Vec::new(),
             exchanges: Vec::new(),
             admissions: FuturesUnordered::new(),
             bootstraps: FuturesUnordered::new(),
+            orders: Orders { inbox, posted: Vec::new(), under_way: HashMap::new() },
         }
     }
 
-    /// Takes a datagram of `from`, who is `peer`; what is in it becomes an uplink or is answered.
-    /// Call [`CoapService::admit`] after the last of a read.
-    pub(crate) fn handle_datagram(
+    /// Writes the answer to a sender that may not speak, without a memory of it.
+    fn refuse(&mut self, bytes: &[u8], reason: &'static str) {
+        match stranger::answer(bytes, reason, &mut self.answer) {
+            Stranger::Refused => self.counters.receipt(&Receipt::Unauthorised(reason)),
+            Stranger::Malformed => self.counters.malformed("stranger", 1),
+            Stranger::Control => self.counters.control.increment(1),
+        }
+    }
+
+    fn send_answer(&self, to: P, carrier: &mut impl Carrier<P>) {
+        if !self.answer.is_empty() {
+            carrier.send(to, &self.answer);
+        }
+    }
+
+    /// Takes the endpoint's outputs after a datagram, before the next one: a request is of whoever
+    /// sent its last datagram, and of nobody else.
+    fn collect(&mut self, arrival: Arrival, peer: Peer, carrier: &mut impl Carrier<P>) {
+        loop {
+            match self.endpoint.poll_output() {
+                Output::Transmit { peer, bytes } => carrier.send(peer, &bytes),
+                Output::Event(Event::Request(request)) => self.request(arrival, peer, request),
+                Output::Event(event) => self.conclude(event),
+                Output::Timeout(_) => return,
+            }
+        }
+    }
+
+    fn request(&mut self, arrival: Arrival, peer: Peer, request: IncomingRequest<P>) {
+        match resource::route(&request, self.body_bytes_max) {
+            Route::Answer(response) => {
+                match response.code {
+                    Code::BAD_REQUEST => self.counters.malformed("request", 1),
+                    Code::REQUEST_ENTITY_TOO_LARGE => self.counters.malformed("too_long", 1),
+                    Code::UNSUPPORTED_CONTENT_FORMAT => self.counters.malformed("format", 1),
+                    _ => self.counters.control.increment(1),
+                }
+                self.endpoint.respond(arrival.now, request.exchange, response);
+            }
+            Route::Bootstrap => {
+                let bootstrap = Box::pin(self.ingest.bootstrap(peer, arrival.received_at));
+                self.bootstraps.push(Asked { bootstrap, exchange: Some(request.exchange) });
+            }
+            Route::Uplink(Queries { topic, command }) => {
+                self.uplinks.push(Uplink {
+                    peer,
+                    protocol: Protocol::Coap,
+                    topic,
+                    exchange: Some(exchange(&request.exchange)),
+                    payload: request.payload,
+                    received_at: arrival.received_at,
+                });
+                let asks = command.then_some(peer);
+                self.exchanges.push(Waiting { exchange: request.exchange, asks });
+            }
+        }
+    }
+
+    /// Answers the exchanges of a batch.
+    fn settle(&mut self, exchanges: Vec<Waiting<P>>, receipts: &[Receipt]) {
+        let now = Instant::now();
+        for (Waiting { exchange, asks }, receipt) in exchanges.into_iter().zip(receipts) {
+            self.counters.receipt(receipt);
+            let asks = asks.filter(|_| *receipt == Receipt::Stored);
+            match asks.and_then(|peer| self.ingest.rider(peer)) {
+                None => self.endpoint.respond(now, exchange, resource::answer(receipt)),
+                Some(rider) => {
+                    let order = rider.order;
+                    self.endpoint.respond(now, exchange, resource::answer_with(rider));
+                    self.ingest.report(order, OrderEnd::Sent);
+                }
+            }
+        }
+    }
+
+    /// Sends what came out of the inbox.
+    fn give_orders(&mut self, carrier: &mut impl Carrier<P>) {
+        for posted in std::mem::take(&mut self.orders.posted) {
+            let Posted::Order { order, link } = posted else { continue };
+            let id = order.id;
+            if let Err(end) = self.give_order(order, link, carrier) {
+                self.ingest.report(id, end);
+            }
+        }
+    }
+
+    /// Sends one; says how it ended where it did.
+    fn give_order(
+        &mut self,
+        Order { id, device, what }: Order,
+        link: Link,
+        carrier: &mut impl Carrier<P>,
+    ) -> Result<(), OrderEnd> {
+        let not_sent = |reason: &str| OrderEnd::NotSent(reason.to_owned());
+        let peer = P::of(link).filter(|peer| carrier.reaches(device, *peer));
+        let peer = peer.ok_or_else(|| not_sent("the session of the device has ended"))?;
+        match what {
+            What::Datagram { payload, .. } => {
+                carrier.send(peer, &payload);
+                Err(OrderEnd::Sent)
+            }
+            What::Request { request, .. } => {
+                let sent = self.endpoint.request(Instant::now(), peer, *request);
+                let request = sent.map_err(|refused| not_sent(&refused.to_string()))?;
+                self.orders.under_way.insert(request, id);
+                Ok(())
+            }
+            What::Operation(_) => Err(not_sent("this listener does not speak LwM2M")),
+        }
+    }
+
+    /// Reports the end of a request of ours.
+    fn conclude(&mut self, event: Event<P>) {
+        let (request, end) = match event {
+            Event::Response(response) => {
+                let (code, format) = (response.code, response.content_format());
+                (response.request, OrderEnd::Answered { code, format, payload: response.payload })
+            }
+            Event::RequestFailed { request, failure, .. } => {
+                (request, OrderEnd::Unreachable(failure.to_string()))
+            }
+            // Nothing is observed here.
+            Event::Request(_) | Event::Notification(_) | Event::ObservationCancelled { .. } => {
+                return;
+            }
+        };
+        if let Some(order) = self.orders.under_way.remove(&request) {
+            self.ingest.report(order, end);
+        }
+    }
+
+    /// Answers a device that asked for its key.
+    fn tell(&mut self, exchange: Option<coap::Exchange<P>>, told: &Result<Credentials, Receipt>) {
+        let Some(exchange) = exchange else { return };
+        // A key is not kept for copies of the request, and they get the one that is valid then.
+        self.endpoint.forget(&exchange);
+        let response = match told {
+            Ok(credentials) => {
+                self.counters.control.increment(1);
+                bootstrap::answer(credentials, exchange.token().as_bytes().len())
+            }
+            Err(receipt) => {
+                self.counters.receipt(receipt);
+                resource::answer(receipt)
+            }
+        };
+        self.endpoint.respond(Instant::now(), exchange, response);
+    }
+}
+
+impl<P: PeerKey, I: Ingest> Service<P> for CoapService<P, I> {
+    fn handle_datagram(
         &mut self,
         arrival: Arrival,
         (from, peer): (P, Peer),
@@ -124,36 +267,7 @@ impl<P: Copy + Eq + Hash + Unpin, I: Ingest> CoapService<P, I> {
         }
     }
 
-    /// Writes the answer to a sender that may not speak, without a memory of it.
-    fn refuse(&mut self, bytes: &[u8], reason: &'static str) {
-        match stranger::answer(bytes, reason, &mut self.answer) {
-            Stranger::Refused => self.counters.receipt(&Receipt::Unauthorised(reason)),
-            Stranger::Malformed => self.counters.malformed("stranger", 1),
-            Stranger::Control => self.counters.control.increment(1),
-        }
-    }
-
-    fn send_answer(&self, to: P, carrier: &mut impl Carrier<P>) {
-        if !self.answer.is_empty() {
-            carrier.send(to, &self.answer);
-        }
-    }
-
-    /// Takes the endpoint's outputs after a datagram, before the next one: a request is of whoever
-    /// sent its last datagram, and of nobody else.
-    fn collect(&mut self, arrival: Arrival, peer: Peer, carrier: &mut impl Carrier<P>) {
-        loop {
-            match self.endpoint.poll_output() {
-                Output::Transmit { peer, bytes } => carrier.send(peer, &bytes),
-                Output::Event(Event::Request(request)) => self.request(arrival, peer, request),
-                Output::Event(_) => {}
-                Output::Timeout(_) => return,
-            }
-        }
-    }
-
-    /// Starts to admit the uplinks of a read.
-    pub(crate) fn admit(&mut self) {
+    fn admit(&mut self) {
         if !self.uplinks.is_empty() {
             let admission = self.ingest.admit(std::mem::take(&mut self.uplinks));
             let exchanges = std::mem::take(&mut self.exchanges);
@@ -161,97 +275,52 @@ impl<P: Copy + Eq + Hash + Unpin, I: Ingest> CoapService<P, I> {
         }
     }
 
-    fn request(&mut self, arrival: Arrival, peer: Peer, request: IncomingRequest<P>) {
-        match resource::route(&request, self.body_bytes_max) {
-            Route::Answer(response) => {
-                match response.code {
-                    Code::BAD_REQUEST => self.counters.malformed("request", 1),
-                    Code::REQUEST_ENTITY_TOO_LARGE => self.counters.malformed("too_long", 1),
-                    Code::UNSUPPORTED_CONTENT_FORMAT => self.counters.malformed("format", 1),
-                    _ => self.counters.control.increment(1),
-                }
-                self.endpoint.respond(arrival.now, request.exchange, response);
-            }
-            Route::Bootstrap => {
-                let bootstrap = Box::pin(self.ingest.bootstrap(peer, arrival.received_at));
-                self.bootstraps.push(Asked { bootstrap, exchange: Some(request.exchange) });
-            }
-            Route::Uplink(topic) => {
-                self.uplinks.push(Uplink {
-                    peer,
-                    protocol: Protocol::Coap,
-                    topic,
-                    exchange: Some(exchange(&request.exchange)),
-                    payload: request.payload,
-                    received_at: arrival.received_at,
-                });
-                self.exchanges.push(request.exchange);
-            }
-        }
-    }
-
-    /// Waits until something that was asked of the pipeline is there, and answers it.
-    pub(crate) async fn answer_next(&mut self) {
+    async fn answer_next(&mut self) {
         tokio::select! {
             Some((exchanges, receipts)) = self.admissions.next() => {
                 self.settle(exchanges, &receipts);
             }
             Some((exchange, told)) = self.bootstraps.next() => self.tell(exchange, &told),
+            Some(posted) = self.orders.inbox.recv() => {
+                self.orders.posted.push(posted);
+                while let Ok(posted) = self.orders.inbox.try_recv() {
+                    self.orders.posted.push(posted);
+                }
+            }
             else => std::future::pending().await,
         }
     }
 
-    /// Whether nothing is asked of the pipeline.
-    pub(crate) fn is_idle(&self) -> bool {
+    fn is_idle(&self) -> bool {
         self.admissions.is_empty() && self.bootstraps.is_empty()
     }
 
-    /// Answers the exchanges of a batch.
-    fn settle(&mut self, exchanges: Vec<coap::Exchange<P>>, receipts: &[Receipt]) {
-        let now = Instant::now();
-        for (exchange, receipt) in exchanges.into_iter().zip(receipts) {
-            self.counters.receipt(receipt);
-            self.endpoint.respond(now, exchange, resource::answer(receipt));
-        }
-    }
-
-    /// Answers a device that asked for its key.
-    fn tell(&mut self, exchange: Option<coap::Exchange<P>>, told: &Result<Credentials, Receipt>) {
-        let Some(exchange) = exchange else { return };
-        // A key is not kept for copies of the request, and they get the one that is valid then.
-        self.endpoint.forget(&exchange);
-        let response = match told {
-            Ok(credentials) => {
-                self.counters.control.increment(1);
-                bootstrap::answer(credentials, exchange.token().as_bytes().len())
-            }
-            Err(receipt) => {
-                self.counters.receipt(receipt);
-                resource::answer(receipt)
-            }
-        };
-        self.endpoint.respond(Instant::now(), exchange, response);
-    }
-
-    /// Sends what the endpoint wants to send; when it wants to be woken.
-    pub(crate) fn drain(&mut self, carrier: &mut impl Carrier<P>) -> Option<Instant> {
+    fn drain(&mut self, carrier: &mut impl Carrier<P>) -> Option<Instant> {
+        self.give_orders(carrier);
         loop {
             match self.endpoint.poll_output() {
                 Output::Transmit { peer, bytes } => carrier.send(peer, &bytes),
-                // Requests come out of a read only, and are taken there.
-                Output::Event(_) => {}
+                // Requests of devices come out of a read only, and are taken there.
+                Output::Event(event) => self.conclude(event),
                 Output::Timeout(wake) => return wake,
             }
         }
     }
 
-    pub(crate) fn handle_timeout(&mut self, now: Instant) {
+    fn handle_timeout(&mut self, now: Instant) {
         self.endpoint.handle_timeout(now);
     }
 
-    /// Carries the endpoint's counters to the metrics.
-    pub(crate) fn update_metrics(&mut self) {
+    fn update_metrics(&mut self) {
         self.metrics.update(&self.endpoint.counters());
+    }
+}
+
+/// Some devices answer from another port than the one they listen on.
+fn is_same_host<P: PeerKey>(left: &P, right: &P) -> bool {
+    match (left.link(), right.link()) {
+        (Link::Address(left), Link::Address(right)) => left.ip() == right.ip(),
+        (left, right) => left == right,
     }
 }
 
@@ -264,17 +333,11 @@ fn exchange<P: Copy>(exchange: &coap::Exchange<P>) -> Exchange {
     // A token has at most eight bytes.
     let token_length = u8::try_from(given.as_bytes().len()).unwrap_or(8);
     let confirmable = exchange.is_confirmable();
-    Exchange { message_id: exchange.id().0, token, token_length, confirmable }
-}
-
-/// The operating system's randomness, by way of the standard library's hash keys.
-fn random_seed() -> u64 {
-    use std::hash::{BuildHasher, RandomState};
-    RandomState::new().hash_one(0)
+    Exchange { message_id: exchange.id().0, token, token_length, confirmable, part: 0 }
 }
 
 impl<A: Future<Output = Vec<Receipt>>, P: Unpin> Future for Pending<A, P> {
-    type Output = (Vec<coap::Exchange<P>>, Vec<Receipt>);
+    type Output = (Vec<Waiting<P>>, Vec<Receipt>);
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;

@@ -69,19 +69,42 @@ impl Counters {
 }
 
 /// Carries the counters of a CoAP endpoint to the metrics: what never becomes an uplink.
-#[derive(Default)]
 pub(crate) struct CoapMetrics {
+    protocol: Protocol,
     seen: coap::Counters,
 }
 
 impl CoapMetrics {
+    /// Of an endpoint that serves `protocol`.
+    pub(crate) fn new(protocol: Protocol) -> Self {
+        Self { protocol, seen: coap::Counters::default() }
+    }
+
     /// Adds what happened since the last update.
     pub(crate) fn update(&mut self, counters: &coap::Counters) {
         for (name, grown) in grown(self.seen.entries(), counters.entries()) {
-            counter!("simgate_coap_total", "event" => name).increment(grown);
+            let protocol = self.protocol.as_str();
+            counter!("simgate_coap_total", "protocol" => protocol, "event" => name)
+                .increment(grown);
             if let Some(outcome) = outcome(name) {
-                message_counter(outcome, name).increment(grown);
+                message_counter(protocol, outcome, name).increment(grown);
             }
+        }
+        self.seen = *counters;
+    }
+}
+
+/// Carries the counters of an LwM2M server to the metrics.
+#[derive(Default)]
+pub(crate) struct Lwm2mMetrics {
+    seen: lwm2m::Counters,
+}
+
+impl Lwm2mMetrics {
+    /// Adds what happened since the last update.
+    pub(crate) fn update(&mut self, counters: &lwm2m::Counters) {
+        for (name, grown) in grown(self.seen.entries(), counters.entries()) {
+            counter!("simgate_lwm2m_total", "event" => name).increment(grown);
         }
         self.seen = *counters;
     }
@@ -139,8 +162,7 @@ impl DtlsMetrics {
 
 /// Only the outcomes that have reasons get the label: to Prometheus an empty label is none, so that
 /// the series would stand there twice.
-fn message_counter(outcome: &'static str, event: &'static str) -> Counter {
-    let protocol = Protocol::Coap.as_str();
+fn message_counter(protocol: &'static str, outcome: &'static str, event: &'static str) -> Counter {
     match outcome {
         "malformed" | "shed" => {
             counter!(MESSAGES, "protocol" => protocol, "outcome" => outcome, "reason" => event)

@@ -9,15 +9,19 @@
 
 mod alarm;
 mod bootstrap;
-mod coap_listener;
+mod clear_listener;
 mod coap_service;
-mod coaps_listener;
 mod counters;
 mod drops;
 mod listeners;
+mod lwm2m_service;
+mod orders;
 mod oversized;
 mod plain;
 mod resource;
+mod routes;
+mod secure_listener;
+mod service;
 mod sessions;
 mod spread;
 mod stateless;
@@ -27,9 +31,11 @@ mod uplink;
 
 pub use bootstrap::Credentials;
 pub use listeners::{
-    BindError, CoapLimits, ListenerConfig, Listeners, ListenersConfig, Running, SavedSessions,
-    SecureConfig, Speaks,
+    BindError, CoapLimits, ListenerConfig, Listeners, ListenersConfig, Lwm2mParts, Running,
+    SavedSessions, SecureConfig, Speaks,
 };
+pub use orders::{Downlink, Order, OrderEnd, What};
 pub use uplink::{
-    Exchange, FailedHandshake, Ingest, Peer, ProvenKey, Receipt, Refused, Shed, Uplink,
+    Exchange, FailedHandshake, Ingest, KeyAccount, Peer, ProvenKey, Receipt, Refused,
+    RegistrationChange, Rider, ServerKey, Shed, Uplink,
 };

@@ -3,9 +3,12 @@
 use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use lwm2m::{Files, Link, Model, Registry, Server, ServerConfig};
 use metrics::counter;
 use thiserror::Error;
 use tokio::sync::watch;
@@ -14,10 +17,15 @@ use tracing::{error, warn};
 use vocabulary::Protocol;
 use zeroize::Zeroizing;
 
-use crate::coap_listener::CoapListener;
-use crate::coaps_listener::CoapsListener;
+use crate::clear_listener::ClearListener;
+use crate::coap_service::CoapService;
 use crate::drops;
+use crate::lwm2m_service::Lwm2mService;
+use crate::orders::{Downlink, Inbox};
 use crate::plain::PlainListener;
+use crate::routes::Routes;
+use crate::secure_listener::SecureListener;
+use crate::service::random_seed;
 use crate::sessions::Sessions;
 use crate::spread;
 use crate::udp::{BoundSocket, UdpSocket};
@@ -58,6 +66,25 @@ pub enum Speaks {
     Coap(CoapLimits),
     /// CoAP over DTLS.
     Coaps(CoapLimits, Box<SecureConfig>),
+    /// LwM2M.
+    Lwm2m(CoapLimits),
+    /// LwM2M over DTLS.
+    Lwm2ms(CoapLimits, Box<SecureConfig>),
+    /// Requests to devices, from one socket; what devices send there is CoAP like any other.
+    Commands(CoapLimits),
+}
+
+/// What the sockets of LwM2M share.
+#[derive(Clone)]
+pub struct Lwm2mParts {
+    /// The registrations.
+    pub registry: Registry,
+    /// What objects mean.
+    pub model: Arc<Model>,
+    /// What a bootstrap tells devices, and how registrations are kept.
+    pub server: ServerConfig,
+    /// Whether each registration and update is followed by reading what the device has.
+    pub passive_reporting: Arc<AtomicBool>,
 }
 
 /// Limits of a CoAP listener.
@@ -109,6 +136,10 @@ pub struct BindError {
 pub struct Listeners {
     sockets: usize,
     bound: Vec<(ListenerConfig, Vec<BoundSocket>)>,
+    routes: Routes,
+    downlink: Downlink,
+    /// By the number of the seat.
+    inboxes: Vec<Inbox>,
 }
 
 /// Listeners that run.
@@ -131,14 +162,20 @@ impl Drop for Farewell {
 struct Seat {
     config: ListenerConfig,
     place: Place,
+    /// Counted over all listeners.
+    number: u32,
     socket: BoundSocket,
     sessions: Vec<Zeroizing<Vec<u8>>>,
+    inbox: Inbox,
 }
 
 /// The sockets of one thread.
 struct Shard {
     generation: u32,
     seats: Vec<Seat>,
+    routes: Routes,
+    downlink: Downlink,
+    lwm2m: Lwm2mParts,
 }
 
 impl Speaks {
@@ -146,7 +183,8 @@ impl Speaks {
     fn protocol(&self) -> Protocol {
         match self {
             Self::Udp { .. } => Protocol::Udp,
-            Self::Coap(_) | Self::Coaps(..) => Protocol::Coap,
+            Self::Coap(_) | Self::Coaps(..) | Self::Commands(_) => Protocol::Coap,
+            Self::Lwm2m(_) | Self::Lwm2ms(..) => Protocol::Lwm2m,
         }
     }
 
@@ -155,13 +193,16 @@ impl Speaks {
             Self::Udp { .. } => "UDP",
             Self::Coap(_) => "COAP",
             Self::Coaps(..) => "COAPS",
+            Self::Lwm2m(_) => "LWM2M",
+            Self::Lwm2ms(..) => "LWM2MS",
+            Self::Commands(_) => "COMMANDS",
         }
     }
 }
 
 impl Listeners {
-    /// Binds every socket of every listener.
-    pub fn bind(config: &ListenersConfig) -> Result<Self, BindError> {
+    /// Binds every socket of every listener. Devices of LwM2M are those of `registry`.
+    pub fn bind(config: &ListenersConfig, registry: Registry) -> Result<Self, BindError> {
         let sockets = config.sockets.max(1);
         let bind = |listener: &ListenerConfig| {
             let bound = bind_all(listener, sockets).map_err(|source| BindError {
@@ -171,7 +212,55 @@ impl Listeners {
             })?;
             Ok((listener.clone(), bound))
         };
-        Ok(Self { sockets, bound: config.listeners.iter().map(bind).collect::<Result<_, _>>()? })
+        let bound: Vec<(ListenerConfig, Vec<BoundSocket>)> =
+            config.listeners.iter().map(bind).collect::<Result<_, _>>()?;
+        let first = |is_meant: fn(&Speaks) -> bool| {
+            let place = bound.iter().position(|(config, _)| is_meant(&config.speaks))?;
+            Some(bound[..place].iter().map(|(_, sockets)| sockets.len()).sum())
+        };
+        let kinds = (
+            first(|speaks| matches!(speaks, Speaks::Commands(_))),
+            first(|speaks| speaks.protocol() == Protocol::Lwm2m),
+        );
+        let seats = bound.iter().map(|(_, sockets)| sockets.len()).sum();
+        let routes = Routes::default();
+        let (downlink, inboxes) = Downlink::new(seats, kinds, (routes.clone(), registry));
+        Ok(Self { sockets, bound, routes, downlink, inboxes })
+    }
+
+    /// What gives orders to the sockets.
+    pub fn downlink(&self) -> Downlink {
+        self.downlink.clone()
+    }
+
+    /// Which socket of LwM2M hears a device, after a restart that finds the sessions of `saved`.
+    pub fn lwm2m_seats(&self, saved: &SavedSessions) -> impl Fn(Link) -> Option<u32> + use<> {
+        let (mut first, mut plain, mut sessions) = (0, None, HashMap::new());
+        for (config, sockets) in &self.bound {
+            let count = sockets.len();
+            match &config.speaks {
+                Speaks::Lwm2m(_) => plain = plain.or(Some((first, count))),
+                Speaks::Lwm2ms(..) => {
+                    let listener = sockets.first().map(|socket| socket.address);
+                    let saved = listener.and_then(|listener| saved.of_listener.get(&listener));
+                    sessions.extend(saved.into_iter().flatten().filter_map(|session| {
+                        let place = first + spread::place_of_session(session, count);
+                        Some((dtls::saved_session(session)?.as_u64(), place))
+                    }));
+                }
+                _ => {}
+            }
+            first += count;
+        }
+        move |link| {
+            let seat = match link {
+                Link::Address(address) => {
+                    plain.map(|(first, count)| first + spread::place_of_address(address, count))
+                }
+                Link::Session(session) => sessions.get(&session).copied(),
+            };
+            seat.and_then(|seat| u32::try_from(seat).ok())
+        }
     }
 
     /// The addresses of the plain UDP listeners, with the ports that they got.
@@ -189,17 +278,37 @@ impl Listeners {
         self.addresses(|speaks| matches!(speaks, Speaks::Coaps(..)))
     }
 
+    /// The addresses of the LwM2M listeners, with the ports that they got.
+    pub fn lwm2m_addresses(&self) -> Vec<SocketAddr> {
+        self.addresses(|speaks| matches!(speaks, Speaks::Lwm2m(_)))
+    }
+
+    /// The addresses of the listeners for LwM2M over DTLS, with the ports that they got.
+    pub fn lwm2ms_addresses(&self) -> Vec<SocketAddr> {
+        self.addresses(|speaks| matches!(speaks, Speaks::Lwm2ms(..)))
+    }
+
+    /// The address that requests to devices come from, with the port that it got.
+    pub fn commands_addresses(&self) -> Vec<SocketAddr> {
+        self.addresses(|speaks| matches!(speaks, Speaks::Commands(_)))
+    }
+
     fn addresses(&self, is_meant: impl Fn(&Speaks) -> bool) -> Vec<SocketAddr> {
         let meant = self.bound.iter().filter(|(config, _)| is_meant(&config.speaks));
         meant.filter_map(|(_, sockets)| Some(sockets.first()?.address)).collect()
     }
 
     /// Starts to read, giving every message to `ingest`. Sessions of `saved` go on.
-    pub fn run<I: Ingest>(self, ingest: &I, saved: SavedSessions) -> io::Result<Running> {
+    pub fn run<I: Ingest>(
+        self,
+        ingest: &I,
+        saved: SavedSessions,
+        lwm2m: &Lwm2mParts,
+    ) -> io::Result<Running> {
         let (stop, stopped) = watch::channel(false);
         let (end, ended) = watch::channel(false);
         let mut threads = vec![spawn_drop_watch(self.inodes(), stopped.clone())?];
-        for (index, shard) in self.shards(saved).into_iter().enumerate() {
+        for (index, shard) in self.shards(saved, lwm2m).into_iter().enumerate() {
             let (ingest, stopped) = (ingest.clone(), stopped.clone());
             let thread = std::thread::Builder::new().name(format!("device-{index}"));
             let farewell = Farewell(end.clone());
@@ -222,9 +331,16 @@ impl Listeners {
     }
 
     /// One socket of each listener for each thread.
-    fn shards(self, mut saved: SavedSessions) -> Vec<Shard> {
-        let shard = |_| Shard { generation: saved.generation, seats: Vec::new() };
+    fn shards(self, mut saved: SavedSessions, lwm2m: &Lwm2mParts) -> Vec<Shard> {
+        let shard = |_| Shard {
+            generation: saved.generation,
+            seats: Vec::new(),
+            routes: self.routes.clone(),
+            downlink: self.downlink.clone(),
+            lwm2m: lwm2m.clone(),
+        };
         let mut shards: Vec<Shard> = (0..self.sockets).map(shard).collect();
+        let mut inboxes = (0_u32..).zip(self.inboxes);
         for (config, sockets) in self.bound {
             let Some(listener) = sockets.first().map(|socket| socket.address) else { continue };
             let count = sockets.len();
@@ -235,7 +351,9 @@ impl Listeners {
             let seats = sockets.into_iter().zip(sessions).enumerate();
             for (shard, (index, (socket, sessions))) in shards.iter_mut().zip(seats) {
                 let place = Place { listener, index, count };
-                shard.seats.push(Seat { config: config.clone(), place, socket, sessions });
+                let Some((number, inbox)) = inboxes.next() else { continue };
+                let config = config.clone();
+                shard.seats.push(Seat { config, place, number, socket, sessions, inbox });
             }
         }
         shards
@@ -243,36 +361,14 @@ impl Listeners {
 }
 
 impl Shard {
-    fn run<I: Ingest>(self, ingest: &I, stop: &watch::Receiver<bool>) -> io::Result<()> {
+    fn run<I: Ingest>(mut self, ingest: &I, stop: &watch::Receiver<bool>) -> io::Result<()> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         // The buffers of a socket hold pointers into themselves and stay on this thread.
         let local = tokio::task::LocalSet::new();
         local.block_on(&runtime, async {
             let mut listeners = JoinSet::new();
-            for seat in self.seats {
-                let saved = (self.generation, seat.sessions);
-                let socket = UdpSocket::new(seat.socket)?;
-                let (ingest, stop, is_vouched) =
-                    (ingest.clone(), stop.clone(), seat.config.is_vouched);
-                match seat.config.speaks {
-                    Speaks::Udp { payload_bytes_max } => {
-                        let listener =
-                            PlainListener { socket, is_vouched, payload_bytes_max, ingest };
-                        listeners.spawn_local(listener.run(stop));
-                    }
-                    Speaks::Coap(limits) => {
-                        let limits = limits.of_one(seat.place.count);
-                        let listener = CoapListener::new(socket, is_vouched, limits, ingest);
-                        listeners.spawn_local(listener.run(stop));
-                    }
-                    Speaks::Coaps(limits, secure) => {
-                        let limits = limits.of_one(seat.place.count);
-                        let sessions =
-                            Sessions::open((*secure, is_vouched), seat.place, saved, &ingest)?;
-                        let listener = CoapsListener::new(socket, sessions, limits, ingest);
-                        listeners.spawn_local(listener.run(stop));
-                    }
-                }
+            for seat in std::mem::take(&mut self.seats) {
+                self.seat(seat, ingest, stop, &mut listeners)?;
             }
             while let Some(ended) = listeners.join_next().await {
                 ended.map_err(io::Error::other)??;
@@ -280,9 +376,83 @@ impl Shard {
             Ok(())
         })
     }
+
+    /// Starts to serve one socket.
+    fn seat<I: Ingest>(
+        &self,
+        seat: Seat,
+        ingest: &I,
+        stop: &watch::Receiver<bool>,
+        listeners: &mut JoinSet<io::Result<()>>,
+    ) -> io::Result<()> {
+        let Seat { config, place, number, socket, sessions, inbox } = seat;
+        let saved = (self.generation, sessions);
+        let protocol = config.speaks.protocol();
+        let socket = UdpSocket::new(socket)?;
+        let (ingest, stop, is_vouched) = (ingest.clone(), stop.clone(), config.is_vouched);
+        let sessions = |secure: Box<SecureConfig>| {
+            let routes = (self.routes.clone(), number);
+            Sessions::open((*secure, is_vouched, protocol), place, saved, (&ingest, routes))
+        };
+        match config.speaks {
+            Speaks::Udp { payload_bytes_max } => {
+                let listener = PlainListener { socket, is_vouched, payload_bytes_max, ingest };
+                listeners.spawn_local(listener.run(stop));
+            }
+            Speaks::Coap(limits) | Speaks::Commands(limits) => {
+                let service = CoapService::new(limits.of_one(place.count), ingest, inbox);
+                let listener = ClearListener::new(socket, is_vouched, service);
+                listeners.spawn_local(listener.run(stop));
+            }
+            Speaks::Coaps(limits, secure) => {
+                let sessions = sessions(secure)?;
+                let service = CoapService::new(limits.of_one(place.count), ingest, inbox);
+                let listener = SecureListener::new(socket, sessions, service);
+                listeners.spawn_local(listener.run(stop));
+            }
+            Speaks::Lwm2m(limits) => {
+                let service = self.lwm2m(limits.of_one(place.count), number, ingest, inbox);
+                let listener = ClearListener::new(socket, is_vouched, service);
+                listeners.spawn_local(listener.run(stop));
+            }
+            Speaks::Lwm2ms(limits, secure) => {
+                let sessions = sessions(secure)?;
+                let service = self.lwm2m(limits.of_one(place.count), number, ingest, inbox);
+                let listener = SecureListener::new(socket, sessions, service);
+                listeners.spawn_local(listener.run(stop));
+            }
+        }
+        Ok(())
+    }
+
+    fn lwm2m<I: Ingest>(
+        &self,
+        limits: CoapLimits,
+        number: u32,
+        ingest: I,
+        inbox: Inbox,
+    ) -> Lwm2mService<I> {
+        let Lwm2mParts { registry, model, server, passive_reporting } = self.lwm2m.clone();
+        let images = ingest.clone();
+        let files = Files(Arc::new(move |device, name, until| images.image(device, name, until)));
+        let config = ServerConfig { coap: limits.endpoint(), files, ..server };
+        let server = Server::new(config, registry, model, number, random_seed());
+        let links = (inbox, self.downlink.clone());
+        Lwm2mService::new((server, number), ingest, links, passive_reporting)
+    }
 }
 
 impl CoapLimits {
+    /// The configuration of an endpoint with these limits.
+    pub(crate) fn endpoint(self) -> coap::Config {
+        let limits = coap::Limits {
+            upload_bytes_max: self.body_bytes_max,
+            exchanges_max: u32::try_from(self.exchanges_max).unwrap_or(u32::MAX),
+            ..coap::Limits::default()
+        };
+        coap::Config { limits, ..coap::Config::default() }
+    }
+
     /// The share of one socket: devices spread over the sockets evenly enough.
     fn of_one(self, sockets: usize) -> Self {
         Self { exchanges_max: self.exchanges_max.div_ceil(sockets), ..self }
@@ -311,14 +481,16 @@ impl Running {
 fn bind_all(listener: &ListenerConfig, sockets: usize) -> io::Result<Vec<BoundSocket>> {
     ensure_unused(listener.address)?;
     let first = BoundSocket::bind(listener.address)?;
+    let sockets = if matches!(listener.speaks, Speaks::Commands(_)) { 1 } else { sockets };
     // With port 0 the first socket found a port that the others take, too.
     let taken = first.address;
     let rest = (1..sockets).map(|_| BoundSocket::bind(taken));
     let mut bound = std::iter::once(Ok(first)).chain(rest).collect::<io::Result<Vec<_>>>()?;
-    if matches!(listener.speaks, Speaks::Coaps(..))
-        && let Err(error) = spread::attach(&bound)
-    {
-        warn!(%error, address = %taken, "one socket has to do: the kernel cannot tell sessions");
+    // There a device must find the socket that knows it, also after a restart.
+    let is_bound_to_socket =
+        matches!(listener.speaks, Speaks::Coaps(..) | Speaks::Lwm2m(_) | Speaks::Lwm2ms(..));
+    if is_bound_to_socket && let Err(error) = spread::attach(&bound) {
+        warn!(%error, address = %taken, "one socket has to do: the kernel cannot tell devices");
         bound.truncate(1);
     }
     Ok(bound)

@@ -6,10 +6,13 @@ use vocabulary::Topic;
 
 use crate::bootstrap;
 use crate::stranger;
-use crate::uplink::{Receipt, Shed};
+use crate::uplink::{Receipt, Rider, Shed};
 
 /// The query that names a topic: `?t=some/topic`.
 pub(crate) const TOPIC_QUERY: &str = "t=";
+
+/// The query by which a device that listens on no port asks for a command: `?cmd`.
+const COMMAND_QUERY: &str = "cmd";
 
 /// JSON and CBOR compressed by deflate (the IANA registry of Content-Formats). Payloads are stored
 /// as they come and never inflated: a small datagram must not become a large one inside.
@@ -17,12 +20,21 @@ const DEFLATED_FORMATS: [ContentFormat; 2] = [ContentFormat(11_050), ContentForm
 
 /// What a request is.
 pub(crate) enum Route {
-    /// Telemetry, with its topic.
-    Uplink(Option<Topic>),
+    /// Telemetry.
+    Uplink(Queries),
     /// A device asks for its key.
     Bootstrap,
     /// Something that is answered at once.
     Answer(Response),
+}
+
+/// What a device says and asks beside its telemetry.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Queries {
+    /// `?t=some/topic`.
+    pub(crate) topic: Option<Topic>,
+    /// `?cmd`: a command that waits for the device shall come with the answer.
+    pub(crate) command: bool,
 }
 
 /// Decides what a request is. `POST /` and `POST /data` are the uplink resource; `limit_bytes` is
@@ -61,8 +73,8 @@ fn uplink<P: Copy>(request: &IncomingRequest<P>) -> Route {
         let answer = Response::new(Code::BAD_REQUEST);
         return Route::Answer(answer.with_diagnostic("payload is empty"));
     }
-    match topic(request) {
-        Ok(topic) => Route::Uplink(topic),
+    match asked(request) {
+        Ok(asked) => Route::Uplink(asked),
         Err(reason) => Route::Answer(Response::new(Code::BAD_REQUEST).with_diagnostic(&reason)),
     }
 }
@@ -76,18 +88,20 @@ fn too_large(limit_bytes: usize) -> Response {
     response
 }
 
-/// The topic of a request; queries with other names are the device's own business.
-fn topic<P: Copy>(request: &IncomingRequest<P>) -> Result<Option<Topic>, String> {
+/// The queries of a request; those with other names are the device's own business.
+fn asked<P: Copy>(request: &IncomingRequest<P>) -> Result<Queries, String> {
     let mut topic = None;
+    let mut command = false;
     for query in request.queries() {
         let query = query.ok_or_else(|| "query is not UTF-8".to_owned())?;
+        command |= query == COMMAND_QUERY;
         let Some(text) = query.strip_prefix(TOPIC_QUERY) else { continue };
         if topic.is_some() {
             return Err("topic is given twice".to_owned());
         }
         topic = Some(text.parse().map_err(|error: vocabulary::TopicError| error.to_string())?);
     }
-    Ok(topic)
+    Ok(Queries { topic, command })
 }
 
 /// The answer that a receipt gives to the device.
@@ -104,6 +118,26 @@ pub(crate) fn answer(receipt: &Receipt) -> Response {
             Response::new(code).with_max_age(seconds)
         }
     }
+}
+
+/// The answer to an uplink that a command rides on: what the request would have held.
+pub(crate) fn answer_with(rider: Rider) -> Response {
+    let mut response = Response::new(Code::CHANGED);
+    response.content_format = rider.format;
+    response.payload = rider.payload;
+    let (path, query) = rider.path.split_once('?').unwrap_or((&rider.path, ""));
+    let segments = path.split('/').filter(|segment| !segment.is_empty());
+    let parts = segments.map(|segment| (OptionNumber::LOCATION_PATH, segment)).chain(
+        query
+            .split('&')
+            .filter(|part| !part.is_empty())
+            .map(|part| (OptionNumber::LOCATION_QUERY, part)),
+    );
+    for (number, part) in parts {
+        // A path has at most 255 characters, and an option list room for more.
+        let _ = response.options.push(number, part.as_bytes());
+    }
+    response
 }
 
 fn unauthorised(reason: &str) -> Response {

@@ -11,11 +11,12 @@ use tracing::{debug, warn};
 use vocabulary::{Iccid, Protocol};
 use zeroize::Zeroizing;
 
-use crate::coap_service::{Arrival, Carrier};
 use crate::counters::DtlsMetrics;
 use crate::listeners::{Place, SecureConfig};
+use crate::routes::Routes;
+use crate::service::{Arrival, Carrier};
 use crate::udp::Outgoing;
-use crate::uplink::{FailedHandshake, Ingest, Peer, ProvenKey, Refused};
+use crate::uplink::{FailedHandshake, Ingest, KeyAccount, Peer, ProvenKey, Refused};
 
 /// How often what has changed is saved. A crash loses the sessions made since, and 5 s are
 /// promised: this leaves 3 s for the disk.
@@ -38,6 +39,9 @@ pub(crate) struct Message {
 pub(crate) struct Sessions<I: Ingest> {
     engine: Engine,
     ingest: I,
+    protocol: Protocol,
+    /// Where the sessions of devices are noted, and the number of this socket.
+    routes: (Routes, u32),
     listener: SocketAddr,
     is_vouched: bool,
     needs_address: bool,
@@ -54,20 +58,28 @@ impl<I: Ingest> Sessions<I> {
     /// Sets up one of the sockets of a listener; `saved` are the number of this start and the
     /// sessions of earlier ones.
     pub(crate) fn open(
-        (config, is_vouched): (SecureConfig, bool),
+        (config, is_vouched, protocol): (SecureConfig, bool, Protocol),
         place: Place,
         (generation, saved): (u32, Vec<Zeroizing<Vec<u8>>>),
-        ingest: &I,
+        (ingest, routes): (&I, (Routes, u32)),
     ) -> io::Result<Self> {
         let keys = ingest.clone();
-        let key = move |identity: &[u8]| keys.key(Protocol::Coap, identity);
+        let key = move |identity: &[u8]| keys.key(protocol, identity);
         let dtls = of_one(config.dtls, place, generation);
         let mut engine = Engine::new(dtls, Instant::now(), key).map_err(io::Error::other)?;
         let mut refused = 0_u64;
         for session in &saved {
-            if let Err(error) = engine.import(session) {
-                debug!(%error, "a saved session is no more");
-                refused += 1;
+            match engine.import(session) {
+                Ok(session) => {
+                    let identity = engine.identity(session).unwrap_or_default();
+                    if let Some((_, iccid)) = holder(protocol, identity) {
+                        routes.0.note(iccid, routes.1, session);
+                    }
+                }
+                Err(error) => {
+                    debug!(%error, "a saved session is no more");
+                    refused += 1;
+                }
             }
         }
         if refused > 0 {
@@ -76,6 +88,8 @@ impl<I: Ingest> Sessions<I> {
         Ok(Self {
             engine,
             ingest: ingest.clone(),
+            protocol,
+            routes,
             listener: place.listener,
             is_vouched,
             needs_address: config.needs_address,
@@ -104,6 +118,9 @@ impl<I: Ingest> Sessions<I> {
                 Output::Transmit { peer, bytes } => outgoing.push(peer, &bytes),
                 Output::Event(Event::Received { session, peer, identity, revision, bytes }) => {
                     let peer = self.peer(peer, &identity, revision);
+                    if let Some(key) = peer.and_then(|peer| peer.key) {
+                        self.routes.0.note(key.iccid, self.routes.1, session);
+                    }
                     messages.extend(peer.map(|peer| Message { session, peer, bytes }));
                 }
                 Output::Event(event) => self.note_refused(&event, arrival),
@@ -114,8 +131,8 @@ impl<I: Ingest> Sessions<I> {
 
     /// Who a record is of. `None`: no identity of ours, which the pipeline gives no key for.
     fn peer(&self, address: SocketAddr, identity: &[u8], revision: u64) -> Option<Peer> {
-        let iccid = std::str::from_utf8(identity).ok()?.parse::<Iccid>().ok()?;
-        let key = ProvenKey { iccid, revision, needs_address: self.needs_address };
+        let (account, iccid) = holder(self.protocol, identity)?;
+        let key = ProvenKey { iccid, account, revision, needs_address: self.needs_address };
         Some(Peer { address, is_vouched: self.is_vouched, key: Some(key) })
     }
 
@@ -206,11 +223,25 @@ impl<I: Ingest> Carrier<SessionId> for Sessions<I> {
         }
     }
 
+    fn reaches(&self, device: Iccid, peer: SessionId) -> bool {
+        let lasts = self.engine.peer(peer).is_some();
+        if !lasts {
+            self.routes.0.forget(device, peer);
+        }
+        lasts
+    }
+
     fn refused(&mut self, peer: SessionId, refused: Refused) {
         if refused.ends_session {
             self.engine.close(peer);
         }
     }
+}
+
+/// Whose key an identity names, and which.
+fn holder(protocol: Protocol, identity: &[u8]) -> Option<(KeyAccount, Iccid)> {
+    let (account, iccid) = KeyAccount::of(protocol, identity);
+    Some((account, std::str::from_utf8(iccid).ok()?.parse().ok()?))
 }
 
 /// The share of one of the sockets of a listener.

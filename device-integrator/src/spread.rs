@@ -43,7 +43,7 @@ pub(crate) fn place_of_session(saved: &[u8], sockets: usize) -> usize {
 }
 
 /// The number of the socket that gets the datagrams of an address.
-fn place_of_address(address: SocketAddr, sockets: usize) -> usize {
+pub(crate) fn place_of_address(address: SocketAddr, sockets: usize) -> usize {
     let host = match address.ip() {
         IpAddr::V4(v4) => u32::from(v4),
         IpAddr::V6(v6) => v6.octets().chunks_exact(4).fold(0, |sum, word| {

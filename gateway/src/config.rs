@@ -7,14 +7,18 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use device_integrator::CoapLimits;
 use key_store::KeySource;
 use serde::Deserialize;
 
 mod coaps;
 mod environment;
+mod firmware;
+mod lwm2m;
 mod values;
 
 pub(crate) use coaps::CoapsListener;
+pub(crate) use firmware::Firmware;
 pub(crate) use values::{ConfigError, LogFormat};
 
 /// The whole configuration.
@@ -24,7 +28,9 @@ pub(crate) struct Config {
     pub(crate) data: Data,
     pub(crate) account: Account,
     pub(crate) devices: Devices,
+    pub(crate) lwm2m: lwm2m::Lwm2m,
     pub(crate) keys: KeyStore,
+    pub(crate) firmware: Firmware,
     pub(crate) api: Api,
     pub(crate) operations: Operations,
     pub(crate) webhooks: Webhooks,
@@ -74,6 +80,14 @@ pub(crate) struct Devices {
     pub(crate) coap: Vec<CoapListener>,
     /// Listeners for CoAP over DTLS.
     pub(crate) coaps: Vec<CoapsListener>,
+    /// LwM2M listeners.
+    pub(crate) lwm2m: Vec<CoapListener>,
+    /// Listeners for LwM2M over DTLS.
+    pub(crate) lwm2ms: Vec<CoapsListener>,
+    /// Where plain requests to devices come from; without it the address of the first CoAP
+    /// listener, and a port of the system's choice.
+    #[serde(deserialize_with = "values::optional_address")]
+    pub(crate) commands_from: Option<SocketAddr>,
 }
 
 /// One plain UDP listener.
@@ -189,14 +203,36 @@ impl Default for Devices {
                 trusted_apn: false,
                 payload_bytes_max: values::udp_payload_bytes_max(),
             }],
-            coap: vec![CoapListener {
-                listen: SocketAddr::from(([127, 0, 0, 1], 5683)),
-                trusted_apn: false,
-                body_bytes_max: values::coap_body_bytes_max(),
-                exchanges_max: values::coap_exchanges_max(),
-            }],
+            coap: vec![CoapListener::at(SocketAddr::from(([127, 0, 0, 1], 5683)))],
             coaps: vec![CoapsListener::at(SocketAddr::from(([127, 0, 0, 1], 5684)))],
+            lwm2m: vec![CoapListener::at(SocketAddr::from(([127, 0, 0, 1], 5783)))],
+            lwm2ms: vec![CoapsListener::at(SocketAddr::from(([127, 0, 0, 1], 5784)))],
+            commands_from: None,
         }
+    }
+}
+
+impl CoapListener {
+    /// A listener with the defaults.
+    fn at(listen: SocketAddr) -> Self {
+        Self {
+            listen,
+            trusted_apn: false,
+            body_bytes_max: values::coap_body_bytes_max(),
+            exchanges_max: values::coap_exchanges_max(),
+        }
+    }
+
+    /// The limits of its endpoint.
+    pub(crate) fn limits(&self) -> CoapLimits {
+        CoapLimits { body_bytes_max: self.body_bytes_max, exchanges_max: self.exchanges_max }
+    }
+
+    fn check(&self, section: &str) -> Result<(), ConfigError> {
+        values::trusted(section, self.listen, self.trusted_apn)?;
+        let key = |key: &str| format!("{section}.{key}");
+        values::in_range(&key("body_bytes_max"), self.body_bytes_max, 1..=65_536)?;
+        values::in_range(&key("exchanges_max"), self.exchanges_max, 1_000..=100_000_000)
     }
 }
 
@@ -252,25 +288,37 @@ impl Config {
 
     /// How long sessions may idle, on the listener that lets them idle longest.
     pub(crate) fn sessions_kept_for(&self) -> Duration {
-        let days = self.devices.coaps.iter().map(|listener| listener.session_idle_days).max();
+        let secure = self.devices.coaps.iter().chain(&self.devices.lwm2ms);
+        let days = secure.map(|listener| listener.session_idle_days).max();
         Duration::from_secs(u64::from(days.unwrap_or(30)) * 86_400)
     }
 
     /// Where devices speak CoAP over DTLS, where that is known; `listening` are the addresses of
     /// the listeners.
     pub(crate) fn coaps_url(&self, listening: &[SocketAddr]) -> Option<String> {
+        self.devices.coaps_url.clone().or_else(|| self.url_of("coaps", 5684, listening))
+    }
+
+    fn url_of(&self, scheme: &str, port: u16, listening: &[SocketAddr]) -> Option<String> {
         let first = listening.first();
-        let host = match (&self.devices.domain, first) {
-            (Some(name), _) => Some(name.clone()),
-            // Nobody can send to "all addresses".
-            (None, Some(first)) if first.ip().is_unspecified() => None,
-            (None, Some(SocketAddr::V6(first))) => Some(format!("[{}]", first.ip())),
-            (None, Some(first)) => Some(first.ip().to_string()),
-            (None, None) => None,
-        };
-        let port = first.map_or(5684, SocketAddr::port);
-        let url = host.map(|host| format!("coaps://{host}:{port}"));
-        self.devices.coaps_url.clone().or(url)
+        let host = values::host(self.devices.domain.as_ref(), first);
+        let port = first.map_or(port, SocketAddr::port);
+        host.map(|host| format!("{scheme}://{host}:{port}"))
+    }
+
+    /// Where devices speak LwM2M, plain and over DTLS, where that is known; `listening` are the
+    /// addresses of the listeners of each kind.
+    pub(crate) fn lwm2m_urls(&self, listening: [&[SocketAddr]; 2]) -> [Option<String>; 2] {
+        let configured = [&self.lwm2m.server_url, &self.lwm2m.secure_server_url];
+        let schemes = ["coap", "coaps"];
+        std::array::from_fn(|kind| {
+            let url = || {
+                // The domain alone says no port.
+                listening[kind].first()?;
+                self.url_of(schemes[kind], 0, listening[kind])
+            };
+            configured[kind].clone().or_else(url)
+        })
     }
 
     /// Sockets per listener.
@@ -292,21 +340,21 @@ impl Config {
         let burst = self.devices.rate_burst as usize;
         values::in_range("devices.rate_burst", burst, 1..=1_000_000)?;
         values::account_number(&self.account.number)?;
-        values::coaps_url(self.devices.coaps_url.as_deref())?;
+        let coaps_url = self.devices.coaps_url.as_deref();
+        values::device_url("devices.coaps_url", coaps_url, "coaps://")?;
         values::one_data_key(&self.keys)?;
         for listener in &self.devices.udp {
             values::trusted("devices.udp", listener.listen, listener.trusted_apn)?;
             let limit = listener.payload_bytes_max;
             values::in_range("devices.udp.payload_bytes_max", limit, 1..=1_500)?;
         }
-        for listener in &self.devices.coap {
-            values::trusted("devices.coap", listener.listen, listener.trusted_apn)?;
-            let limit = listener.body_bytes_max;
-            values::in_range("devices.coap.body_bytes_max", limit, 1..=65_536)?;
-            let limit = listener.exchanges_max;
-            values::in_range("devices.coap.exchanges_max", limit, 1_000..=100_000_000)?;
-        }
-        self.devices.coaps.iter().try_for_each(CoapsListener::check)?;
+        let Devices { coap, coaps, lwm2m, lwm2ms, .. } = &self.devices;
+        coap.iter().try_for_each(|listener| listener.check("devices.coap"))?;
+        coaps.iter().try_for_each(|listener| listener.check("devices.coaps"))?;
+        lwm2m.iter().try_for_each(|listener| listener.check("devices.lwm2m"))?;
+        lwm2ms.iter().try_for_each(|listener| listener.check("devices.lwm2ms"))?;
+        self.lwm2m.check()?;
+        self.firmware.check()?;
         values::log_filter(&self.log.filter)?;
         values::api_security(&self.api)
     }

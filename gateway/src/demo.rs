@@ -67,13 +67,12 @@ fn config(folder: &std::path::Path) -> Config {
     config.api.listen = free;
     config.webhooks.allow_http_loopback = true;
     config.log.filter = "warn".to_owned();
-    for listener in &mut config.devices.udp {
+    let devices = &mut config.devices;
+    devices.udp.iter_mut().for_each(|listener| listener.listen = free);
+    for listener in devices.coap.iter_mut().chain(&mut devices.lwm2m) {
         listener.listen = free;
     }
-    for listener in &mut config.devices.coap {
-        listener.listen = free;
-    }
-    for listener in &mut config.devices.coaps {
+    for listener in devices.coaps.iter_mut().chain(&mut devices.lwm2ms) {
         listener.listen = free;
     }
     config

@@ -8,10 +8,14 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use cloud_integrator::Source;
-use device_integrator::{Listeners, Running};
+use device_integrator::{Listeners, Lwm2mParts, Running};
 use inspector::ReaderThread;
+use lwm2m::{Account, Registry, RegistryLimits};
 use management_api::server::{Limits, Server, ServerConfig, TlsFiles};
-use management_api::{DeviceEndpoint, ManagementApi, MetricsText, Readiness, Services, Settings};
+use management_api::{
+    DeviceEndpoint, ManagementApi, MetricsText, Readiness, Registrations, Services, Settings,
+    Switch,
+};
 use message_log::State;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::sync::watch;
@@ -19,9 +23,12 @@ use tokio::task::JoinHandle as Task;
 use tracing::error;
 use vocabulary::Protocol;
 
+use crate::commands::Commands;
 use crate::config::{Api, Config};
+use crate::firmware::FirmwareThread;
 use crate::house::House;
 use crate::listeners;
+use crate::objects;
 use crate::signals;
 use crate::upkeep;
 
@@ -35,8 +42,10 @@ pub(crate) struct Gateway {
     pub(crate) addresses: Addresses,
     readiness: Readiness,
     devices: Running,
+    commands: Commands,
     inspector: ReaderThread,
     sims: JoinHandle<()>,
+    firmware: FirmwareThread,
     sims_stop: Arc<AtomicBool>,
     servers: Vec<Task<()>>,
     servers_stop: watch::Sender<bool>,
@@ -47,6 +56,10 @@ pub(crate) struct Addresses {
     pub(crate) udp: Vec<SocketAddr>,
     pub(crate) coap: Vec<SocketAddr>,
     pub(crate) coaps: Vec<SocketAddr>,
+    pub(crate) lwm2m: Vec<SocketAddr>,
+    pub(crate) lwm2ms: Vec<SocketAddr>,
+    /// Where plain requests to devices come from.
+    pub(crate) commands: Vec<SocketAddr>,
     /// With scheme, without a path.
     pub(crate) api: String,
     /// Of `/health` and `/metrics`; with scheme, without a path.
@@ -64,34 +77,58 @@ impl Gateway {
     pub(crate) async fn start(config: &Config, metrics: PrometheusHandle) -> anyhow::Result<Self> {
         signals::survive_file_size_limit()?;
         let servers = Servers::bind(config).await?;
-        let listeners = Listeners::bind(&listeners::config(config))?;
+        let model = Arc::new(objects::load(config.lwm2m.objects_dir.as_deref())?);
+        let registry = Registry::new(RegistryLimits {
+            registrations_max: config.lwm2m.registrations_max,
+            ..RegistryLimits::default()
+        });
+        let listeners = Listeners::bind(&listeners::config(config), registry.clone())?;
+        let addresses = servers.addresses(&listeners);
         let house = House::open(config)?;
         let sims = house.sim_watch()?;
-        let addresses = servers.addresses(&listeners);
+        let parts = (listeners.downlink(), Arc::clone(&model));
+        let urls = config.lwm2m_urls([&addresses.lwm2m, &addresses.lwm2ms]);
+        let commands = house.commands(config, parts, urls)?;
         let readiness = Readiness::default();
         let (servers_stop, stopped) = watch::channel(false);
         tokio::spawn(upkeep::metrics(metrics.clone()));
         tokio::spawn(upkeep::templates(house.log.clone(), house.templates.clone()));
-        let services = services(&house, config, &addresses, metrics, &readiness);
+        let services = services((&house, &commands), config, &addresses, metrics, &readiness);
         let api = ManagementApi::new(services)?;
         api.work_off_key_jobs();
         let sims_stop = Arc::new(AtomicBool::new(false));
         let source = Source { log: house.log.clone(), templates: house.templates.clone() };
         house.integrations.start(source).await.context("integrations cannot be started")?;
-        let (desk, sessions) = house.sessions(config, &addresses.coaps)?;
-        let ingest = house.ingest(config.coaps_url(&addresses.coaps), desk)?;
+        let secure = [&addresses.coaps[..], &addresses.lwm2ms].concat();
+        let (desk, sessions) = house.sessions(config, &secure)?;
+        let seats = listeners.lwm2m_seats(&sessions);
+        let registrations = House::registrations(config, &registry, seats)?;
+        let coaps_url = config.coaps_url(&addresses.coaps);
+        let desks = (registrations.clone(), commands.clone());
+        let ingest = house.ingest(coaps_url, desk, desks)?;
         tokio::spawn(upkeep::rate(ingest.clone()));
+        tokio::spawn(upkeep::registrations(registry.clone(), registrations));
+        tokio::spawn(upkeep::commands(commands.clone()));
+        let lwm2m = Lwm2mParts {
+            registry,
+            model,
+            server: addresses.lwm2m_server(config),
+            passive_reporting: house.switches.handle(Switch::Lwm2mPassiveReporting),
+        };
         let gateway = Self {
             servers: servers.serve(&api, &stopped),
             inspector: house.inspector.reader()?.spawn()?,
             sims: sims.spawn(Arc::clone(&sims_stop))?,
-            devices: listeners.run(&ingest, sessions)?,
+            firmware: FirmwareThread::spawn(commands.clone())?,
+            devices: listeners.run(&ingest, sessions, &lwm2m)?,
+            commands,
             house,
             addresses,
             readiness,
             sims_stop,
             servers_stop,
         };
+        gateway.commands.resume()?;
         gateway.readiness.set(true);
         Ok(gateway)
     }
@@ -113,7 +150,7 @@ impl Gateway {
     /// Stops reading, commits and answers what was read, and ends every part.
     pub(crate) async fn drain(self) {
         self.readiness.set(false);
-        let Self { house, devices, inspector, sims, servers, .. } = self;
+        let Self { house, devices, commands, inspector, sims, firmware, servers, .. } = self;
         let devices = tokio::task::spawn_blocking(move || devices.stop());
         report("listeners", devices.await.map_err(anyhow::Error::from));
         self.servers_stop.send_replace(true);
@@ -124,12 +161,32 @@ impl Gateway {
         }
         let rest = tokio::task::spawn_blocking(move || {
             report("inspector", inspector.stop().map_err(anyhow::Error::from));
+            firmware.stop();
             if sims.join().is_err() {
                 error!("the watch on SIMs had panicked");
             }
+            commands.controller().close();
             house.log.close();
         });
         report("message log", rest.await.map_err(anyhow::Error::from));
+    }
+}
+
+impl Addresses {
+    /// What a bootstrap tells devices of LwM2M, and how their registrations are kept.
+    fn lwm2m_server(&self, config: &Config) -> lwm2m::ServerConfig {
+        let urls = config.lwm2m_urls([&self.lwm2m, &self.lwm2ms]);
+        // Without a listener of the kind nobody bootstraps there.
+        let [plain, secure] = urls
+            .map(Option::unwrap_or_default)
+            .map(|url| Account { server_uri: url.clone(), bootstrap_uri: url });
+        let shared = &config.lwm2m;
+        lwm2m::ServerConfig {
+            lifetime_seconds: shared.lifetime_seconds,
+            lifetime_max: Duration::from_hours(24 * u64::from(shared.lifetime_days_max)),
+            awake_for: Duration::from_secs(u64::from(shared.awake_seconds)),
+            ..lwm2m::ServerConfig::new(plain, secure)
+        }
     }
 }
 
@@ -149,6 +206,9 @@ impl Servers {
             udp: listeners.udp_addresses(),
             coap: listeners.coap_addresses(),
             coaps: listeners.coaps_addresses(),
+            lwm2m: listeners.lwm2m_addresses(),
+            lwm2ms: listeners.lwm2ms_addresses(),
+            commands: listeners.commands_addresses(),
             api: url(&self.api),
             operations: url(self.operations.as_ref().unwrap_or(&self.api)),
         }
@@ -173,7 +233,7 @@ impl Servers {
 }
 
 fn services(
-    house: &House,
+    (house, commands): (&House, &Commands),
     config: &Config,
     addresses: &Addresses,
     metrics: PrometheusHandle,
@@ -188,9 +248,11 @@ fn services(
             secure_port: secure.map(SocketAddr::port),
         })
     };
+    let downlink = commands.downlink().clone();
     let endpoints = [
         endpoint(Protocol::Udp, &addresses.udp, None),
         endpoint(Protocol::Coap, &addresses.coap, addresses.coaps.first()),
+        endpoint(Protocol::Lwm2m, &addresses.lwm2m, addresses.lwm2ms.first()),
     ];
     Services {
         clients: house.clients.clone(),
@@ -199,6 +261,10 @@ fn services(
         templates: house.templates.clone(),
         inspector: house.inspector.clone(),
         integrations: house.integrations.clone(),
+        controller: commands.controller().clone(),
+        firmware: commands.updates().clone(),
+        registrations: Registrations::new(move |device| downlink.is_registered(device)),
+        switches: house.switches.clone(),
         log: house.log.clone(),
         metrics: MetricsText::new(move || metrics.render()),
         readiness: readiness.clone(),

@@ -10,23 +10,29 @@ use anyhow::Context as _;
 use cloud_integrator::Integrations;
 use connectivity::SimRegistry;
 use device_authenticator::SimDirectory;
-use device_integrator::SavedSessions;
+use device_integrator::{Downlink, SavedSessions};
 use inspector::Inspector;
 use key_store::{Keys, Sealer};
+use lwm2m::{Contact, Link, Model, Registry};
+use management_api::Switches;
 use management_api::clients::Clients;
 use message_log::{MessageLog, Opened};
+use registration_store::RegistrationStore;
 use session_store::SessionStore;
 use state::StateFile;
 use template_library::Templates;
-use tracing::warn;
+use tracing::{debug, warn};
 use vocabulary::Timestamp;
 
+use crate::commands::Commands;
 use crate::config::Config;
+use crate::firmware;
 use crate::ingest::{Ingest, Sources};
 use crate::key_desk::KeyDesk;
 use crate::rate::DeviceRate;
 use crate::readers::SimWatch;
 use crate::recovered::RecoveredExchanges;
+use crate::registration_desk::RegistrationDesk;
 use crate::session_desk::SessionDesk;
 
 /// The parts of a gateway that know no socket.
@@ -39,6 +45,7 @@ pub(crate) struct House {
     pub(crate) templates: Templates,
     pub(crate) inspector: Inspector,
     pub(crate) integrations: Integrations,
+    pub(crate) switches: Switches,
     recovered: Arc<RecoveredExchanges>,
     rate: (u32, u32),
 }
@@ -81,6 +88,7 @@ impl House {
                 &config.account.number,
             )?,
             integrations: Integrations::open(&state, integration_settings(config))?,
+            switches: Switches::open(&state)?,
             templates,
             log,
             recovered: Arc::new(recovered),
@@ -106,11 +114,52 @@ impl House {
         Ok((desk, saved))
     }
 
+    /// Fills the registry of LwM2M with the registrations of earlier starts; `seat` knows which
+    /// socket hears a device.
+    pub(crate) fn registrations(
+        config: &Config,
+        registry: &Registry,
+        seat: impl Fn(Link) -> Option<u32>,
+    ) -> anyhow::Result<RegistrationDesk> {
+        let file = StateFile::new(config.data.dir.join("registrations.db"));
+        let now = Timestamp::from(SystemTime::now());
+        let mut unreadable = 0;
+        let store = RegistrationStore::open(&file, |iccid, state| {
+            let contact = Registry::saved_link(state)
+                .ok()
+                .flatten()
+                .and_then(|link| Some(Contact { seat: seat(link)?, link }));
+            if let Err(error) = registry.restore(iccid, state, contact, now) {
+                debug!(?iccid, %error, "a registration cannot be read");
+                unreadable += 1;
+            }
+        })?;
+        if unreadable > 0 {
+            warn!(unreadable, "registrations cannot be read: their devices will register again");
+        }
+        RegistrationDesk::open(store).context("no thread for registrations")
+    }
+
+    /// Requests to devices, given to `downlink`.
+    pub(crate) fn commands(
+        &self,
+        config: &Config,
+        (downlink, model): (Downlink, Arc<Model>),
+        urls: [Option<String>; 2],
+    ) -> anyhow::Result<Commands> {
+        let path = config.data.dir.join("actions.db");
+        let directory = Arc::clone(&self.directory);
+        let stores = (path.as_path(), firmware::settings(config, urls));
+        Commands::open(stores, (downlink, directory), model, self.log.clone())
+            .context("the requests to devices cannot be opened")
+    }
+
     /// The pipeline that listeners feed. Devices that ask for their keys are told `coaps_url`.
     pub(crate) fn ingest(
         &self,
         coaps_url: Option<String>,
         sessions: SessionDesk,
+        (registrations, commands): (RegistrationDesk, Commands),
     ) -> anyhow::Result<Ingest> {
         let (per_second, burst) = self.rate;
         Ok(Ingest::new(Sources {
@@ -122,6 +171,8 @@ impl House {
             keys: self.keys.clone(),
             key_desk: KeyDesk::open(self.keys.clone()).context("no thread for keys")?,
             sessions,
+            registrations,
+            commands,
             coaps_url: coaps_url.map(Into::into),
         }))
     }

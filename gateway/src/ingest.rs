@@ -7,21 +7,27 @@ use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use device_authenticator::{KeyHolder, ListenerTrust, Refusal, RefusalLog, SimDirectory};
-use device_integrator::{Credentials, FailedHandshake, Peer, Receipt, Refused, Shed, Uplink};
+use device_integrator::{
+    Credentials, FailedHandshake, KeyAccount, OrderEnd, Peer, Receipt, Refused, RegistrationChange,
+    Rider, ServerKey, Shed, Uplink,
+};
 use key_store::{KeyProtocol, Keys};
 use message_log::{AppendError, Appending, DeviceKey, Kind, MessageLog, NewRecord};
 use template_library::Templates;
 use vocabulary::{
-    EventKind, Identity, IdentityClass, Notice, NoticeCategory, NoticeKind, Protocol, Telemetry,
-    Timestamp,
+    EventKind, Iccid, Identity, IdentityClass, Notice, NoticeCategory, NoticeKind, Protocol,
+    Telemetry, Timestamp,
 };
+use zeroize::Zeroizing;
 
-use crate::key_desk::{Handed, KeyDesk};
+use crate::commands::Commands;
+use crate::key_desk::{Handed, KeyDesk, Wanted};
 use crate::rate::DeviceRate;
 use crate::recovered::{self, RecoveredExchanges};
+use crate::registration_desk::{Registering, RegistrationDesk};
 use crate::session_desk::{Saving, SessionDesk};
 
 /// Messages of known devices on their way into the log.
@@ -40,6 +46,8 @@ pub(crate) struct Sources {
     pub(crate) keys: Keys,
     pub(crate) key_desk: KeyDesk,
     pub(crate) sessions: SessionDesk,
+    pub(crate) registrations: RegistrationDesk,
+    pub(crate) commands: Commands,
     /// Where devices speak CoAP over DTLS, as they are told.
     pub(crate) coaps_url: Option<Arc<str>>,
 }
@@ -47,6 +55,8 @@ pub(crate) struct Sources {
 struct Parts {
     sources: Sources,
     refusals: Mutex<RefusalLog>,
+    /// What known devices do that an operator should know, as seldom.
+    troubles: Mutex<RefusalLog>,
 }
 
 /// After so long a device that was too fast may send again: its allowance per second is at least
@@ -59,11 +69,15 @@ pub(crate) struct Admission {
     /// Places in `receipts` that wait for the commit.
     waiting: Vec<usize>,
     appending: Option<Appending>,
+    /// Whose uplinks wait for the commit: after it their commands are due.
+    heard: Vec<Iccid>,
+    commands: Commands,
 }
 
 impl Ingest {
     pub(crate) fn new(sources: Sources) -> Self {
-        Self { parts: Arc::new(Parts { sources, refusals: Mutex::new(RefusalLog::new()) }) }
+        let [refusals, troubles] = [(), ()].map(|()| Mutex::new(RefusalLog::new()));
+        Self { parts: Arc::new(Parts { sources, refusals, troubles }) }
     }
 
     /// Gives back the memory of devices that are silent.
@@ -76,16 +90,23 @@ impl device_integrator::Ingest for Ingest {
     type Admission = Admission;
     type Bootstrap = Bootstrap;
     type Saving = Saving;
+    type Registering = Registering;
+    type Renewal = Renewal;
 
     fn admit(&self, uplinks: Vec<Uplink>) -> Admission {
         let parts = &self.parts;
         let mut receipts = Vec::with_capacity(uplinks.len());
         let mut waiting = Vec::with_capacity(uplinks.len());
         let mut records = Vec::with_capacity(uplinks.len());
+        let mut heard = Vec::with_capacity(uplinks.len());
         for uplink in uplinks {
             receipts.push(match parts.prepare(&uplink) {
-                Ok(record) => {
+                Ok((record, iccid)) => {
+                    if uplink.protocol == Protocol::Lwm2m {
+                        parts.sources.commands.reported(iccid, &uplink.payload);
+                    }
                     waiting.push(receipts.len());
+                    heard.push(iccid);
                     records.push(record);
                     Receipt::Stored
                 }
@@ -93,15 +114,16 @@ impl device_integrator::Ingest for Ingest {
             });
         }
         let appending = (!records.is_empty()).then(|| parts.sources.log.append(records));
-        Admission { receipts, waiting, appending }
+        Admission { receipts, waiting, appending, heard, commands: parts.sources.commands.clone() }
     }
 
-    fn screen(&self, peer: Peer, protocol: Protocol, now: Timestamp) -> Result<(), Refused> {
-        self.parts.authenticate(peer, protocol, now).map(drop)
+    fn screen(&self, peer: Peer, protocol: Protocol, now: Timestamp) -> Result<Iccid, Refused> {
+        self.parts.authenticate(peer, protocol, now).map(|(identity, _)| identity.iccid)
     }
 
     fn key(&self, protocol: Protocol, identity: &[u8]) -> Option<dtls::Psk> {
-        let found = self.parts.sources.keys.find(key_protocol(protocol), identity)?;
+        let (account, iccid) = KeyAccount::of(protocol, identity);
+        let found = self.parts.sources.keys.find(key_protocol(account), iccid)?;
         let psk = dtls::Psk::new(found.key().to_vec()).ok()?;
         Some(psk.with_revision(found.revision()))
     }
@@ -114,6 +136,45 @@ impl device_integrator::Ingest for Ingest {
         self.parts.sources.sessions.save(listener, changes)
     }
 
+    fn register(&self, changes: Vec<RegistrationChange>) -> Registering {
+        self.parts.sources.registrations.write(changes.into_iter().map(stored).collect())
+    }
+
+    fn note_registrations(&self, changes: Vec<RegistrationChange>) {
+        self.parts.sources.registrations.note(changes.into_iter().map(stored).collect());
+    }
+
+    fn renew_key(&self, device: Iccid) -> Renewal {
+        let Sources { key_desk, keys, .. } = &self.parts.sources;
+        let bootstrap_key = keys.find(KeyProtocol::Lwm2m, device.to_string().as_bytes());
+        let bootstrap_key = bootstrap_key.map(|key| Zeroizing::new(key.key().to_vec()));
+        Renewal { handed: key_desk.ask(device, Wanted::Lwm2mServer), bootstrap_key }
+    }
+
+    fn awake(&self, device: Iccid, is_new: bool) {
+        if is_new {
+            self.parts.note_registration(device);
+        }
+        self.parts.sources.commands.awake(device, is_new);
+    }
+
+    fn image(&self, device: Iccid, name: &str, until: u64) -> Option<Arc<[u8]>> {
+        self.parts.sources.commands.image(device, name, until)
+    }
+
+    fn rider(&self, peer: Peer) -> Option<Rider> {
+        let (identity, _) = self.parts.identify(peer).ok()?;
+        self.parts.sources.commands.rider(identity.iccid)
+    }
+
+    fn report(&self, order: u64, end: OrderEnd) {
+        self.parts.sources.commands.report(order, end);
+    }
+
+    fn note(&self, device: Iccid, message: &'static str, description: &str) {
+        self.parts.note(device, message, description);
+    }
+
     fn bootstrap(&self, peer: Peer, received_at: Timestamp) -> Bootstrap {
         match self.parts.ask_for_key(peer, received_at) {
             Ok(handed) => Bootstrap::Asked(handed, self.parts.sources.coaps_url.clone()),
@@ -124,7 +185,7 @@ impl device_integrator::Ingest for Ingest {
 
 impl Parts {
     /// The record of an uplink, or the receipt of one that will not be stored.
-    fn prepare(&self, uplink: &Uplink) -> Result<NewRecord, Receipt> {
+    fn prepare(&self, uplink: &Uplink) -> Result<(NewRecord, Iccid), Receipt> {
         let (identity, class) = self
             .authenticate(uplink.peer, uplink.protocol, uplink.received_at)
             .map_err(|refused| Receipt::Unauthorised(refused.reason))?;
@@ -137,7 +198,7 @@ impl Parts {
             digest = Some(found);
         }
         self.allow(identity)?;
-        Ok(self.record(uplink, (identity, class), digest))
+        Ok((self.record(uplink, (identity, class), digest), identity.iccid))
     }
 
     /// Asks for the key of the SIM whose address `peer` has.
@@ -150,7 +211,7 @@ impl Parts {
             return Err(Receipt::Unauthorised("a key is told to the SIM's own address only"));
         }
         self.allow(identity)?;
-        self.sources.key_desk.ask(identity.iccid).map_err(unavailable)
+        self.sources.key_desk.ask(identity.iccid, Wanted::Coap).map_err(unavailable)
     }
 
     /// Whether a device may send another message now.
@@ -168,7 +229,7 @@ impl Parts {
         protocol: Protocol,
         received_at: Timestamp,
     ) -> Result<(Identity, IdentityClass), Refused> {
-        self.identify(peer, protocol).map_err(|refusal| {
+        self.identify(peer).map_err(|refusal| {
             self.log_refusal(peer.address.ip(), protocol, &refusal, received_at);
             Refused {
                 reason: reason(&refusal),
@@ -178,11 +239,7 @@ impl Parts {
         })
     }
 
-    fn identify(
-        &self,
-        peer: Peer,
-        protocol: Protocol,
-    ) -> Result<(Identity, IdentityClass), Refusal> {
+    fn identify(&self, peer: Peer) -> Result<(Identity, IdentityClass), Refusal> {
         let Sources { directory, keys, .. } = &self.sources;
         let trust = match peer.is_vouched {
             true => ListenerTrust::TrustedApn,
@@ -193,7 +250,7 @@ impl Parts {
             let identity = directory.authenticate(ip, trust)?;
             return Ok((identity, IdentityClass::SimIp));
         };
-        if keys.revision(key_protocol(protocol), key.iccid) != Some(key.revision) {
+        if keys.revision(key_protocol(key.account), key.iccid) != Some(key.revision) {
             return Err(Refusal::ReplacedKey);
         }
         let holder = KeyHolder { iccid: key.iccid, ip, needs_address: key.needs_address };
@@ -256,6 +313,44 @@ impl Parts {
         });
     }
 
+    /// Keeps that a device has registered: it may be the first that is heard of it.
+    fn note_registration(&self, device: Iccid) {
+        let Some(sim) = self.sources.directory.find_iccid(device) else { return };
+        let registration = Telemetry {
+            identity: sim.identity,
+            class: IdentityClass::SimIp,
+            protocol: Protocol::Lwm2m,
+            topic: None,
+            template: None,
+            exchange: None,
+            payload: &[],
+        };
+        // Nobody waits for it: the registration itself is durable elsewhere.
+        drop(self.sources.log.append(vec![NewRecord {
+            kind: Kind::new(EventKind::Registered.code()),
+            device: DeviceKey::from_u64(device.as_u64()),
+            received_at: Timestamp::from(SystemTime::now()),
+            body: registration.encode(),
+        }]));
+    }
+
+    /// Says something about a device in the administration log, not too often.
+    fn note(&self, device: Iccid, message: &'static str, description: &str) {
+        let sim = self.sources.directory.find_iccid(device).map(|found| found.identity);
+        let Some(address) = sim.and_then(|sim| sim.ip) else { return };
+        let mut troubles = self.troubles.lock().unwrap_or_else(PoisonError::into_inner);
+        let admitted = troubles.admit(Instant::now(), address);
+        drop(troubles);
+        if admitted.is_none() {
+            return;
+        }
+        let mut notice = Notice::new(NoticeCategory::Error, NoticeKind::Device, message);
+        notice = sim.into_iter().fold(notice, Notice::about);
+        notice.description = description.to_owned();
+        let now = Timestamp::from(SystemTime::now());
+        drop(self.sources.log.append(vec![notice_record(&notice, now)]));
+    }
+
     /// Says in the administration log, not too often, that a sender was refused.
     fn log_unauthorised(
         &self,
@@ -292,11 +387,12 @@ fn reason(refusal: &Refusal) -> &'static str {
     }
 }
 
-/// Keys are of a protocol.
-fn key_protocol(protocol: Protocol) -> KeyProtocol {
-    match protocol {
-        Protocol::Lwm2m => KeyProtocol::Lwm2m,
-        Protocol::Coap | Protocol::Udp => KeyProtocol::Coap,
+/// Where the key store has the keys of an account.
+pub(crate) fn key_protocol(account: KeyAccount) -> KeyProtocol {
+    match account {
+        KeyAccount::Coap => KeyProtocol::Coap,
+        KeyAccount::Lwm2mBootstrap => KeyProtocol::Lwm2m,
+        KeyAccount::Lwm2mServer => KeyProtocol::Lwm2mServer,
     }
 }
 
@@ -322,13 +418,42 @@ impl Future for Admission {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         if let Some(appending) = &mut self.appending {
-            if let Err(error) = ready!(Pin::new(appending).poll(context)) {
-                self.shed(&error);
+            match ready!(Pin::new(appending).poll(context)) {
+                Ok(_) => self.commands.heard(&self.heard),
+                Err(error) => self.shed(&error),
             }
             self.appending = None;
         }
         Poll::Ready(std::mem::take(&mut self.receipts))
     }
+}
+
+/// A new key for the LwM2M server on its way.
+pub(crate) struct Renewal {
+    handed: Result<Handed, Shed>,
+    bootstrap_key: Option<Zeroizing<Vec<u8>>>,
+}
+
+impl Future for Renewal {
+    type Output = Result<ServerKey, Receipt>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let told = match &mut self.handed {
+            Err(reason) => Err(*reason),
+            // A desk that is gone answers nobody.
+            Ok(handed) => ready!(Pin::new(handed).poll(context)).unwrap_or(Err(Shed::StoreFailed)),
+        };
+        Poll::Ready(told.map_err(unavailable).map(|(iccid, key)| ServerKey {
+            identity: format!("{iccid}{}", KeyAccount::LWM2M_SERVER_SUFFIX),
+            key: Zeroizing::new(key.as_bytes().to_vec()),
+            bootstrap_key: self.bootstrap_key.take(),
+        }))
+    }
+}
+
+/// As the store knows it.
+fn stored(change: RegistrationChange) -> registration_store::Change {
+    registration_store::Change { iccid: change.iccid, state: change.state }
 }
 
 /// The key of a device on its way.
@@ -357,7 +482,7 @@ impl Future for Bootstrap {
     }
 }
 
-fn unavailable(reason: Shed) -> Receipt {
+pub(crate) fn unavailable(reason: Shed) -> Receipt {
     Receipt::Unavailable { reason, retry_after: retry_after(reason, 0) }
 }
 

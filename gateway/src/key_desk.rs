@@ -1,6 +1,7 @@
 //! Where devices get their keys: one thread that asks the key store for all who wait at once.
 
 use std::io;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::time::SystemTime;
 
@@ -20,8 +21,18 @@ const BATCH: usize = 1_024;
 /// What a device gets, or why it gets nothing.
 pub(crate) type Handed = oneshot::Receiver<Result<(Iccid, Zeroizing<String>), Shed>>;
 
+/// Which key a device asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wanted {
+    /// That of CoAP, as it is, or a new one where it is time.
+    Coap,
+    /// A new one for the LwM2M server.
+    Lwm2mServer,
+}
+
 struct Waiting {
     iccid: Iccid,
+    wanted: Wanted,
     answer: oneshot::Sender<Result<(Iccid, Zeroizing<String>), Shed>>,
 }
 
@@ -41,9 +52,9 @@ impl KeyDesk {
     }
 
     /// Asks for the key of a device. Never blocks.
-    pub(crate) fn ask(&self, iccid: Iccid) -> Result<Handed, Shed> {
+    pub(crate) fn ask(&self, iccid: Iccid, wanted: Wanted) -> Result<Handed, Shed> {
         let (answer, handed) = oneshot::channel();
-        self.queue.try_send(Waiting { iccid, answer }).map_err(|error| match error {
+        self.queue.try_send(Waiting { iccid, wanted, answer }).map_err(|error| match error {
             TrySendError::Full(_) => Shed::QueueFull,
             TrySendError::Disconnected(_) => Shed::StoreFailed,
         })?;
@@ -56,19 +67,45 @@ fn serve(keys: &Keys, waiting: &Receiver<Waiting>) {
     while let Ok(first) = waiting.recv() {
         let batch: Vec<Waiting> =
             std::iter::once(first).chain(waiting.try_iter().take(BATCH - 1)).collect();
-        let devices: Vec<Iccid> = batch.iter().map(|waiting| waiting.iccid).collect();
-        let found = keys.bootstrap(&devices, Timestamp::from(SystemTime::now()));
-        if let Err(error) = &found
+        let (coap, lwm2m) =
+            batch.into_iter().partition::<Vec<_>, _>(|waiting| waiting.wanted == Wanted::Coap);
+        let found = [hand_out(keys, coap), renew(keys, lwm2m)];
+        if let Some(error) = found.iter().find_map(|found| found.as_ref().err())
             && !failing
         {
             error!(%error, "devices get no keys");
         }
-        failing = found.is_err();
-        answer(batch, found);
+        failing = found.iter().any(Result::is_err);
     }
 }
 
-fn answer(batch: Vec<Waiting>, found: Result<Vec<Option<StoredKey>>, StoreError>) {
+fn hand_out(keys: &Keys, batch: Vec<Waiting>) -> Result<(), Arc<StoreError>> {
+    serve_batch(batch, |devices, now| keys.bootstrap(devices, now))
+}
+
+fn renew(keys: &Keys, batch: Vec<Waiting>) -> Result<(), Arc<StoreError>> {
+    serve_batch(batch, |devices, now| {
+        let renewed = keys.renew_server_keys(devices, now)?;
+        Ok(renewed.into_iter().map(Some).collect())
+    })
+}
+
+/// Asks the store for the keys of a batch, and answers it.
+fn serve_batch(
+    batch: Vec<Waiting>,
+    ask: impl FnOnce(&[Iccid], Timestamp) -> Result<Vec<Option<StoredKey>>, StoreError>,
+) -> Result<(), Arc<StoreError>> {
+    if batch.is_empty() {
+        return Ok(());
+    }
+    let devices: Vec<Iccid> = batch.iter().map(|waiting| waiting.iccid).collect();
+    let found = ask(&devices, Timestamp::from(SystemTime::now())).map_err(Arc::new);
+    let told = found.as_ref().map(|_| ()).map_err(Arc::clone);
+    answer(batch, found);
+    told
+}
+
+fn answer(batch: Vec<Waiting>, found: Result<Vec<Option<StoredKey>>, Arc<StoreError>>) {
     let keys = match found {
         Ok(keys) => keys,
         Err(error) => {
@@ -80,7 +117,7 @@ fn answer(batch: Vec<Waiting>, found: Result<Vec<Option<StoredKey>>, StoreError>
             return;
         }
     };
-    for (Waiting { iccid, answer }, key) in batch.into_iter().zip(keys) {
+    for (Waiting { iccid, answer, .. }, key) in batch.into_iter().zip(keys) {
         if key.is_none() {
             error!(?iccid, "the stored key of a device does not open: set it anew");
         }

@@ -1,8 +1,10 @@
 //! The listeners for devices, as the configuration asks for them.
 
+use std::net::SocketAddr;
+
 use device_integrator::{CoapLimits, ListenerConfig, ListenersConfig, Speaks};
 
-use crate::config::Config;
+use crate::config::{CoapListener, CoapsListener, Config};
 
 /// What to listen on.
 pub(crate) fn config(config: &Config) -> ListenersConfig {
@@ -13,24 +15,37 @@ pub(crate) fn config(config: &Config) -> ListenersConfig {
         is_vouched: true,
         speaks: Speaks::Udp { payload_bytes_max: listener.payload_bytes_max },
     });
-    let coap = devices.coap.iter().map(|listener| ListenerConfig {
-        address: listener.listen,
-        is_vouched: true,
-        speaks: Speaks::Coap(CoapLimits {
-            body_bytes_max: listener.body_bytes_max,
-            exchanges_max: listener.exchanges_max,
-        }),
-    });
-    let coaps = devices.coaps.iter().map(|listener| {
-        let limits = CoapLimits {
-            body_bytes_max: listener.body_bytes_max,
-            exchanges_max: listener.exchanges_max,
-        };
-        ListenerConfig {
+    let clear = |speaks: fn(CoapLimits) -> Speaks| {
+        move |listener: &CoapListener| ListenerConfig {
+            address: listener.listen,
+            // As above.
+            is_vouched: true,
+            speaks: speaks(listener.limits()),
+        }
+    };
+    let secure = |speaks: fn(CoapLimits, Box<_>) -> Speaks| {
+        move |listener: &CoapsListener| ListenerConfig {
             address: listener.listen,
             is_vouched: listener.is_vouched(),
-            speaks: Speaks::Coaps(limits, listener.secure(sockets).into()),
+            speaks: speaks(listener.limits(), listener.secure(sockets).into()),
         }
-    });
-    ListenersConfig { sockets, listeners: udp.chain(coap).chain(coaps).collect() }
+    };
+    let listeners = udp
+        .chain(devices.coap.iter().map(clear(Speaks::Coap)))
+        .chain(devices.coaps.iter().map(secure(Speaks::Coaps)))
+        .chain(devices.lwm2m.iter().map(clear(Speaks::Lwm2m)))
+        .chain(devices.lwm2ms.iter().map(secure(Speaks::Lwm2ms)))
+        .chain(commands(config));
+    ListenersConfig { sockets, listeners: listeners.collect() }
+}
+
+/// The socket of plain requests to devices; what it hears is as good as the CoAP listener's.
+fn commands(config: &Config) -> Option<ListenerConfig> {
+    let coap = config.devices.coap.first();
+    let beside = coap.map(|coap| SocketAddr::new(coap.listen.ip(), 0));
+    Some(ListenerConfig {
+        address: config.devices.commands_from.or(beside)?,
+        is_vouched: coap.is_some(),
+        speaks: Speaks::Commands(coap?.limits()),
+    })
 }

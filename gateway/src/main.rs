@@ -5,18 +5,23 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 
+mod actions;
 mod arguments;
 mod clients;
+mod commands;
 mod config;
 mod demo;
+mod firmware;
 mod gateway;
 mod house;
 mod ingest;
 mod key_desk;
 mod listeners;
+mod objects;
 mod rate;
 mod readers;
 mod recovered;
+mod registration_desk;
 mod serve;
 mod session_desk;
 mod signals;

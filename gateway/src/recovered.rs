@@ -99,6 +99,7 @@ pub(crate) fn digest(device: Iccid, exchange: &Exchange, payload: &[u8]) -> u128
     hash.update(&exchange.message_id.to_le_bytes());
     hash.update(&[exchange.token_length]);
     hash.update(&exchange.token);
+    hash.update(&exchange.part.to_le_bytes());
     hash.update(payload);
     hash.digest128()
 }
@@ -108,7 +109,7 @@ mod tests {
     use super::*;
 
     fn exchange(confirmable: bool) -> Exchange {
-        Exchange { message_id: 7, token: [0; 8], token_length: 0, confirmable }
+        Exchange { message_id: 7, token: [0; 8], token_length: 0, confirmable, part: 0 }
     }
 
     fn holds_after(seconds: u64, confirmable: bool) -> bool {

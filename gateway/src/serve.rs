@@ -69,6 +69,15 @@ fn greet(
     for coaps in &addresses.coaps {
         writeln!(output, "coaps       coaps://{coaps}")?;
     }
+    for lwm2m in &addresses.lwm2m {
+        writeln!(output, "lwm2m       coap://{lwm2m}")?;
+    }
+    for lwm2ms in &addresses.lwm2ms {
+        writeln!(output, "lwm2ms      coaps://{lwm2ms}")?;
+    }
+    for commands in &addresses.commands {
+        writeln!(output, "commands    from {commands}")?;
+    }
     writeln!(output, "api         {}/management-api", addresses.api)?;
     writeln!(output, "operations  {0}/health, {0}/metrics", addresses.operations)?;
     writeln!(output, "data        {}", data.display())?;

@@ -1,12 +1,19 @@
 //! Small work that is due now and then.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use crate::ingest::Ingest;
+use lwm2m::Registry;
 use message_log::MessageLog;
+use metrics::gauge;
 use metrics_exporter_prometheus::PrometheusHandle;
+use registration_store::Change;
 use template_library::Templates;
 use tracing::warn;
+use vocabulary::Timestamp;
+
+use crate::commands::Commands;
+use crate::ingest::Ingest;
+use crate::registration_desk::RegistrationDesk;
 
 /// How often histograms are drained into their sums.
 const METRICS_INTERVAL: Duration = Duration::from_secs(5);
@@ -33,6 +40,41 @@ pub(crate) async fn rate(ingest: Ingest) {
     loop {
         due.tick().await;
         ingest.forget_idle();
+    }
+}
+
+/// How often registrations that have expired are looked for, and how many at a time: 100,000 per
+/// second, more than can register.
+const EXPIRY_INTERVAL: Duration = Duration::from_millis(100);
+const EXPIRED_MAX: usize = 10_000;
+
+/// Forgets registrations that have expired, for ever.
+pub(crate) async fn registrations(registry: Registry, desk: RegistrationDesk) {
+    let mut due = tokio::time::interval(EXPIRY_INTERVAL);
+    loop {
+        due.tick().await;
+        let now = Timestamp::from(SystemTime::now());
+        let expired = registry.expired(now, EXPIRED_MAX);
+        if !expired.is_empty() {
+            desk.note(expired.into_iter().map(|iccid| Change { iccid, state: None }).collect());
+        }
+        gauge!("simgate_lwm2m_registrations").set(registry.len() as f64);
+    }
+}
+
+/// How often requests that have waited too long are looked for.
+const COMMANDS_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Ends requests to devices that have waited too long, for ever.
+pub(crate) async fn commands(commands: Commands) {
+    let mut due = tokio::time::interval(COMMANDS_INTERVAL);
+    loop {
+        due.tick().await;
+        let commands = commands.clone();
+        let ended = tokio::task::spawn_blocking(move || commands.end_overdue()).await;
+        if let Ok(Err(error)) = ended {
+            warn!(error = format!("{error:#}"), "old requests to devices cannot be ended");
+        }
     }
 }
 

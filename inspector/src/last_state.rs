@@ -10,6 +10,9 @@
 //!           "payload": "SGVsbG8=", "encoding": "base64"}}
 //! ```
 //!
+//! Of LwM2M it is the newest value of each resource, whichever message brought it; `id` and `time`
+//! are the newest message's.
+//!
 //! `topic` is there where the message had one, `encoding` where no template translated it.
 //!
 //! A message that its template cannot translate is an entry of the administration log and not a
@@ -127,7 +130,7 @@ impl Inspector {
         let telemetry = Telemetry::decode(device, &message.body)?;
         let translation =
             translation::translate(self.templates(), &telemetry, TemplateChoice::OfItsDay)?;
-        let payload = translation::text(translation, telemetry.payload)
+        let payload = translation::text(translation, &telemetry)
             .unwrap_or_else(|_| PayloadText::base64(telemetry.payload));
         Ok(ProtocolState {
             protocol: telemetry.protocol,

@@ -19,6 +19,7 @@ mod reader;
 mod tables;
 mod token;
 mod translation;
+mod twin;
 mod unflushed;
 mod window;
 

@@ -3,8 +3,8 @@
 //!
 //! Its cursor lies in the state file and is written with what was learnt up to it, in one
 //! transaction, at most once a second. Its notices go to the log at once and name their cause, so
-//! that a restart, which reads the last second again, says nothing twice. It reads telemetry
-//! only and appends notices only (a reader never reads what it appends).
+//! that a restart, which reads the last second again, says nothing twice. It reads what
+//! devices say only and appends notices only (a reader never reads what it appends).
 
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -20,11 +20,12 @@ use template_library::{StoreError, Templates, TranslateError};
 use thiserror::Error;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch;
-use vocabulary::{EventKind, Iccid, Notice, Telemetry, Timestamp};
+use vocabulary::{EventKind, Iccid, Notice, Protocol, Telemetry, Timestamp};
 
 use crate::STATE_BYTES_MAX;
 use crate::notices;
 use crate::tables::Tables;
+use crate::twin;
 use crate::unflushed::{Key, LastMessage, Unflushed};
 
 /// Read at once: enough that the cost of a call does not count, and at most a few milliseconds of
@@ -133,9 +134,14 @@ impl SharedRecent {
 
     /// The last message, where the state file may not have it yet.
     pub(crate) fn last(&self, key: &Key) -> Option<LastMessage> {
-        let recent = self.lock();
-        let flushing = recent.flushing.as_ref().and_then(|changes| changes.last.get(key));
-        recent.fresh.last.get(key).or(flushing).cloned()
+        self.lock().last(key)
+    }
+}
+
+impl Recent {
+    fn last(&self, key: &Key) -> Option<LastMessage> {
+        let flushing = self.flushing.as_ref().and_then(|changes| changes.last.get(key));
+        self.fresh.last.get(key).or(flushing).cloned()
     }
 }
 
@@ -326,8 +332,9 @@ impl Reader {
     }
 
     fn read(&mut self) -> Result<usize, ReaderError> {
-        let telemetry = KindSet::only(Kind::new(EventKind::Telemetry.code()));
-        let batch = match self.log.read_kinds(self.position, telemetry, READ_LIMITS) {
+        let of_devices = KindSet::only(Kind::new(EventKind::Telemetry.code()))
+            .with(Kind::new(EventKind::Registered.code()));
+        let batch = match self.log.read_kinds(self.position, of_devices, READ_LIMITS) {
             Ok(batch) => batch,
             Err(ReadError::Overtaken { oldest }) => {
                 let from = self.position;
@@ -363,8 +370,19 @@ impl Reader {
             recent.progress.malformed += 1;
             return Ok(());
         };
+        if record.kind.code() == EventKind::Registered.code() {
+            if record.device_seq == 1 {
+                self.note(&record, &[notices::first_contact(&record, telemetry.identity)]);
+            }
+            return Ok(());
+        }
         let failure = self.translation_failure(&telemetry)?;
-        let too_large = telemetry.payload.len() > STATE_BYTES_MAX;
+        let twin = match telemetry.protocol {
+            Protocol::Lwm2m => self.merged(&telemetry, recent)?,
+            Protocol::Udp | Protocol::Coap => None,
+        };
+        let state_bytes = twin.as_ref().map_or(telemetry.payload.len(), Vec::len);
+        let too_large = state_bytes > STATE_BYTES_MAX;
         let becomes_state = failure.is_none() && !too_large;
         let mut said = Vec::new();
         if record.device_seq == 1 {
@@ -380,10 +398,30 @@ impl Reader {
         recent.fresh.count(record.received_at, telemetry.protocol);
         if becomes_state {
             let key: Key = (telemetry.identity.iccid, telemetry.protocol);
+            let merged = twin.map(|twin| Telemetry { payload: &twin, ..telemetry }.encode());
             let Record { id, received_at, body, .. } = record;
+            let body = merged.unwrap_or(body);
             recent.fresh.remember(key, LastMessage { id, received_at, body });
         }
         Ok(())
+    }
+
+    /// The state of an LwM2M device with the values of one more message; `None` where that message
+    /// is the first one.
+    fn merged(
+        &self,
+        telemetry: &Telemetry<'_>,
+        recent: &Recent,
+    ) -> Result<Option<Vec<u8>>, ReaderError> {
+        let device = telemetry.identity.iccid;
+        let key: Key = (device, telemetry.protocol);
+        let before = match recent.last(&key) {
+            Some(message) => Some(message),
+            None => self.tables.last(device, telemetry.protocol)?,
+        };
+        let Some(before) = before else { return Ok(None) };
+        let before = Telemetry::decode(device, &before.body).ok();
+        Ok(before.and_then(|before| twin::merge(before.payload, telemetry.payload)))
     }
 
     /// Puts notices in the queue, unless they were said before a restart.

@@ -3,7 +3,7 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use template_library::{StoreError, Templates, TranslateError, Translation as library};
-use vocabulary::Telemetry;
+use vocabulary::{Protocol, Telemetry};
 
 /// Which version of a template translates a stored message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -81,9 +81,17 @@ pub(crate) fn translate(
 }
 
 /// The text of a payload, or the error of its translation.
-pub(crate) fn text(translation: Translation, payload: &[u8]) -> Result<PayloadText, String> {
+pub(crate) fn text(
+    translation: Translation,
+    telemetry: &Telemetry<'_>,
+) -> Result<PayloadText, String> {
     match translation {
-        Translation::Raw => Ok(PayloadText::base64(payload)),
+        // LwM2M was decoded when it came, because the answer to the device depended on it.
+        Translation::Raw if telemetry.protocol == Protocol::Lwm2m => {
+            let text = String::from_utf8(telemetry.payload.to_vec());
+            Ok(text.map_or_else(|_| PayloadText::base64(telemetry.payload), PayloadText::Json))
+        }
+        Translation::Raw => Ok(PayloadText::base64(telemetry.payload)),
         Translation::Json { json, .. } => Ok(PayloadText::Json(json)),
         Translation::Failed { error, .. } => Err(error),
     }

@@ -20,8 +20,9 @@ use crate::services::Services;
 use crate::throttle::{Throttle, address_key};
 use crate::tokens::Tokens;
 use crate::{
-    access, administration_logs, devices, endpoints, history, integrations, messages, oauth,
-    openapi, operations, psk, sim_import, sims, templates, webhooks,
+    access, action_requests, actions, administration_logs, devices, endpoints, firmware_images,
+    firmware_jobs, history, integrations, messages, oauth, openapi, operations, psk, settings,
+    sim_import, sims, templates, webhooks,
 };
 
 /// Where every path of the API begins, as documented.
@@ -128,7 +129,11 @@ pub(crate) fn open_routes() -> OpenApiRouter<ManagementApi> {
 
 /// Paths that need a token: the documented ones, and simgate's own.
 pub(crate) fn guarded_routes() -> OpenApiRouter<ManagementApi> {
-    let routes = inspection_routes().merge(configuration_routes()).merge(own_routes());
+    let routes = inspection_routes()
+        .merge(configuration_routes())
+        .merge(device_routes())
+        .merge(action_routes())
+        .merge(own_routes());
     OpenApiRouter::new().nest(PREFIX, routes)
 }
 
@@ -159,14 +164,36 @@ fn configuration_routes() -> OpenApiRouter<ManagementApi> {
         .routes(routes!(webhooks::patch))
         .routes(routes!(webhooks::test))
         .routes(routes!(webhooks::restart))
+}
+
+fn device_routes() -> OpenApiRouter<ManagementApi> {
+    OpenApiRouter::new()
         .routes(routes!(endpoints::list))
-        .routes(routes!(endpoints::find))
+        .routes(routes!(endpoints::find, endpoints::patch))
+        .routes(routes!(settings::list))
+        .routes(routes!(settings::patch))
         .routes(routes!(psk::set))
         .routes(routes!(psk::set_alias))
         .routes(routes!(psk::find))
         .routes(routes!(psk::find_alias))
         .routes(routes!(psk::list_jobs, psk::create_job))
         .routes(routes!(psk::list_jobs_alias, psk::create_job_alias))
+}
+
+fn action_routes() -> OpenApiRouter<ManagementApi> {
+    OpenApiRouter::new()
+        .routes(routes!(actions::send_udp))
+        .routes(routes!(actions::send_coap))
+        .routes(routes!(actions::send_lwm2m))
+        .routes(routes!(actions::send_alias))
+        .routes(routes!(actions::send_udp_to_many))
+        .routes(routes!(actions::send_coap_to_many))
+        .routes(routes!(actions::send_lwm2m_to_many))
+        .routes(routes!(action_requests::list_active))
+        .routes(routes!(action_requests::list_archived))
+        .routes(routes!(action_requests::list_all))
+        .routes(routes!(action_requests::find, action_requests::cancel))
+        .routes(routes!(action_requests::cancel_all))
 }
 
 fn own_routes() -> OpenApiRouter<ManagementApi> {
@@ -176,6 +203,20 @@ fn own_routes() -> OpenApiRouter<ManagementApi> {
         .routes(routes!(sims::find, sims::patch, sims::delete))
         .routes(routes!(messages::list))
         .routes(routes!(messages::find))
+        .merge(firmware_routes())
+}
+
+fn firmware_routes() -> OpenApiRouter<ManagementApi> {
+    OpenApiRouter::new()
+        .routes(routes!(firmware_images::list, firmware_images::upload))
+        .routes(routes!(firmware_images::find, firmware_images::delete))
+        .routes(routes!(firmware_jobs::list, firmware_jobs::start))
+        .routes(routes!(firmware_jobs::find))
+        .routes(routes!(firmware_jobs::pause))
+        .routes(routes!(firmware_jobs::resume))
+        .routes(routes!(firmware_jobs::cancel))
+        .routes(routes!(firmware_jobs::devices))
+        .routes(routes!(firmware_jobs::timeline))
 }
 
 /// Paths for operators; they show no customer's data.

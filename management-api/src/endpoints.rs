@@ -8,9 +8,11 @@ use vocabulary::Protocol;
 
 use crate::api::ManagementApi;
 use crate::error::ApiError;
-use crate::extract::{Id, Params};
+use crate::extract::{Id, JsonBody, Params};
 use crate::paging::{Page, PageRequest};
 use crate::services::DeviceEndpoint;
+use crate::settings;
+use crate::switches::{Switch, Switches};
 
 /// There are three protocols; the documented limit of devices on a page serves here too.
 const PAGE_SIZE_MAX: u32 = 50;
@@ -43,19 +45,32 @@ pub(crate) struct Endpoint {
 pub(crate) struct EndpointWithSettings {
     #[serde(flatten)]
     endpoint: Endpoint,
-    /// What can be switched; nothing yet.
-    settings: Vec<EndpointSetting>,
+    /// What can be switched: of LWM2M `LWM2M_PASSIVE_REPORTING`, of the others nothing.
+    settings: Vec<settings::Setting>,
 }
 
-/// A switch of an endpoint.
-#[derive(Debug, Serialize, ToSchema)]
-pub(crate) struct EndpointSetting {
+/// A change of an endpoint's settings; those that are not named stay.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct EndpointChange {
+    /// Accepted for the sake of clients; what listens is configured.
+    #[serde(default)]
+    #[expect(dead_code, reason = "it has no meaning here")]
+    active: Option<bool>,
+    /// The settings.
+    settings: Vec<WantedSetting>,
+}
+
+/// A setting as it is to be.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct WantedSetting {
     /// Its name.
+    #[schema(example = "LWM2M_PASSIVE_REPORTING")]
     name: String,
     /// `ENABLED` or `DISABLED`.
+    #[schema(example = "ENABLED")]
     state: String,
-    /// What it does.
-    description: String,
 }
 
 #[derive(Debug, Deserialize, IntoParams)]
@@ -110,9 +125,55 @@ pub(crate) async fn find(
     State(api): State<ManagementApi>,
     Id(text): Id,
 ) -> Result<Json<EndpointWithSettings>, ApiError> {
-    let endpoints = &api.services().settings.endpoints;
+    Ok(Json(shown(endpoint(&api, &text)?, &api.services().switches)))
+}
+
+/// Change the settings of an endpoint.
+#[utoipa::path(
+    patch, path = "/v1/integrate/devices/endpoints/{protocol}",
+    operation_id = "changeEndpoint", tag = "Device endpoints", request_body = EndpointChange,
+    params(("protocol" = String, Path, description = "UDP, COAP or LWM2M.")),
+    responses((status = 200, description = "The endpoint.", body = EndpointWithSettings))
+)]
+pub(crate) async fn patch(
+    State(api): State<ManagementApi>,
+    Id(text): Id,
+    JsonBody(change): JsonBody<EndpointChange>,
+) -> Result<Json<EndpointWithSettings>, ApiError> {
+    let endpoint = endpoint(&api, &text)?;
+    let allowed = switches_of(endpoint.protocol);
+    let mut wanted = Vec::new();
+    for WantedSetting { name, state } in change.settings {
+        let known = allowed.iter().find(|switch| switch.name() == name);
+        let switch = known.ok_or_else(|| {
+            let names: Vec<_> = allowed.iter().map(|switch| switch.name()).collect();
+            ApiError::field("settings", format!("setting {name:?} is not known"), names.join(", "))
+        })?;
+        wanted.push((*switch, settings::is_on(&state)?));
+    }
+    settings::turn(&api, wanted).await?;
+    Ok(Json(shown(endpoint, &api.services().switches)))
+}
+
+fn endpoint(api: &ManagementApi, text: &str) -> Result<DeviceEndpoint, ApiError> {
     let protocol = text.parse::<Protocol>().ok();
+    let endpoints = &api.services().settings.endpoints;
     let found = endpoints.iter().find(|endpoint| Some(endpoint.protocol) == protocol);
-    let endpoint = found.ok_or_else(|| ApiError::not_found("endpoint", &text))?;
-    Ok(Json(EndpointWithSettings { endpoint: endpoint.clone().into(), settings: Vec::new() }))
+    found.cloned().ok_or_else(|| ApiError::not_found("endpoint", text))
+}
+
+fn switches_of(protocol: Protocol) -> &'static [Switch] {
+    match protocol {
+        Protocol::Lwm2m => &[Switch::Lwm2mPassiveReporting],
+        Protocol::Udp | Protocol::Coap => &[],
+    }
+}
+
+fn shown(endpoint: DeviceEndpoint, switches: &Switches) -> EndpointWithSettings {
+    let settings = switches_of(endpoint.protocol).iter().map(|switch| settings::Setting {
+        name: switch.name(),
+        description: settings::purpose(*switch),
+        state: settings::state(switches, *switch),
+    });
+    EndpointWithSettings { settings: settings.collect(), endpoint: endpoint.into() }
 }

@@ -127,6 +127,13 @@ impl ApiError {
         refusal
     }
 
+    /// 503; the client may come again after `wait`.
+    pub(crate) fn unavailable(message: impl Into<String>, wait: Duration) -> Self {
+        let mut refusal = Self::new(StatusCode::SERVICE_UNAVAILABLE, ErrorDetail::new(message));
+        refusal.header = Some(retry_after(wait));
+        refusal
+    }
+
     /// 500: our own fault. The cause goes to the log and not to the client.
     pub(crate) fn internal(doing: &str, cause: impl fmt::Display) -> Self {
         error!(doing, %cause, "a request failed");

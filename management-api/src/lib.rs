@@ -6,13 +6,16 @@
 //! [`clients`], errors, pages, times. The document of all paths is made from the handlers
 //! ([`openapi_json`]) and checked in as `openapi.json`.
 //!
-//! What it is not: it stores nothing of its own but clients and signing keys, decides nothing about
-//! messages, and never calls a customer.
+//! What it is not: it stores nothing of its own but clients, signing keys and the account's
+//! switches, decides nothing about messages, and never calls a customer.
 
 pub mod clients;
 pub mod server;
 
 mod access;
+mod action_bodies;
+mod action_requests;
+mod actions;
 mod administration_logs;
 mod api;
 mod connection;
@@ -20,6 +23,8 @@ mod devices;
 mod endpoints;
 mod error;
 mod extract;
+mod firmware_images;
+mod firmware_jobs;
 mod history;
 mod integrations;
 mod links;
@@ -30,8 +35,10 @@ mod operations;
 mod paging;
 mod psk;
 mod services;
+mod settings;
 mod sim_import;
 mod sims;
+mod switches;
 mod templates;
 mod throttle;
 mod times;
@@ -41,6 +48,7 @@ mod webhooks;
 
 pub use api::ManagementApi;
 pub use openapi::openapi_json;
-pub use services::{DeviceEndpoint, MetricsText, Readiness, Services, Settings};
+pub use services::{DeviceEndpoint, MetricsText, Readiness, Registrations, Services, Settings};
+pub use switches::{OpenSwitchesError, Switch, Switches};
 pub use throttle::Rate;
 pub use tls::TlsError;

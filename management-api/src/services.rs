@@ -7,13 +7,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use cloud_integrator::Integrations;
 use connectivity::SimRegistry;
+use device_controller::Controller;
+use firmware_update::Updates;
 use inspector::Inspector;
 use key_store::Keys;
 use message_log::MessageLog;
 use template_library::Templates;
-use vocabulary::Protocol;
+use vocabulary::{Iccid, Protocol};
 
 use crate::clients::Clients;
+use crate::switches::Switches;
 use crate::throttle::Rate;
 
 /// Everything that handlers ask.
@@ -30,6 +33,14 @@ pub struct Services {
     pub inspector: Inspector,
     /// Where events go.
     pub integrations: Integrations,
+    /// Requests to devices.
+    pub controller: Controller,
+    /// Which devices are registered by LwM2M.
+    pub registrations: Registrations,
+    /// What the account can switch on and off.
+    pub switches: Switches,
+    /// Firmware images and jobs.
+    pub firmware: Updates,
     /// The log, for its health.
     pub log: MessageLog,
     /// The metrics.
@@ -75,6 +86,10 @@ pub struct DeviceEndpoint {
 #[derive(Clone)]
 pub struct MetricsText(Arc<dyn Fn() -> String + Send + Sync>);
 
+/// Tells whether a device is registered by LwM2M.
+#[derive(Clone)]
+pub struct Registrations(Arc<dyn Fn(Iccid) -> bool + Send + Sync>);
+
 /// Whether the gateway takes messages. Clones share one answer; the first is no.
 #[derive(Debug, Clone, Default)]
 pub struct Readiness(Arc<AtomicBool>);
@@ -107,6 +122,23 @@ impl MetricsText {
 impl fmt::Debug for MetricsText {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.debug_struct("MetricsText").finish_non_exhaustive()
+    }
+}
+
+impl Registrations {
+    /// What `is_registered` says of a device. It must not block.
+    pub fn new(is_registered: impl Fn(Iccid) -> bool + Send + Sync + 'static) -> Self {
+        Self(Arc::new(is_registered))
+    }
+
+    pub(crate) fn holds(&self, device: Iccid) -> bool {
+        (self.0)(device)
+    }
+}
+
+impl fmt::Debug for Registrations {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Registrations").finish_non_exhaustive()
     }
 }
 

@@ -12,6 +12,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use vocabulary::{ParseDigitsError, Timestamp};
 
+use crate::actions::store_error;
 use crate::api::ManagementApi;
 use crate::devices::{address, list_query, page_of_sims, sim, with_registry};
 use crate::error::{ApiError, ErrorBody, ErrorDetail};
@@ -231,12 +232,17 @@ pub(crate) async fn delete(
     DeviceId(id): DeviceId,
 ) -> Result<StatusCode, ApiError> {
     let keys = api.services().keys.clone();
+    let controller = api.services().controller.clone();
     let removed = with_registry(&api, "removing a sim", move |registry| {
         let known = registry.find(id).is_ok_and(|sim| sim.is_some());
         // Keys first: a SIM without its key gets another, but a key without its SIM would open
         // again for whoever registers the number later.
         if known && let Err(error) = keys.remove(id) {
             return Err(ApiError::internal("removing keys", error));
+        }
+        // What waits for the device is not for whoever registers the number later, either.
+        if let Err(error) = controller.cancel_all(id, now()) {
+            return Err(store_error("cancelling requests", &error));
         }
         registry.remove(id).map_err(sim_error)
     })

@@ -20,12 +20,17 @@ pub(crate) use secure_device::{Ended, SecureDevice, ask_for_key, told};
 /// The longest that a start, a stop or an expected change may take on a slow machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
+/// The kinds of listeners, as the configuration names them.
+pub(crate) const LISTENERS: [&str; 5] = ["UDP", "COAP", "COAPS", "LWM2M", "LWM2MS"];
+
 /// The running program and what it printed about itself.
 pub(crate) struct Gateway {
     child: Child,
     pub(crate) udp: SocketAddr,
     pub(crate) coap: SocketAddr,
     pub(crate) coaps: SocketAddr,
+    pub(crate) lwm2m: SocketAddr,
+    pub(crate) lwm2ms: SocketAddr,
     pub(crate) api: SocketAddr,
     /// Everything printed before it was ready.
     pub(crate) greeting: Vec<String>,
@@ -44,9 +49,9 @@ impl Place {
     pub(crate) fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let mut place = Self { folder, variables: Vec::new(), within: Vec::new() };
-        place.set("SIMGATE_DEVICES_UDP", "[{ listen = \"127.0.0.1:0\" }]");
-        place.set("SIMGATE_DEVICES_COAP", "[{ listen = \"127.0.0.1:0\" }]");
-        place.set("SIMGATE_DEVICES_COAPS", "[{ listen = \"127.0.0.1:0\" }]");
+        for kind in LISTENERS {
+            place.listen(kind, SocketAddr::from(([127, 0, 0, 1], 0)));
+        }
         place.set("SIMGATE_API_LISTEN", "127.0.0.1:0");
         place.set("SIMGATE_WEBHOOKS_ALLOW_HTTP_LOOPBACK", "true");
         place
@@ -59,13 +64,18 @@ impl Place {
         let ports: Vec<u16> = std::iter::repeat_with(|| random(20_000, 32_000))
             .filter_map(|port| u16::try_from(port).ok())
             .filter(|port| is_free(*port))
-            .take(4)
+            .take(LISTENERS.len() + 1)
             .collect();
-        place.set("SIMGATE_DEVICES_UDP", &format!("[{{ listen = \"127.0.0.1:{}\" }}]", ports[0]));
-        place.set("SIMGATE_DEVICES_COAP", &format!("[{{ listen = \"127.0.0.1:{}\" }}]", ports[1]));
-        place.set("SIMGATE_DEVICES_COAPS", &format!("[{{ listen = \"127.0.0.1:{}\" }}]", ports[3]));
-        place.set("SIMGATE_API_LISTEN", &format!("127.0.0.1:{}", ports[2]));
+        for (kind, port) in LISTENERS.into_iter().zip(&ports) {
+            place.listen(kind, SocketAddr::from(([127, 0, 0, 1], *port)));
+        }
+        place.set("SIMGATE_API_LISTEN", &format!("127.0.0.1:{}", ports[LISTENERS.len()]));
         place
+    }
+
+    /// Where the only listener of a kind listens.
+    pub(crate) fn listen(&mut self, kind: &str, address: SocketAddr) {
+        self.set(&format!("SIMGATE_DEVICES_{kind}"), &format!("[{{ listen = \"{address}\" }}]"));
     }
 
     /// Runs the program from now on as the last argument of `prefix`.
@@ -90,9 +100,10 @@ impl Place {
 
     /// Later starts take the same ports, as devices expect.
     pub(crate) fn keep_ports(&mut self, gateway: &Gateway) {
-        self.set("SIMGATE_DEVICES_UDP", &format!("[{{ listen = \"{}\" }}]", gateway.udp));
-        self.set("SIMGATE_DEVICES_COAP", &format!("[{{ listen = \"{}\" }}]", gateway.coap));
-        self.set("SIMGATE_DEVICES_COAPS", &format!("[{{ listen = \"{}\" }}]", gateway.coaps));
+        let Gateway { udp, coap, coaps, lwm2m, lwm2ms, .. } = *gateway;
+        for (kind, address) in LISTENERS.into_iter().zip([udp, coap, coaps, lwm2m, lwm2ms]) {
+            self.listen(kind, address);
+        }
         self.set("SIMGATE_API_LISTEN", &gateway.api.to_string());
     }
 
@@ -153,22 +164,22 @@ impl Place {
                 break;
             }
         }
-        let address = |scheme: &str| {
+        // Lines such as "coaps       coaps://127.0.0.1:5684/more".
+        let address = |name: &str| {
             let line = greeting
                 .iter()
-                .find_map(|line| line.split_once(scheme))
-                .unwrap_or_else(|| panic!("no {scheme} address in {greeting:?}"));
+                .find(|line| line.split_whitespace().next() == Some(name))
+                .and_then(|line| line.split_once("://"))
+                .unwrap_or_else(|| panic!("no {name} address in {greeting:?}"));
             line.1.split('/').next().unwrap().trim().parse().unwrap()
         };
         Gateway {
-            udp: address("udp://"),
-            coap: address("coap://"),
-            coaps: address("coaps://"),
-            api: address(if greeting.iter().any(|line| line.contains("https://")) {
-                "https://"
-            } else {
-                "http://"
-            }),
+            udp: address("udp"),
+            coap: address("coap"),
+            coaps: address("coaps"),
+            lwm2m: address("lwm2m"),
+            lwm2ms: address("lwm2ms"),
+            api: address("api"),
             child,
             greeting,
         }

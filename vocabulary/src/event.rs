@@ -10,6 +10,8 @@ use crate::{EventId, Iccid, Identity, Imsi, Telemetry};
 pub enum Event<'a> {
     /// A message of a device.
     Telemetry(Telemetry<'a>),
+    /// A device has registered by LwM2M, which it does before it has said anything.
+    Registered(Identity),
     /// An entry of the administration log.
     Notice(Notice),
 }
@@ -19,6 +21,8 @@ pub enum Event<'a> {
 pub enum EventKind {
     /// [`Event::Telemetry`].
     Telemetry,
+    /// [`Event::Registered`].
+    Registered,
     /// [`Event::Notice`].
     Notice,
 }
@@ -106,6 +110,7 @@ impl EventKind {
     pub const fn code(self) -> u8 {
         match self {
             Self::Telemetry => 1,
+            Self::Registered => 2,
             Self::Notice => 64,
         }
     }
@@ -114,6 +119,7 @@ impl EventKind {
     pub const fn from_code(code: u8) -> Option<Self> {
         match code {
             1 => Some(Self::Telemetry),
+            2 => Some(Self::Registered),
             64 => Some(Self::Notice),
             _ => None,
         }
@@ -127,6 +133,11 @@ impl<'a> Event<'a> {
             EventKind::Telemetry => {
                 let iccid = Iccid::from_u64(device).ok_or(MalformedEvent::Value("iccid"))?;
                 Telemetry::decode(iccid, body).map(Event::Telemetry)
+            }
+            // A message without a payload: what says who it was is the same.
+            EventKind::Registered => {
+                let iccid = Iccid::from_u64(device).ok_or(MalformedEvent::Value("iccid"))?;
+                Telemetry::decode(iccid, body).map(|message| Event::Registered(message.identity))
             }
             EventKind::Notice => Notice::decode(body).map(Event::Notice),
         }

@@ -211,6 +211,46 @@ impl Keys {
         Ok(found)
     }
 
+    /// New keys of devices with the LwM2M server, in the same order. Blocks; durable when it
+    /// returns, in one transaction for all. The keys before open no session any more.
+    pub fn renew_server_keys(
+        &self,
+        devices: &[Iccid],
+        now: Timestamp,
+    ) -> Result<Vec<StoredKey>, StoreError> {
+        let ((), changed) = self.change(|connection, changed| {
+            for iccid in devices {
+                let key = self.new_key((*iccid, KeyProtocol::Lwm2mServer), None, now)?;
+                table::put(connection, &key)?;
+                changed.push(key);
+            }
+            Ok(())
+        })?;
+        changed.into_iter().map(|key| self.opened(key)).collect()
+    }
+
+    /// A key made by the gateway, in the place of the one before.
+    fn new_key(
+        &self,
+        (iccid, protocol): (Iccid, KeyProtocol),
+        before: Option<SealedKey>,
+        now: Timestamp,
+    ) -> Result<SealedKey, StoreError> {
+        let text = generate().map_err(StoreError::Random)?;
+        let format = KeyFormat::String;
+        let sealed = self.0.vault.seal(&place_of(iccid, protocol, format), text.as_bytes())?;
+        Ok(SealedKey {
+            iccid,
+            protocol,
+            format,
+            origin: Origin::Bootstrap,
+            sealed,
+            created: before.map_or(now, |key| key.created),
+            updated: now,
+            bootstrapped: None,
+        })
+    }
+
     fn hand_out(
         &self,
         connection: &Connection,
@@ -230,23 +270,7 @@ impl Keys {
         let mut key = match before {
             Some(key) if !is_due(&key) => key,
             before => {
-                let text = generate().map_err(StoreError::Random)?;
-                let format = KeyFormat::String;
-                let place = place_of(iccid, protocol, format);
-                let sealed = self.0.vault.seal(&place, text.as_bytes())?;
-                let created = before.map_or(now, |key| key.created);
-                let origin = Origin::Bootstrap;
-                let (updated, bootstrapped) = (now, None);
-                let key = SealedKey {
-                    iccid,
-                    protocol,
-                    format,
-                    origin,
-                    sealed,
-                    created,
-                    updated,
-                    bootstrapped,
-                };
+                let key = self.new_key((iccid, protocol), before, now)?;
                 changed.push(key.copy());
                 key
             }
@@ -410,6 +434,23 @@ mod tests {
             assert_eq!(found.updated, second(1));
         }
         assert_eq!(world.in_memory(), b"correct horse");
+    }
+
+    #[test]
+    fn each_bootstrap_of_lwm2m_makes_another_server_key() {
+        let world = World::new();
+        let renew = |at| {
+            let mut keys = world.keys.renew_server_keys(&[sim(FIRST)], second(at)).unwrap();
+            keys.pop().unwrap().secret
+        };
+        let (first, next) = (renew(0), renew(0));
+        assert_ne!(first, next);
+        let find = |protocol| world.keys.find(protocol, FIRST.as_bytes());
+        let found = find(KeyProtocol::Lwm2mServer).unwrap();
+        assert_eq!(found.key(), &**next.key_bytes());
+        assert!(find(KeyProtocol::Lwm2m).is_none() && find(KeyProtocol::Coap).is_none());
+        // Nobody names it in the management API.
+        assert!("LWM2M_SERVER".parse::<KeyProtocol>().is_err());
     }
 
     #[test]

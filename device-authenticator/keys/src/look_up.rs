@@ -146,6 +146,7 @@ impl LookUp {
         let first = match protocol {
             KeyProtocol::Coap => 0,
             KeyProtocol::Lwm2m => SHARDS,
+            KeyProtocol::Lwm2mServer => 2 * SHARDS,
         };
         let spread = self.hasher.hash_one(iccid.as_u64()) >> 32;
         &self.shards[first + usize::try_from(spread).unwrap_or(0) % SHARDS]

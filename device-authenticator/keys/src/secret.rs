@@ -16,8 +16,11 @@ pub const SECRET_CHARS_MAX: usize = 256;
 pub enum KeyProtocol {
     /// CoAP over DTLS.
     Coap,
-    /// LwM2M over DTLS.
+    /// LwM2M over DTLS: of a device with its customer, for the bootstrap.
     Lwm2m,
+    /// LwM2M over DTLS: of a device with the server, made anew at each bootstrap. No customer sets
+    /// or reads it.
+    Lwm2mServer,
 }
 
 /// How the text of a key stands for its bytes.
@@ -83,13 +86,16 @@ pub struct UnknownKeyWord(&'static str);
 
 impl KeyProtocol {
     /// All of them.
-    pub const ALL: [Self; 2] = [Self::Coap, Self::Lwm2m];
+    pub const ALL: [Self; 3] = [Self::Coap, Self::Lwm2m, Self::Lwm2mServer];
+    /// Those that a customer may name.
+    const NAMED: [Self; 2] = [Self::Coap, Self::Lwm2m];
 
     /// The name in the management API.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Coap => "COAP",
             Self::Lwm2m => "LWM2M",
+            Self::Lwm2mServer => "LWM2M_SERVER",
         }
     }
 
@@ -98,6 +104,7 @@ impl KeyProtocol {
         match self {
             Self::Coap => 1,
             Self::Lwm2m => 2,
+            Self::Lwm2mServer => 3,
         }
     }
 
@@ -111,7 +118,7 @@ impl FromStr for KeyProtocol {
     type Err = UnknownKeyWord;
 
     fn from_str(text: &str) -> Result<Self, UnknownKeyWord> {
-        let found = Self::ALL.into_iter().find(|word| word.as_str().eq_ignore_ascii_case(text));
+        let found = Self::NAMED.into_iter().find(|word| word.as_str().eq_ignore_ascii_case(text));
         found.ok_or(UnknownKeyWord("COAP, LWM2M"))
     }
 }

@@ -29,6 +29,9 @@ pub enum RequestRefused {
     /// The code is no method.
     #[error("code {0} is no method")]
     NotAMethod(Code),
+    /// A request under way has the token that the owner wants.
+    #[error("{0:?} belongs to a request under way")]
+    TokenInUse(Token),
 }
 
 /// Why a request has no response.
@@ -127,6 +130,9 @@ impl<P: Copy + Eq + Hash> Clients<P> {
     ) -> Result<(RequestId, bool), RequestRefused> {
         if !request.method.is_request() {
             return Err(RequestRefused::NotAMethod(request.method));
+        }
+        if self.tokens.contains_key(&token) {
+            return Err(RequestRefused::TokenInUse(token));
         }
         if self.requests.len() >= self.limits.requests_max {
             return Err(RequestRefused::Limit(self.requests.len()));

@@ -111,6 +111,8 @@ counters! {
         confirmables_demoted,
         /// Responses left unsent as the client wished (RFC 7967).
         responses_suppressed,
+        /// Blocks served out of bodies that stay with the owner.
+        download_parts,
         /// Observations refused because of a limit.
         observations_refused,
     }

@@ -30,5 +30,8 @@ pub use datagram::Datagram;
 pub use echo::Echo;
 pub use endpoint::{CancelCause, Endpoint, Event, Output};
 pub use limits::{Config, Limits, Transmission};
-pub use message::{Exchange, IncomingRequest, IncomingResponse, ObserveAction, Request, Response};
+pub use message::{
+    Exchange, IncomingNotification, IncomingRequest, IncomingResponse, ObserveAction, Request,
+    Response,
+};
 pub use observe::{ObservationEnded, ObservationId, ObservationRefused};

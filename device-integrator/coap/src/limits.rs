@@ -111,4 +111,8 @@ pub struct Config {
     /// Whether the owner forwards requests with Proxy-Uri or Proxy-Scheme; without it they are
     /// answered with 5.05 (RFC 7252 §5.7.2). Default: no.
     pub forwards: bool,
+    /// Whether the owner keeps the observations that it began, so that they outlive a restart and
+    /// a new address of the peer. The first response then completes the request, and notifications
+    /// come as [`crate::Event::Notification`]. Default: no, the endpoint keeps them.
+    pub owner_keeps_observations: bool,
 }

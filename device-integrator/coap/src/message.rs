@@ -96,6 +96,11 @@ impl<P: Copy> IncomingRequest<P> {
             .and_then(ContentFormat::from_uint)
     }
 
+    /// Which block of the response is asked for (RFC 7959 §2.2).
+    pub fn block(&self) -> Option<Block> {
+        self.exchange.block2
+    }
+
     /// The format wanted for the response.
     pub fn accept(&self) -> Option<ContentFormat> {
         self.options.recognised_uint(OptionNumber::ACCEPT).and_then(ContentFormat::from_uint)
@@ -203,6 +208,10 @@ pub struct Request {
     /// How long to wait for the response after it was sent, at most. `None`: the exchange
     /// lifetime of 247 s.
     pub timeout: Option<Duration>,
+    /// The token of its first message, for one that ends or refreshes an observation (RFC 7641
+    /// §3.6) or that the owner must know before it is sent, from [`crate::Endpoint::token`].
+    /// `None`: a new one.
+    pub token: Option<Token>,
 }
 
 impl Request {
@@ -215,6 +224,7 @@ impl Request {
             confirmable: true,
             observe: false,
             timeout: None,
+            token: None,
         }
     }
 }
@@ -224,6 +234,8 @@ impl Request {
 pub struct IncomingResponse<P> {
     /// The request that it answers.
     pub request: RequestId,
+    /// The token of the request's first message, which notifications carry.
+    pub token: Token,
     /// Who sent it.
     pub peer: P,
     /// The response code.
@@ -245,5 +257,38 @@ impl<P> IncomingResponse<P> {
         self.options
             .recognised_uint(OptionNumber::CONTENT_FORMAT)
             .and_then(ContentFormat::from_uint)
+    }
+}
+
+/// A response that answers no request under way: a notification of an observation that the owner
+/// keeps ([`crate::Config::owner_keeps_observations`]), or a late response.
+#[derive(Debug)]
+pub struct IncomingNotification<P> {
+    /// To be given back: to [`crate::Endpoint::acknowledge`] once what it says is safe, until then
+    /// the peer repeats a CON; or to [`crate::Endpoint::reject`] if nobody wants it.
+    pub exchange: Exchange<P>,
+    /// The response code.
+    pub code: Code,
+    /// All options.
+    pub options: OptionList,
+    /// The payload.
+    pub payload: Vec<u8>,
+    /// The sequence number (RFC 7641 §3.4).
+    pub sequence: Option<u32>,
+    /// Which part of the body the payload is; if more follow, they are to be asked for.
+    pub block2: Option<Block>,
+}
+
+impl<P> IncomingNotification<P> {
+    /// The format of the payload.
+    pub fn content_format(&self) -> Option<ContentFormat> {
+        self.options
+            .recognised_uint(OptionNumber::CONTENT_FORMAT)
+            .and_then(ContentFormat::from_uint)
+    }
+
+    /// Whether the payload is the beginning of a body, or a part of it.
+    pub fn is_partial(&self) -> bool {
+        self.block2.is_some_and(|block| block.more || block.number > 0)
     }
 }

@@ -125,6 +125,7 @@ impl Pair {
                     let _ = client.acknowledge(notification);
                 }
             }
+            Event::Notification(_) => panic!("the endpoint keeps the observations"),
             Event::RequestFailed { .. } => self.failures += 1,
             Event::ObservationCancelled { .. } => self.observation = None,
         }

@@ -47,7 +47,7 @@ pub use engine::{
 };
 pub use limits::{Config, Limits, Suite, UnknownRecords};
 pub use psk::{Psk, PskError};
-pub use snapshot::{SEQUENCE_JUMP, SavedPlace, saved_place};
+pub use snapshot::{SEQUENCE_JUMP, SavedPlace, saved_place, saved_session};
 
 /// Bytes of one record, at most: what the buffers of the C library hold. A CoAP message has at
 /// most 1,280.

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use zeroize::Zeroizing;
 
-use crate::IDENTITY_BYTES_MAX;
 use crate::ffi::Snapshot;
+use crate::{IDENTITY_BYTES_MAX, SessionId};
 
 /// The largest sequence number of a record (RFC 6347 §4.1: 48 bits).
 pub(crate) const SEQUENCE_MAX: u64 = (1 << 48) - 1;
@@ -92,6 +92,11 @@ pub enum SavedPlace {
     Shard(u8),
     /// The one that gets the datagrams of this address.
     Address(SocketAddr),
+}
+
+/// The session that [`Engine::import`](crate::Engine::import) makes of these bytes.
+pub fn saved_session(bytes: &[u8]) -> Option<SessionId> {
+    Some(SessionId::from_u64(Saved::decode(bytes)?.id))
 }
 
 /// Where saved bytes belong; `None`: they are no saved session.

@@ -1,15 +1,15 @@
-//! Listeners for CoAP over DTLS.
+//! Listeners with DTLS.
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use device_integrator::SecureConfig;
+use device_integrator::{CoapLimits, SecureConfig};
 use dtls::{Suite, UnknownRecords};
 use serde::Deserialize;
 
 use super::values::{self, ConfigError};
 
-/// One listener for CoAP over DTLS.
+/// One listener for CoAP or LwM2M over DTLS.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct CoapsListener {
@@ -131,20 +131,26 @@ impl CoapsListener {
         self.trusted_apn || self.listen.ip().is_loopback()
     }
 
-    pub(super) fn check(&self) -> Result<(), ConfigError> {
+    pub(super) fn check(&self, section: &str) -> Result<(), ConfigError> {
+        let key = |key: &str| format!("{section}.{key}");
         if self.identity == IdentityRule::PskAndSimIp {
-            values::trusted("devices.coaps", self.listen, self.trusted_apn)?;
+            values::trusted(section, self.listen, self.trusted_apn)?;
         }
         let suites = self.cipher_suites.len();
-        values::in_range("number of devices.coaps.cipher_suites", suites, 1..=4)?;
-        values::in_range("devices.coaps.sessions_max", self.sessions_max, 1_000..=10_000_000)?;
+        values::in_range(&format!("number of {section}.cipher_suites"), suites, 1..=4)?;
+        values::in_range(&key("sessions_max"), self.sessions_max, 1_000..=10_000_000)?;
         let days = self.session_idle_days as usize;
-        values::in_range("devices.coaps.session_idle_days", days, 1..=366)?;
+        values::in_range(&key("session_idle_days"), days, 1..=366)?;
         let handshakes = self.handshakes_per_second as usize;
-        values::in_range("devices.coaps.handshakes_per_second", handshakes, 0..=1_000_000)?;
-        values::in_range("devices.coaps.body_bytes_max", self.body_bytes_max, 1..=65_536)?;
+        values::in_range(&key("handshakes_per_second"), handshakes, 0..=1_000_000)?;
+        values::in_range(&key("body_bytes_max"), self.body_bytes_max, 1..=65_536)?;
         let exchanges = self.exchanges_max;
-        values::in_range("devices.coaps.exchanges_max", exchanges, 1_000..=100_000_000)
+        values::in_range(&key("exchanges_max"), exchanges, 1_000..=100_000_000)
+    }
+
+    /// The limits of its endpoint.
+    pub(crate) fn limits(&self) -> CoapLimits {
+        CoapLimits { body_bytes_max: self.body_bytes_max, exchanges_max: self.exchanges_max }
     }
 
     /// What the listener makes of it with so many sockets.

@@ -23,13 +23,13 @@ pub(crate) enum ConfigError {
     #[error("configuration: {0}")]
     Value(String),
     #[error("{key} is {found}, allowed: {allowed}")]
-    Range { key: &'static str, found: String, allowed: String },
+    Range { key: String, found: String, allowed: String },
     #[error(
         "{key} listens on {address}, which is not loopback: a source address is an identity only \
          on a private mobile network that filters spoofed addresses; set trusted_apn = true where \
          that holds"
     )]
-    Untrusted { key: &'static str, address: SocketAddr },
+    Untrusted { key: String, address: SocketAddr },
     #[error(
         "api listens on {0}, which is not loopback, without TLS: set tls_certificate and tls_key, \
          or allow_plain_http = true behind a proxy that speaks TLS"
@@ -122,7 +122,7 @@ pub(super) const fn coap_exchanges_max() -> usize {
 }
 
 pub(super) fn in_range(
-    key: &'static str,
+    key: &str,
     found: usize,
     allowed: RangeInclusive<usize>,
 ) -> Result<(), ConfigError> {
@@ -130,7 +130,7 @@ pub(super) fn in_range(
         return Ok(());
     }
     let allowed = format!("{} to {}", allowed.start(), allowed.end());
-    Err(ConfigError::Range { key, found: found.to_string(), allowed })
+    Err(ConfigError::Range { key: key.to_owned(), found: found.to_string(), allowed })
 }
 
 pub(super) fn account_number(number: &str) -> Result<(), ConfigError> {
@@ -138,7 +138,7 @@ pub(super) fn account_number(number: &str) -> Result<(), ConfigError> {
         return Ok(());
     }
     Err(ConfigError::Range {
-        key: "account.number",
+        key: "account.number".to_owned(),
         found: format!("{number:?}"),
         allowed: "4 to 20 digits".to_owned(),
     })
@@ -146,19 +146,32 @@ pub(super) fn account_number(number: &str) -> Result<(), ConfigError> {
 
 /// Longest URL that fits the answer to a bootstrap with an ICCID, a generated key and a token of
 /// eight bytes: 149 - 13 - 20 - 17.
-const COAPS_URL_CHARS_MAX: usize = 99;
+const DEVICE_URL_CHARS_MAX: usize = 99;
 
-pub(super) fn coaps_url(url: Option<&str>) -> Result<(), ConfigError> {
+/// Checks a URL that devices are told.
+pub(super) fn device_url(key: &str, url: Option<&str>, scheme: &str) -> Result<(), ConfigError> {
     let Some(url) = url else { return Ok(()) };
-    let fits = url.len() <= COAPS_URL_CHARS_MAX && url.starts_with("coaps://");
+    let fits = url.len() <= DEVICE_URL_CHARS_MAX && url.starts_with(scheme);
     if fits && url.bytes().all(|byte| byte.is_ascii_graphic() && byte != b',') {
         return Ok(());
     }
     Err(ConfigError::Range {
-        key: "devices.coaps_url",
+        key: key.to_owned(),
         found: format!("{url:?}"),
-        allowed: "coaps:// and more, at most 99 characters, no comma".to_owned(),
+        allowed: format!("{scheme} and more, at most {DEVICE_URL_CHARS_MAX} characters, no comma"),
     })
+}
+
+/// How devices name the host of a listener: by the configured name, or by its address.
+pub(super) fn host(domain: Option<&String>, listening: Option<&SocketAddr>) -> Option<String> {
+    match (domain, listening) {
+        (Some(name), _) => Some(name.clone()),
+        // Nobody can send to "all addresses".
+        (None, Some(first)) if first.ip().is_unspecified() => None,
+        (None, Some(SocketAddr::V6(first))) => Some(format!("[{}]", first.ip())),
+        (None, Some(first)) => Some(first.ip().to_string()),
+        (None, None) => None,
+    }
 }
 
 pub(super) fn one_data_key(keys: &KeyStore) -> Result<(), ConfigError> {
@@ -173,21 +186,21 @@ pub(super) fn log_filter(filter: &str) -> Result<(), ConfigError> {
         return Ok(());
     }
     Err(ConfigError::Range {
-        key: "log.filter",
+        key: "log.filter".to_owned(),
         found: format!("{filter:?}"),
         allowed: "error, warn, info, debug, trace, and pairs such as gateway=debug".to_owned(),
     })
 }
 
 pub(super) fn trusted(
-    key: &'static str,
+    key: &str,
     address: SocketAddr,
     trusted_apn: bool,
 ) -> Result<(), ConfigError> {
     if trusted_apn || address.ip().is_loopback() {
         return Ok(());
     }
-    Err(ConfigError::Untrusted { key, address })
+    Err(ConfigError::Untrusted { key: key.to_owned(), address })
 }
 
 pub(super) fn api_security(api: &Api) -> Result<(), ConfigError> {

@@ -85,6 +85,5 @@ async fn device_endpoints_come_from_the_configuration() {
     assert_eq!(page["items"][0], udp);
     let coap = gateway.get("/v1/integrate/devices/endpoints/COAP").await.expect(200);
     assert_eq!((&coap["port"], &coap["settings"]), (&json!(5683), &json!([])));
-    gateway.get("/v1/integrate/devices/endpoints/LWM2M").await.refusal(404);
     gateway.get("/v1/integrate/devices/endpoints/MQTT").await.refusal(404);
 }

@@ -1,15 +1,21 @@
 //! A gateway without device listeners: what the tests talk to.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
 use cloud_integrator::{Integrations, WebhookOptions};
 use connectivity::{NewSim, SimPatch, SimRegistry};
+use device_controller::{Controller, Dispatch};
+use firmware_update::{ImageLimits, Updates, Urls};
 use inspector::Inspector;
 use management_api::clients::{Clients, NewClient};
 use management_api::server::{Limits, Server, ServerConfig};
-use management_api::{DeviceEndpoint, ManagementApi, MetricsText, Readiness, Services, Settings};
+use management_api::{
+    DeviceEndpoint, ManagementApi, MetricsText, Readiness, Registrations, Services, Settings,
+    Switches,
+};
 use message_log::{DeviceKey, Kind, MessageLog, NewRecord};
 use reqwest::{Method, StatusCode};
 use serde_json::Value;
@@ -25,6 +31,8 @@ use vocabulary::{
 
 pub(crate) const ACCOUNT: &str = "2000523120";
 pub(crate) const ICCID: &str = "8988280666000002864";
+/// The one device that is registered by LwM2M.
+pub(crate) const REGISTERED: &str = "8988280666000002865";
 
 pub(crate) struct Gateway {
     pub(crate) folder: TempDir,
@@ -35,7 +43,12 @@ pub(crate) struct Gateway {
     pub(crate) templates: Templates,
     pub(crate) inspector: Inspector,
     pub(crate) log: MessageLog,
+    pub(crate) firmware: Updates,
     pub(crate) readiness: Readiness,
+    pub(crate) controller: Controller,
+    /// What a sender was handed.
+    pub(crate) handed: Arc<Mutex<Vec<Dispatch>>>,
+    pub(crate) switches: Switches,
     pub(crate) http: reqwest::Client,
     pub(crate) api: ManagementApi,
     token: String,
@@ -122,8 +135,12 @@ impl Gateway {
         let integrations = Integrations::open(&state, integrations).unwrap();
         let key_file = key_store::KeySource::File(folder.path().join("data.key"));
         let keys = key_store::Keys::open(&state, &key_file).unwrap();
+        let firmware = firmware(folder.path());
         let readiness = Readiness::default();
         readiness.set(true);
+        let handed: Arc<Mutex<Vec<Dispatch>>> = Arc::default();
+        let controller = controller(folder.path(), &handed);
+        let switches = Switches::open(&state).unwrap();
         let api = ManagementApi::new(Services {
             clients: clients.clone(),
             registry: Arc::clone(&registry),
@@ -131,6 +148,10 @@ impl Gateway {
             templates: templates.clone(),
             inspector: inspector.clone(),
             integrations,
+            controller: controller.clone(),
+            registrations: Registrations::new(|device| device.to_string() == REGISTERED),
+            switches: switches.clone(),
+            firmware: firmware.clone(),
             log: log.clone(),
             metrics: MetricsText::new(|| "simgate_up 1\n".to_owned()),
             readiness: readiness.clone(),
@@ -154,7 +175,11 @@ impl Gateway {
             templates,
             inspector,
             log,
+            firmware,
             readiness,
+            controller,
+            handed,
+            switches,
             http,
             api,
             token: String::new(),
@@ -279,6 +304,22 @@ impl Gateway {
     }
 }
 
+fn controller(folder: &Path, handed: &Arc<Mutex<Vec<Dispatch>>>) -> Controller {
+    let handed = Arc::clone(handed);
+    let dispatcher = Arc::new(move |dispatch| handed.lock().unwrap().push(dispatch));
+    Controller::open(&folder.join("actions.db"), Default::default(), dispatcher).unwrap()
+}
+
+/// Updates whose steps lead nowhere, with a small limit for images.
+fn firmware(folder: &Path) -> Updates {
+    let settings = firmware_update::Settings {
+        folder: folder.to_owned(),
+        images: ImageLimits { bytes_max: 4 << 20, ..ImageLimits::default() },
+        urls: Urls { coap: Some("coap://localhost:5683".to_owned()), coaps: None },
+    };
+    Updates::open(settings, Arc::new(|_| {}), SystemTime::now().into()).unwrap()
+}
+
 fn endpoints() -> Vec<DeviceEndpoint> {
     let endpoint = |protocol, port| DeviceEndpoint {
         protocol,
@@ -287,5 +328,9 @@ fn endpoints() -> Vec<DeviceEndpoint> {
         port,
         secure_port: None,
     };
-    vec![endpoint(Protocol::Udp, 4445), endpoint(Protocol::Coap, 5683)]
+    vec![
+        endpoint(Protocol::Udp, 4445),
+        endpoint(Protocol::Coap, 5683),
+        endpoint(Protocol::Lwm2m, 5783),
+    ]
 }

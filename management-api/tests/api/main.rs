@@ -2,9 +2,11 @@
 
 #![allow(clippy::unwrap_used, reason = "the whole program is a test")]
 
+mod actions;
 mod administration_logs;
 mod contract;
 mod devices;
+mod firmware;
 mod gateway;
 mod history;
 mod integrations;
@@ -12,6 +14,7 @@ mod limits;
 mod oauth;
 mod operations;
 mod psk;
+mod settings;
 mod sims;
 mod templates;
 mod tls;

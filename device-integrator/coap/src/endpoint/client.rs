@@ -6,12 +6,12 @@ use std::time::Instant;
 use super::{Endpoint, Event, Inbound, Output};
 use crate::client::{Failure, Head, Ongoing, RequestId, RequestRefused, Stage};
 use crate::deduplication::{Answer, ExchangeKey, Seen};
-use crate::message::{Exchange, IncomingResponse, Request};
+use crate::message::{Exchange, IncomingNotification, IncomingResponse, Request};
 use crate::observe::NotificationOrder;
 use crate::reliability::Purpose;
 use crate::review::{Review, review};
 use crate::wire::{
-    Block, Code, Encoder, MessageId, MessageType, OptionList, OptionNumber, UintValue,
+    Block, Code, Encoder, MessageId, MessageType, OptionList, OptionNumber, Token, UintValue,
 };
 
 /// How the original of a copied response was taken.
@@ -59,12 +59,17 @@ impl<P: Copy + Eq + Hash> Endpoint<P> {
         if request.confirmable && self.reliability.is_full() {
             return Err(RequestRefused::Limit(self.config.limits.confirmables_max));
         }
-        let token = self.identifiers.token();
+        let token = request.token.unwrap_or_else(|| self.identifiers.token());
         let (id, is_its_turn) = self.clients.add(peer, request, token)?;
         if is_its_turn {
             self.send_step(now, id);
         }
         Ok(id)
+    }
+
+    /// A token that never came before, for [`Request::token`].
+    pub fn token(&mut self) -> Token {
+        self.identifiers.token()
     }
 
     /// Forgets a request or an observation, without an event. A peer that notifies again gets a
@@ -150,9 +155,34 @@ impl<P: Copy + Eq + Hash> Endpoint<P> {
                 self.answer_copy(inbound, copy);
                 return;
             }
+            if self.config.owner_keeps_observations {
+                self.deliver_notification(inbound);
+                return;
+            }
         }
         self.counters.responses_unknown += 1;
         self.reject_response(inbound);
+    }
+
+    /// Hands a response to the owner, who knows whether its token is that of an observation.
+    fn deliver_notification(&mut self, inbound: &Inbound<'_, P>) {
+        let message = &inbound.message;
+        let Ok(review) = review(message, &[OptionNumber::OSCORE], true) else {
+            self.counters.responses_rejected += 1;
+            self.reject_response(inbound);
+            return;
+        };
+        let Some(Some(key)) = self.admit_response(inbound) else { return };
+        self.counters.responses += 1;
+        let notification = IncomingNotification {
+            exchange: notification(inbound, key),
+            code: message.code,
+            options: OptionList::copy(message.options()),
+            payload: message.payload.to_vec(),
+            sequence: review.observe,
+            block2: review.block2,
+        };
+        self.outputs.push_back(Output::Event(Event::Notification(notification)));
     }
 
     /// Joins copies of a separate response; `None` if this is one. An acknowledgement needs no
@@ -262,6 +292,7 @@ impl<P: Copy + Eq + Hash> Endpoint<P> {
         let Some(head) = ongoing.head.take() else { return };
         let response = IncomingResponse {
             request: id,
+            token: ongoing.token,
             peer: ongoing.peer,
             code: head.code,
             options: head.options,
@@ -271,7 +302,7 @@ impl<P: Copy + Eq + Hash> Endpoint<P> {
         };
         ongoing.stage = Stage::Observing;
         self.next_turn(now, id);
-        if head.sequence.is_some() {
+        if head.sequence.is_some() && !self.config.owner_keeps_observations {
             self.clients.set_deadline(id, None);
         } else {
             self.clients.remove(id);
@@ -286,7 +317,7 @@ fn notification<P: Copy>(inbound: &Inbound<'_, P>, key: ExchangeKey) -> Exchange
         key,
         id: inbound.message.id,
         token: inbound.message.token,
-        confirmable: true,
+        confirmable: inbound.message.message_type == MessageType::Confirmable,
         acknowledged: false,
         no_response: 0,
         block1: None,

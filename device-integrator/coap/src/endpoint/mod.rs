@@ -30,7 +30,7 @@ use crate::datagram::Datagram;
 use crate::deduplication::Deduplicator;
 use crate::identifiers::Identifiers;
 use crate::limits::Config;
-use crate::message::{IncomingRequest, IncomingResponse};
+use crate::message::{IncomingNotification, IncomingRequest, IncomingResponse};
 use crate::observe::{ObservationId, Observations};
 use crate::reliability::{Due, Purpose, Reliability, first_timeout};
 use crate::wire::{Code, Encoder, MessageId, MessageRef, MessageType};
@@ -80,6 +80,8 @@ pub enum Event<P> {
     Request(IncomingRequest<P>),
     /// A response to a request of ours, or a notification.
     Response(IncomingResponse<P>),
+    /// A notification of an observation that the owner keeps.
+    Notification(IncomingNotification<P>),
     /// A request of ours has no response.
     RequestFailed {
         /// Which.

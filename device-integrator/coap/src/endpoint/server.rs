@@ -64,6 +64,33 @@ impl<P: Copy + Eq + Hash> Endpoint<P> {
         self.send_reply(now, &exchange, head);
     }
 
+    /// Answers a request for a large body with the block that it asks for, or the first one. The
+    /// body stays with the owner and is not walked over; the tag, one to eight bytes, names this
+    /// body and no other (RFC 7959 §2.4), and the owner is asked for each further block.
+    ///
+    /// `response` brings code, format and options; its payload is not looked at.
+    pub fn respond_part(
+        &mut self,
+        now: Instant,
+        exchange: Exchange<P>,
+        mut response: Response,
+        (body, tag): (&[u8], &[u8]),
+    ) {
+        let maximum = self.config.limits.block_size_exponent;
+        let part = slice(body, exchange.block2, maximum);
+        // Eight bytes more than fit every list that the owner left room in.
+        let tagged = response.options.push(OptionNumber::ETAG, tag.get(..8).unwrap_or(tag));
+        let (Some((block2, payload)), Ok(())) = (part, tagged) else {
+            self.respond(now, exchange, Response::new(Code::BAD_REQUEST));
+            return;
+        };
+        self.counters.download_parts += 1;
+        let mut additions = self.additions(&exchange);
+        additions.block2 = block2;
+        additions.body = Some(([0; 4], body.len()));
+        self.finish_response(now, &exchange, (&response, payload), additions);
+    }
+
     /// Acknowledges a message without answering it yet: of a request, the response follows as a
     /// message of its own (RFC 7252 §5.2.2); of a notification, this says that it is safe.
     ///

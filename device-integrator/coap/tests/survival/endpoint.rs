@@ -8,7 +8,7 @@ use coap::{Config, Endpoint, Event, Exchange, Limits, ObservationId, Output, Req
 
 /// A script is a row of steps: an operation with its peer, a length, and that many bytes.
 pub(crate) fn endpoint_survives(mut script: &[u8]) {
-    let mut world = World::new();
+    let mut world = World::new(script.first().is_some_and(|first| *first & 0x40 != 0));
     while let [operation, length, rest @ ..] = script {
         let (bytes, rest) = rest.split_at(rest.len().min(usize::from(*length)));
         script = rest;
@@ -28,7 +28,7 @@ struct World {
 }
 
 impl World {
-    fn new() -> Self {
+    fn new(owner_keeps_observations: bool) -> Self {
         let limits = Limits {
             exchanges_max: EXCHANGES_MAX,
             exchanges_per_peer_max: 4,
@@ -47,7 +47,8 @@ impl World {
             outputs_max: 64,
             ..Limits::default()
         };
-        let endpoint = Endpoint::new(Config { limits, ..Config::default() }, 7);
+        let config = Config { limits, owner_keeps_observations, ..Config::default() };
+        let endpoint = Endpoint::new(config, 7);
         Self { endpoint, now: Instant::now(), waiting: Vec::new(), observations: Vec::new() }
     }
 
@@ -89,6 +90,12 @@ impl World {
                     self.endpoint.reject(exchange);
                 }
             }
+            14 => {
+                if let Some(exchange) = self.waiting.pop() {
+                    let part = (bytes, &[length; 9][..]);
+                    self.endpoint.respond_part(now, exchange, response(), part);
+                }
+            }
             _ => drop(self.waiting.pop()),
         }
     }
@@ -104,6 +111,9 @@ impl World {
                 }
                 Output::Event(Event::Response(response)) => {
                     self.waiting.extend(response.notification);
+                }
+                Output::Event(Event::Notification(notification)) => {
+                    self.waiting.push(notification.exchange);
                 }
                 Output::Event(_) => {}
                 Output::Timeout(_) => break,

@@ -1,4 +1,4 @@
-//! The listener for CoAP over DTLS (RFC 7252 §9.1): one socket, whose peers are sessions.
+//! A listener with DTLS (RFC 7252 §9.1): one socket, whose peers are sessions.
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -8,9 +8,8 @@ use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 
 use crate::alarm;
-use crate::coap_listener::METRICS_INTERVAL;
-use crate::coap_service::{Arrival, CoapService};
-use crate::listeners::CoapLimits;
+use crate::clear_listener::METRICS_INTERVAL;
+use crate::service::{Arrival, Service};
 use crate::sessions::{Message, SAVE_INTERVAL, Sessions};
 use crate::udp::{Outgoing, Received, UdpSocket};
 use crate::uplink::Ingest;
@@ -18,28 +17,23 @@ use crate::uplink::Ingest;
 /// How long the sessions may take to be saved at the end.
 const SAVE_ALL_MAX: Duration = Duration::from_secs(3);
 
-/// One socket of a listener for CoAP over DTLS.
-pub(crate) struct CoapsListener<I: Ingest> {
+/// One socket of a listener with DTLS.
+pub(crate) struct SecureListener<S, I: Ingest> {
     socket: UdpSocket,
     sessions: Sessions<I>,
-    service: CoapService<SessionId, I>,
+    service: S,
     received: Received,
     outgoing: Outgoing,
     /// Memory for the messages of one read.
     messages: Vec<Message>,
 }
 
-impl<I: Ingest> CoapsListener<I> {
-    pub(crate) fn new(
-        socket: UdpSocket,
-        sessions: Sessions<I>,
-        limits: CoapLimits,
-        ingest: I,
-    ) -> Self {
+impl<S: Service<SessionId>, I: Ingest> SecureListener<S, I> {
+    pub(crate) fn new(socket: UdpSocket, sessions: Sessions<I>, service: S) -> Self {
         Self {
             socket,
             sessions,
-            service: CoapService::new(limits, ingest),
+            service,
             received: Received::default(),
             outgoing: Outgoing::default(),
             messages: Vec::new(),

@@ -1,35 +1,35 @@
-//! The CoAP listener: one socket, whose peers are addresses.
+//! A listener without DTLS: one socket, whose peers are addresses.
 
 use std::io;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
+use vocabulary::Iccid;
 
 use crate::alarm;
-use crate::coap_service::{Arrival, Carrier, CoapService};
-use crate::listeners::CoapLimits;
+use crate::service::{Arrival, Carrier, Service};
 use crate::udp::{Outgoing, Received, UdpSocket};
-use crate::uplink::{Ingest, Peer, Refused};
+use crate::uplink::{Peer, Refused};
 
 /// How often counters are carried to the metrics.
 pub(crate) const METRICS_INTERVAL: Duration = Duration::from_millis(500);
 
-/// One socket of a CoAP listener.
-pub(crate) struct CoapListener<I: Ingest> {
+/// One socket of a listener.
+pub(crate) struct ClearListener<S> {
     socket: UdpSocket,
     is_vouched: bool,
-    service: CoapService<SocketAddr, I>,
+    service: S,
     received: Received,
     outgoing: Outgoing,
 }
 
-impl<I: Ingest> CoapListener<I> {
-    pub(crate) fn new(socket: UdpSocket, is_vouched: bool, limits: CoapLimits, ingest: I) -> Self {
+impl<S: Service<SocketAddr>> ClearListener<S> {
+    pub(crate) fn new(socket: UdpSocket, is_vouched: bool, service: S) -> Self {
         Self {
             socket,
             is_vouched,
-            service: CoapService::new(limits, ingest),
+            service,
             received: Received::default(),
             outgoing: Outgoing::default(),
         }
@@ -85,6 +85,10 @@ impl<I: Ingest> CoapListener<I> {
 impl Carrier<SocketAddr> for Outgoing {
     fn send(&mut self, to: SocketAddr, bytes: &[u8]) {
         self.push(to, bytes);
+    }
+
+    fn reaches(&self, _: Iccid, _: SocketAddr) -> bool {
+        true
     }
 
     fn refused(&mut self, _: SocketAddr, _: Refused) {

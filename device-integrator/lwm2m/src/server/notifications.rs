@@ -1,0 +1,301 @@
+//! Notifications of devices (RFC 7641, OMA LwM2M Core 1.1 §6.4).
+
+use std::collections::VecDeque;
+
+use coap::wire::ContentFormat;
+use coap::{Exchange, IncomingNotification, IncomingResponse};
+use hashbrown::HashMap;
+use vocabulary::{Iccid, Timestamp};
+
+use super::operations::{Flying, Kind, default_format};
+use super::tickets::{Action, BUSY, Noted};
+use super::{Server, translate};
+use crate::codec;
+use crate::contact::{Contact, Device, Moment};
+use crate::event::{Event, Exchanged, Origin};
+use crate::path::Path;
+use crate::record::{Record, by_time, flat_json};
+use crate::registration::Observation;
+use crate::registry::{Flight, NotificationOrder};
+
+/// Large notifications of one device that wait to be read whole; more are left to be repeated.
+const FETCHES_PER_DEVICE_MAX: usize = 4;
+
+/// A notification of which only the first block came.
+#[derive(Debug)]
+pub(super) struct Fetch {
+    exchange: Exchange<Contact>,
+    observation: Observation,
+    format: Option<ContentFormat>,
+    noted: Noted,
+}
+
+/// Large notifications that wait to be read whole.
+#[derive(Debug, Default)]
+pub(super) struct Fetches(HashMap<Iccid, VecDeque<Box<Fetch>>>);
+
+impl Fetches {
+    pub(super) fn has(&self, iccid: Iccid) -> bool {
+        self.0.contains_key(&iccid)
+    }
+
+    fn push(&mut self, iccid: Iccid, fetch: Box<Fetch>) -> Result<(), Box<Fetch>> {
+        let waiting = self.0.entry(iccid).or_default();
+        if waiting.len() >= FETCHES_PER_DEVICE_MAX {
+            return Err(fetch);
+        }
+        waiting.push_back(fetch);
+        Ok(())
+    }
+
+    fn pop(&mut self, iccid: Iccid) -> Option<Box<Fetch>> {
+        let waiting = self.0.get_mut(&iccid)?;
+        let fetch = waiting.pop_front();
+        if waiting.is_empty() {
+            self.0.remove(&iccid);
+        }
+        fetch
+    }
+}
+
+/// What a notification is to us.
+enum Place {
+    /// A newer state of this observation.
+    Newer(Observation, Noted),
+    Stale,
+}
+
+impl Server {
+    pub(super) fn handle_notification(
+        &mut self,
+        moment: Moment,
+        device: Device,
+        notification: IncomingNotification<Contact>,
+    ) {
+        let iccid = device.iccid;
+        let token = notification.exchange.token().as_bytes().try_into().map(u64::from_be_bytes);
+        let order =
+            notification.sequence.map(|sequence| NotificationOrder { sequence, at: moment.now });
+        // RFC 7641 §4.2 and §3.2: an error, or a response without Observe, is the last one.
+        let is_last = order.is_none() || !notification.code.is_success();
+        let place = token.ok().and_then(|token| {
+            let place = self.registry.with_own(device, moment.at, |entry| {
+                let watched = entry.watched_mut(token)?;
+                let before = watched.newest;
+                if let (Some(before), Some(order)) = (before, order)
+                    && !before.is_followed_by(order)
+                {
+                    return Some((Place::Stale, None));
+                }
+                watched.newest = order.or(before);
+                let observation = watched.observation.clone();
+                let noted = Noted { iccid, token, before, order };
+                let state = is_last.then(|| {
+                    entry.unwatch(token);
+                    entry.save()
+                });
+                Some((Place::Newer(observation, noted), state))
+            });
+            place.flatten()
+        });
+        let exchange = notification.exchange;
+        let (observation, noted) = match place {
+            // Of another device, ended, or an answer that came too late.
+            None => {
+                self.counters.notifications_unknown += 1;
+                self.endpoint.reject(exchange);
+                return;
+            }
+            Some((Place::Stale, _)) => {
+                self.counters.notifications_stale += 1;
+                let _answered = self.endpoint.acknowledge(exchange);
+                return;
+            }
+            Some((Place::Newer(observation, noted), state)) => {
+                if state.is_some() {
+                    self.emit(Event::SaveSoon { iccid, state });
+                }
+                (observation, noted)
+            }
+        };
+        if !notification.code.is_success() {
+            let _answered = self.endpoint.acknowledge(exchange);
+            let description = format!("{}: {}", paths_text(&observation), notification.code);
+            self.notice(iccid, "LwM2M device ended an observation", description);
+            return;
+        }
+        self.counters.notifications += 1;
+        let format = notification
+            .options
+            .recognised_uint(coap::wire::OptionNumber::CONTENT_FORMAT)
+            .and_then(ContentFormat::from_uint);
+        let is_partial = notification.block2.is_some_and(|block| block.more || block.number > 0);
+        if is_partial {
+            let fetch = Box::new(Fetch { exchange, observation, format, noted });
+            match self.fetches.push(iccid, fetch) {
+                Ok(()) => self.advance_quietly(moment, iccid),
+                Err(fetch) => self.decline_fetch(*fetch),
+            }
+            return;
+        }
+        self.take_notification(
+            moment,
+            (exchange, noted),
+            &observation,
+            (format, &notification.payload),
+        );
+    }
+
+    /// Reads a whole notification and hands it on.
+    fn take_notification(
+        &mut self,
+        moment: Moment,
+        (exchange, noted): (Exchange<Contact>, Noted),
+        observation: &Observation,
+        (format, payload): (Option<ContentFormat>, &[u8]),
+    ) {
+        let base = match &*observation.paths {
+            [path] if !observation.composite => *path,
+            _ => Path::ROOT,
+        };
+        let format = format.unwrap_or_else(|| default_format(&base));
+        match codec::decode(format, &base, payload, &self.model, unix(moment.at)) {
+            Ok(records) => {
+                let source = (noted.iccid, exchange.peer());
+                let what = (&records[..], Origin::Notification);
+                self.hand_on(moment, source, what, Some((exchange, noted)));
+            }
+            // Repeating it would not help.
+            Err(error) => {
+                self.counters.notifications_unreadable += 1;
+                let _answered = self.endpoint.acknowledge(exchange);
+                let description = format!("{}: {error}", paths_text(observation));
+                self.notice(noted.iccid, "LwM2M notification cannot be read", description);
+            }
+        }
+    }
+
+    /// Hands values on, one uplink for each moment; a CON that carried them waits until they are
+    /// durable.
+    pub(super) fn hand_on(
+        &mut self,
+        moment: Moment,
+        (iccid, from): (Iccid, Contact),
+        (records, origin): (&[Record], Origin),
+        carrier: Option<(Exchange<Contact>, Noted)>,
+    ) {
+        let groups = by_time(records);
+        let exchanged = carrier.as_ref().map(|(exchange, _)| Exchanged::of(exchange));
+        let ticket = match carrier {
+            Some((exchange, noted)) if exchange.is_confirmable() && !groups.is_empty() => {
+                let action = Action::Notification(exchange, noted);
+                let Some(ticket) = self.open(moment, action, groups.len()) else { return };
+                Some(ticket)
+            }
+            Some((exchange, _)) => {
+                let _answered = self.endpoint.acknowledge(exchange);
+                None
+            }
+            None => None,
+        };
+        for (part, group) in (0..).zip(groups) {
+            self.emit(Event::Uplink {
+                ticket,
+                iccid,
+                from,
+                exchange: exchanged.map(|exchanged| Exchanged { part, ..exchanged }),
+                measured_at: group.time.map(timestamp),
+                payload: flat_json(&group.records),
+                origin,
+            });
+        }
+    }
+
+    /// Asks for the whole of a large notification, if the device is free.
+    pub(super) fn begin_fetch(&mut self, moment: Moment, iccid: Iccid) -> bool {
+        if !self.fetches.has(iccid) {
+            return false;
+        }
+        let flight = Flight { seat: self.seat, serial: self.flights.next_serial() };
+        let target = self.registry.with(iccid, |entry| {
+            let contact = entry.registration.contact?;
+            if entry.flight.is_some() || contact.seat != flight.seat {
+                return None;
+            }
+            entry.flight = Some(flight);
+            Some(entry.target(contact))
+        });
+        let Some(target) = target.flatten() else { return false };
+        let Some(fetch) = self.fetches.pop(iccid) else { return false };
+        let asked = translate::reading(&target, &fetch.observation, fetch.format)
+            .ok()
+            .and_then(|plan| self.endpoint.request(moment.now, target.contact, plan.request).ok());
+        match asked {
+            Some(request) => {
+                let kind = Kind::Fetch(fetch, flight.serial);
+                self.flights.insert(request, Flying { iccid, kind });
+                true
+            }
+            None => {
+                self.land(iccid, flight.serial);
+                self.decline_fetch(*fetch);
+                false
+            }
+        }
+    }
+
+    pub(super) fn conclude_fetch(
+        &mut self,
+        moment: Moment,
+        (fetch, serial): (Fetch, u64),
+        response: IncomingResponse<Contact>,
+    ) {
+        self.land(fetch.noted.iccid, serial);
+        if !response.code.is_success() {
+            self.decline_fetch(fetch);
+            return;
+        }
+        let format = response.content_format().or(fetch.format);
+        let Fetch { exchange, observation, noted, .. } = fetch;
+        self.take_notification(
+            moment,
+            (exchange, noted),
+            &observation,
+            (format, &response.payload),
+        );
+    }
+
+    /// Leaves a notification to be repeated.
+    pub(super) fn decline_fetch(&mut self, fetch: Fetch) {
+        self.decline_notification(fetch.exchange, &fetch.noted, &BUSY);
+    }
+}
+
+impl Exchanged {
+    /// What makes a copy of a message known.
+    pub(super) fn of(exchange: &Exchange<Contact>) -> Self {
+        Self {
+            message_id: exchange.id().0,
+            token: exchange.token(),
+            confirmable: exchange.is_confirmable(),
+            part: 0,
+        }
+    }
+}
+
+fn paths_text(observation: &Observation) -> String {
+    let paths: Vec<String> = observation.paths.iter().map(ToString::to_string).collect();
+    paths.join(" ")
+}
+
+/// Seconds since 1970, as the formats of devices count.
+#[expect(clippy::cast_precision_loss, reason = "microseconds of today need 51 bits")]
+pub(super) fn unix(at: Timestamp) -> f64 {
+    at.as_micros() as f64 / 1e6
+}
+
+/// The moment of a measurement.
+#[expect(clippy::cast_possible_truncation, reason = "a cast from float saturates")]
+pub(super) fn timestamp(seconds: f64) -> Timestamp {
+    Timestamp::from_micros((seconds * 1e6) as i64)
+}
