@@ -18,7 +18,10 @@ pub struct Account {
 /// What devices may fetch at `/fw/{name}`, such as firmware images: the bytes of a name, which
 /// stands for its content. Told is who asks, and up to which byte.
 #[derive(Clone)]
-pub struct Files(pub Arc<dyn Fn(Iccid, &str, u64) -> Option<Arc<[u8]>> + Send + Sync>);
+pub struct Files(pub Arc<Serve>);
+
+/// Looks a file up.
+type Serve = dyn Fn(Iccid, &str, u64) -> Option<Arc<[u8]>> + Send + Sync;
 
 impl fmt::Debug for Files {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
