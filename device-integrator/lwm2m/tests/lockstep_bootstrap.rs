@@ -209,7 +209,9 @@ fn a_device_that_begins_again_has_one_bootstrap() {
     second.sends(&["ACK 2.04", "CON 0.04 /"]);
     let reason = "the device began again".to_owned();
     assert_eq!(outcomes(&second), [BootstrapOutcome::Failed { step: "delete /", reason }]);
-    // The answer to the first is late, and nothing happens.
+    // Nothing goes to where the device was; its answer from there is late.
+    let repeated = scene.pass(0, 0..4).sent;
+    assert!(!repeated.is_empty() && repeated.iter().all(|(to, _)| *to == moved.contact));
     go_on(&mut scene, sim(1), &first, Code::DELETED).sends(&[]);
     let step = go_on(&mut scene, moved, &second, Code::DELETED);
     assert_eq!(written(&step).0, "/0/0");

@@ -321,6 +321,25 @@ fn a_device_that_moved_is_asked_anew() {
 }
 
 #[test]
+fn a_device_that_moved_to_another_server_is_free_there() {
+    let mut scene = Scene::new();
+    let location = scene.register(sim(1), "lt=600&lwm2m=1.1&b=UQ", LINKS);
+    scene.command(sim(1), 1, read("/3/0/0"));
+    let moved = sim(1).at(1, "10.0.0.1:5683");
+    scene.ask(moved, Code::POST, &location, None).sends(&["ACK 2.04"]);
+    let step = scene.command(moved, 2, read("/3/0/1"));
+    step.sends(&["CON 0.01 /3/0/1 accept=11542"]);
+    // The server before gives up, and the one request under way stays the only one.
+    let ended = scene.pass(0, 0..120).ended();
+    assert_eq!(ended, [(1, "unreachable: the peer did not respond in time".to_owned())]);
+    scene.command(moved, 3, read("/3/0/2")).sends(&[]);
+    // Nor does that put the device to sleep here.
+    scene.at(60);
+    let step = scene.receive(moved, &answer(&step.sent[0].1, Code::NOT_FOUND, None, None));
+    step.sends(&["CON 0.01 /3/0/2 accept=11542"]);
+}
+
+#[test]
 fn the_queue_of_a_device_has_a_limit_and_an_age() {
     let mut scene = Scene::new();
     let location = scene.register(sim(1), "lt=200000&lwm2m=1.1&b=UQ", LINKS);

@@ -378,10 +378,19 @@ impl Server {
     /// Ends a request without an answer; a device that is silent sleeps or is gone.
     fn fail(&mut self, flying: Flying, (reason, is_silent): (&str, bool)) {
         let iccid = flying.iccid;
-        if is_silent {
+        let serial = match &flying.kind {
+            Kind::Operation(asked) => Some(asked.serial),
+            Kind::Fetch(_, serial) => Some(*serial),
+            Kind::Bootstrap => None,
+        };
+        if is_silent && let Some(serial) = serial {
+            let flight = Flight { seat: self.seat, serial };
             self.registry.with(iccid, |entry| {
-                entry.heard = None;
-                entry.stop_passive();
+                // One that moved meanwhile is heard elsewhere.
+                if entry.flight == Some(flight) {
+                    entry.heard = None;
+                    entry.stop_passive();
+                }
             });
         }
         match flying.kind {
