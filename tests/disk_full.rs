@@ -196,7 +196,7 @@ fn a_full_disk_is_answered_with_5_03_loses_nothing_and_heals_by_itself() {
 }
 
 /// Sets what `ulimit -f` shows, in bytes, for a running gateway; it can be raised again.
-fn limit_file_sizes(gateway: &Gateway, limit: &str) {
+pub(crate) fn limit_file_sizes(gateway: &Gateway, limit: &str) {
     let mut prlimit = foreign("prlimit");
     prlimit.args(["--pid", &gateway.id().to_string(), &format!("--fsize={limit}:unlimited")]);
     assert!(prlimit.status().unwrap().success());

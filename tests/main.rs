@@ -10,6 +10,8 @@ mod commands;
 mod disk_full;
 mod flows;
 mod interop;
+mod lwm2m;
+mod lwm2m_interop;
 mod overload;
 mod restart;
 mod support;

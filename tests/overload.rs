@@ -108,7 +108,7 @@ fn world(address: &str) -> (Place, Gateway) {
 }
 
 /// The messages counted for `protocol`, by outcome and reason.
-fn counted(gateway: &Gateway, protocol: &str) -> BTreeMap<(String, String), u64> {
+pub(crate) fn counted(gateway: &Gateway, protocol: &str) -> BTreeMap<(String, String), u64> {
     let text = http_text(&format!("http://{}/metrics", gateway.api));
     let mut counts = BTreeMap::new();
     let lines = text.lines().filter(|line| line.starts_with("simgate_messages_total{"));
@@ -127,7 +127,7 @@ fn counted(gateway: &Gateway, protocol: &str) -> BTreeMap<(String, String), u64>
 }
 
 /// Waits until every datagram read by `protocol` has its outcome; how many there were.
-fn accounted(gateway: &Gateway, protocol: &str) -> u64 {
+pub(crate) fn accounted(gateway: &Gateway, protocol: &str) -> u64 {
     let label = format!("protocol=\"{protocol}\"");
     let mut seen = (0.0, 0);
     let deadline = Instant::now() + PATIENCE;

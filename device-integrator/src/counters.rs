@@ -54,6 +54,30 @@ impl Counters {
         .increment(count);
     }
 
+    /// Counts a datagram of LwM2M by what it led to, unless the endpoint has told its fate.
+    pub(crate) fn lwm2m_datagram(
+        &self,
+        (coap_before, before): &(coap::Counters, lwm2m::Counters),
+        (coap, now): &(coap::Counters, lwm2m::Counters),
+    ) {
+        let name = self.protocol.as_str();
+        if now.overflowed > before.overflowed {
+            message_counter(name, "shed", "overflowed").increment(1);
+        } else if coap.requests + coap.responses > coap_before.requests + coap_before.responses {
+            if now.overloaded > before.overloaded {
+                message_counter(name, "shed", "overloaded").increment(1);
+            } else if now.refused_name > before.refused_name {
+                self.malformed("endpoint_name", 1);
+            } else if now.refused > before.refused {
+                self.malformed("request", 1);
+            } else if now.notifications_unreadable > before.notifications_unreadable {
+                self.malformed("notification", 1);
+            } else {
+                self.control.increment(1);
+            }
+        }
+    }
+
     pub(crate) fn receipt(&self, receipt: &Receipt) {
         match receipt {
             Receipt::Stored => self.stored.increment(1),
@@ -72,12 +96,19 @@ impl Counters {
 pub(crate) struct CoapMetrics {
     protocol: Protocol,
     seen: coap::Counters,
+    /// Whether an answer is a datagram without a message. In LwM2M it may be a notification.
+    answers_are_control: bool,
 }
 
 impl CoapMetrics {
     /// Of an endpoint that serves `protocol`.
     pub(crate) fn new(protocol: Protocol) -> Self {
-        Self { protocol, seen: coap::Counters::default() }
+        Self { protocol, seen: coap::Counters::default(), answers_are_control: true }
+    }
+
+    /// Of an endpoint under an LwM2M server, which tells what became of requests and answers.
+    pub(crate) fn of_lwm2m() -> Self {
+        Self { answers_are_control: false, ..Self::new(Protocol::Lwm2m) }
     }
 
     /// Adds what happened since the last update.
@@ -86,7 +117,8 @@ impl CoapMetrics {
             let protocol = self.protocol.as_str();
             counter!("simgate_coap_total", "protocol" => protocol, "event" => name)
                 .increment(grown);
-            if let Some(outcome) = outcome(name) {
+            let is_told = self.answers_are_control || name != "responses";
+            if let Some(outcome) = outcome(name).filter(|_| is_told) {
                 message_counter(protocol, outcome, name).increment(grown);
             }
         }
@@ -101,6 +133,17 @@ pub(crate) struct Lwm2mMetrics {
 }
 
 impl Lwm2mMetrics {
+    /// Counts what became of values that came as the answer to a request of ours, or beside
+    /// others in one datagram: it is the fate of no datagram.
+    pub(crate) fn receipt(&self, receipt: &Receipt) {
+        let event = match receipt {
+            Receipt::Stored => "values_stored",
+            Receipt::Duplicate => return,
+            Receipt::Unauthorised(_) | Receipt::Unavailable { .. } => "values_not_stored",
+        };
+        counter!("simgate_lwm2m_total", "event" => event).increment(1);
+    }
+
     /// Adds what happened since the last update.
     pub(crate) fn update(&mut self, counters: &lwm2m::Counters) {
         for (name, grown) in grown(self.seen.entries(), counters.entries()) {

@@ -438,7 +438,7 @@ impl Shard {
         let config = ServerConfig { coap: limits.endpoint(), files, ..server };
         let server = Server::new(config, registry, model, number, random_seed());
         let links = (inbox, self.downlink.clone());
-        Lwm2mService::new((server, number), ingest, links, passive_reporting)
+        Lwm2mService::new((server, limits.body_bytes_max, number), ingest, links, passive_reporting)
     }
 }
 

@@ -14,14 +14,15 @@ use std::time::Instant;
 use coap::wire::ContentFormat;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use lwm2m::{
-    BootstrapOutcome, Contact, Device, Event, Exchanged, Moment, Outcome, Output, Security, Server,
-    Ticket, Verdict,
+    BootstrapOutcome, Contact, Device, Event, Exchanged, Moment, Origin, Outcome, Output, Security,
+    Server, Ticket, Verdict,
 };
 use tracing::debug;
 use vocabulary::{Iccid, Protocol, Timestamp};
 
 use crate::counters::{CoapMetrics, Counters, Lwm2mMetrics};
 use crate::orders::{Downlink, Inbox, Order, OrderEnd, Posted, What};
+use crate::oversized::{self, Oversized};
 use crate::service::{Arrival, Carrier, PeerKey, Service};
 use crate::stranger::{self, Stranger};
 use crate::uplink::{
@@ -31,6 +32,7 @@ use crate::uplink::{
 /// The LwM2M of one socket.
 pub(crate) struct Lwm2mService<I: Ingest> {
     server: Server,
+    body_bytes_max: usize,
     seat: u32,
     ingest: I,
     counters: Counters,
@@ -40,16 +42,25 @@ pub(crate) struct Lwm2mService<I: Ingest> {
     answer: Vec<u8>,
     /// What the batch at hand asks of the pipeline.
     uplinks: Vec<Uplink>,
-    waiting: Vec<Option<Ticket>>,
+    waiting: Vec<Waiting>,
     changes: Vec<RegistrationChange>,
     registering: Vec<Ticket>,
     notes: Vec<RegistrationChange>,
-    admissions: FuturesUnordered<Pending<I::Admission, Vec<Option<Ticket>>>>,
+    admissions: FuturesUnordered<Pending<I::Admission, Vec<Waiting>>>,
     registrations: FuturesUnordered<Pending<I::Registering, Vec<Ticket>>>,
     renewals: FuturesUnordered<Pending<I::Renewal, Option<Ticket>>>,
     inbox: Inbox,
     downlink: Downlink,
     passive_reporting: Arc<AtomicBool>,
+}
+
+/// Who waits for the receipt of an uplink, and what it says of a datagram.
+struct Waiting {
+    ticket: Option<Ticket>,
+    /// Whether it is the fate of the datagram that brought the uplink. It is not for an answer to
+    /// a request of ours, which is a datagram like an acknowledgement, and of several uplinks of
+    /// one datagram for the first alone.
+    is_fate: bool,
 }
 
 /// Something asked of the pipeline, and who waits for it.
@@ -61,17 +72,18 @@ struct Pending<F, W> {
 impl<I: Ingest> Lwm2mService<I> {
     /// A service on the socket `seat`, which also gives the orders of `inbox` to devices.
     pub(crate) fn new(
-        (server, seat): (Server, u32),
+        (server, body_bytes_max, seat): (Server, usize, u32),
         ingest: I,
         (inbox, downlink): (Inbox, Downlink),
         passive_reporting: Arc<AtomicBool>,
     ) -> Self {
         Self {
             server,
+            body_bytes_max,
             seat,
             ingest,
             counters: Counters::new(Protocol::Lwm2m),
-            coap_metrics: CoapMetrics::new(Protocol::Lwm2m),
+            coap_metrics: CoapMetrics::of_lwm2m(),
             metrics: Lwm2mMetrics::default(),
             answer: Vec::new(),
             uplinks: Vec::new(),
@@ -135,7 +147,7 @@ impl<I: Ingest> Lwm2mService<I> {
             Event::SaveSoon { iccid, state } => {
                 self.notes.push(RegistrationChange { iccid, state });
             }
-            Event::Uplink { ticket, iccid, exchange, payload, .. } => {
+            Event::Uplink { ticket, iccid, exchange, payload, origin, .. } => {
                 let Some((peer, received_at)) = heard else {
                     debug!(?iccid, "values without a datagram are left out");
                     return;
@@ -148,7 +160,8 @@ impl<I: Ingest> Lwm2mService<I> {
                     payload,
                     received_at,
                 });
-                self.waiting.push(ticket);
+                let is_fate = matches!(origin, Origin::Send | Origin::Notification);
+                self.waiting.push(Waiting { ticket, is_fate });
             }
             Event::Awake { iccid, registered } => self.ingest.awake(iccid, registered),
             Event::NeedKey { ticket, iccid } => {
@@ -163,6 +176,21 @@ impl<I: Ingest> Lwm2mService<I> {
             Event::Notice { iccid, message, description } => {
                 self.ingest.note(iccid, message, &description);
             }
+        }
+    }
+
+    /// Counts the datagram that was handled since `before`, unless the endpoint or a receipt does:
+    /// the uplinks from `first` on came of it.
+    fn count(&mut self, before: &(coap::Counters, lwm2m::Counters), first: usize) {
+        let (mut fates, brought) = (0, &mut self.waiting[first..]);
+        for waiting in brought.iter_mut().filter(|waiting| waiting.is_fate) {
+            fates += 1;
+            waiting.is_fate = fates == 1;
+        }
+        let now = (self.server.coap_counters(), self.server.counters());
+        // Otherwise its receipt will tell.
+        if fates == 0 {
+            self.counters.lwm2m_datagram(before, &now);
         }
     }
 
@@ -230,11 +258,21 @@ impl<P: PeerKey, I: Ingest> Service<P> for Lwm2mService<I> {
                 return;
             }
         };
+        if let Some(Oversized { reason, answer }) = oversized::find(bytes, self.body_bytes_max) {
+            self.counters.malformed(reason, 1);
+            if !answer.is_empty() {
+                carrier.send(from, &answer);
+            }
+            return;
+        }
         let contact = Contact { seat: self.seat, link: from.link() };
         let device = Device { iccid, security: security(peer) };
         let moment = Moment { now: arrival.now, at: arrival.received_at };
+        let before = (self.server.coap_counters(), self.server.counters());
+        let first = self.waiting.len();
         self.server.handle_datagram(moment, contact, device, bytes);
         self.collect(Some((peer, arrival.received_at)), carrier);
+        self.count(&before, first);
     }
 
     fn admit(&mut self) {
@@ -244,8 +282,11 @@ impl<P: PeerKey, I: Ingest> Service<P> for Lwm2mService<I> {
     async fn answer_next(&mut self) {
         tokio::select! {
             Some((waiting, receipts)) = self.admissions.next() => {
-                for (ticket, receipt) in waiting.into_iter().zip(&receipts) {
-                    self.counters.receipt(receipt);
+                for (Waiting { ticket, is_fate }, receipt) in waiting.into_iter().zip(&receipts) {
+                    match is_fate {
+                        true => self.counters.receipt(receipt),
+                        false => self.metrics.receipt(receipt),
+                    }
                     if let Some(ticket) = ticket {
                         self.settle(ticket, receipt);
                     }

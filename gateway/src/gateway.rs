@@ -186,6 +186,7 @@ impl Addresses {
         lwm2m::ServerConfig {
             lifetime_seconds: shared.lifetime_seconds,
             lifetime_max: Duration::from_hours(24 * u64::from(shared.lifetime_days_max)),
+            expiry_grace: Duration::from_secs(u64::from(shared.grace_seconds)),
             awake_for: Duration::from_secs(u64::from(shared.awake_seconds)),
             ..lwm2m::ServerConfig::new(plain, secure)
         }

@@ -2,8 +2,11 @@
 
 mod judge;
 mod load;
+mod scripted_device;
 mod secure_device;
+mod wakaama;
 
+use std::fmt::Write as _;
 use std::hash::{BuildHasher, RandomState};
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
@@ -15,7 +18,11 @@ use serde_json::Value;
 
 pub(crate) use judge::Store;
 pub(crate) use load::{Load, PROBED, Probe, plan};
+pub(crate) use scripted_device::{
+    Content, Heard, LINKS, SENML_CBOR, SENML_JSON, ScriptedDevice, TEXT, TLV,
+};
 pub(crate) use secure_device::{Ended, SecureDevice, ask_for_key, told};
+pub(crate) use wakaama::Wakaama;
 
 /// The longest that a start, a stop or an expected change may take on a slow machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
@@ -307,6 +314,42 @@ impl Api {
         answer
     }
 
+    /// Asks something of a device, of which `protocol` is the language; the request's id.
+    pub(crate) fn act(&self, iccid: &str, protocol: &str, body: Value) -> String {
+        let path = format!("/v1/integrate/devices/{iccid}/actions/{protocol}");
+        self.post(&path, body)["id"].as_str().unwrap().to_owned()
+    }
+
+    /// A request to a device, as it is now.
+    pub(crate) fn action(&self, id: &str) -> Value {
+        self.get(&format!("/v1/integrate/devices/actions/requests/{id}"))
+    }
+
+    /// A request to a device once it has ended.
+    pub(crate) fn ended(&self, id: &str) -> Value {
+        eventually("the end of the request", || {
+            let action = self.action(id);
+            let is_over = !["SCHEDULED", "IN_PROGRESS"].contains(&action["status"].as_str()?);
+            is_over.then_some(action)
+        })
+    }
+
+    /// What is stored of a device, the oldest first: protocol and payload.
+    pub(crate) fn history(&self, iccid: &str) -> Vec<(String, String)> {
+        let page = self.get(&format!("/v1/inspect/devices/{iccid}/history?pageSize=25"));
+        let word = |item: &Value, name: &str| item[name].as_str().unwrap().to_owned();
+        let items = page["items"].as_array().unwrap().iter().rev();
+        items.map(|item| (word(item, "protocol"), word(item, "payload"))).collect()
+    }
+
+    /// Turns passive reporting on or off.
+    pub(crate) fn set_passive_reporting(&self, state: &str) {
+        let path = "/v1/settings/1nceos/LWM2M_PASSIVE_REPORTING";
+        let (status, answer) =
+            self.call("PATCH", path, Some(serde_json::json!({ "state": state })));
+        assert_eq!(status, 200, "{answer}");
+    }
+
     /// Creates an active template for both protocols.
     pub(crate) fn template(&self, template: &Value) -> Value {
         self.post(
@@ -387,6 +430,15 @@ pub(crate) fn eventually<T>(what: &str, mut found: impl FnMut() -> Option<T>) ->
 /// One SIM with the address `ip`, as a line of CSV with its header.
 pub(crate) fn one_sim(iccid: &str, ip: &str) -> String {
     format!("iccid,imsi,msisdn,imei,ip,label\n{iccid},901405100002864,,,{ip},test\n")
+}
+
+/// SIMs, each with its address, as CSV.
+pub(crate) fn sims(pairs: &[(&str, &str)]) -> String {
+    let mut csv = "iccid,imsi,msisdn,imei,ip,label\n".to_owned();
+    for (place, (iccid, ip)) in pairs.iter().enumerate() {
+        writeln!(csv, "{iccid},{},,,{ip},test", 901_405_100_002_864 + place).unwrap();
+    }
+    csv
 }
 
 /// A CoAP POST from `device`, and the answer's code (class * 100 + detail) and payload.

@@ -20,6 +20,8 @@ pub(crate) struct Lwm2m {
     pub(crate) lifetime_seconds: u32,
     /// How long a registration lasts at most without an update, in days.
     pub(crate) lifetime_days_max: u32,
+    /// How long a registration lasts beyond its lifetime, in seconds.
+    pub(crate) grace_seconds: u32,
     /// How long a device in queue mode listens after it was heard, in seconds.
     pub(crate) awake_seconds: u32,
     /// Registrations kept.
@@ -34,6 +36,9 @@ impl Default for Lwm2m {
             objects_dir: None,
             lifetime_seconds: 86_400,
             lifetime_days_max: 30,
+            // EXCHANGE_LIFETIME (RFC 7252 section 4.8.2): an update sent at the last moment may be
+            // repeated, and late.
+            grace_seconds: 247,
             awake_seconds: 93,
             registrations_max: 1_000_000,
         }
@@ -46,6 +51,7 @@ impl Lwm2m {
         values::in_range("lwm2m.lifetime_seconds", lifetime, 60..=31_536_000)?;
         let days = self.lifetime_days_max as usize;
         values::in_range("lwm2m.lifetime_days_max", days, 1..=366)?;
+        values::in_range("lwm2m.grace_seconds", self.grace_seconds as usize, 0..=86_400)?;
         values::in_range("lwm2m.awake_seconds", self.awake_seconds as usize, 1..=86_400)?;
         let registrations = self.registrations_max;
         values::in_range("lwm2m.registrations_max", registrations, 1_000..=10_000_000)?;
