@@ -309,8 +309,8 @@ impl Config {
         host.map(|host| format!("{scheme}://{host}:{port}"))
     }
 
-    /// Where devices register by LwM2M, plain and over DTLS, and where they bootstrap, where that is
-    /// known; `listening` are the addresses of the listeners of each kind. The first one is for
+    /// Where devices register by LwM2M, plain and over DTLS, and where they bootstrap, where that
+    /// is known; `listening` are the addresses of the listeners of each kind. The first one is for
     /// bootstraps, the last one for registrations.
     pub(crate) fn lwm2m_urls(&self, listening: [&[SocketAddr]; 2]) -> [[Option<String>; 2]; 2] {
         let configured = [&self.lwm2m.server_url, &self.lwm2m.secure_server_url];
