@@ -136,8 +136,7 @@ fn formats(target: &Target, composite: bool) -> [ContentFormat; 2] {
         (false, Version::V1_1) => [F::LWM2M_TLV, F::SENML_CBOR],
     };
     let is_old = target.version == Version::V1_0;
-    let announced =
-        order.iter().copied().filter(|format| !is_old && target.links.speaks(*format));
+    let announced = order.iter().copied().filter(|format| !is_old && target.links.speaks(*format));
     let mut chosen = announced.chain(fallback);
     let first = chosen.next().unwrap_or(fallback[0]);
     let second = chosen.find(|format| *format != first).unwrap_or(fallback[1]);
