@@ -8,6 +8,7 @@ mod coaps_attacks;
 mod coaps_interop;
 mod commands;
 mod disk_full;
+mod downlink;
 mod flows;
 mod interop;
 mod lwm2m;

@@ -138,6 +138,7 @@ impl<P: PeerKey, I: Ingest> CoapService<P, I> {
                     protocol: Protocol::Coap,
                     topic,
                     exchange: Some(exchange(&request.exchange)),
+                    asks_command: command,
                     payload: request.payload,
                     received_at: arrival.received_at,
                 });

@@ -157,6 +157,7 @@ impl<I: Ingest> Lwm2mService<I> {
                     protocol: Protocol::Lwm2m,
                     topic: None,
                     exchange: exchange.as_ref().map(exchange_of),
+                    asks_command: false,
                     payload,
                     received_at,
                 });

@@ -25,6 +25,9 @@ pub struct Uplink {
     pub topic: Option<Topic>,
     /// What tells a retransmission from a new message; `None` where the protocol has nothing.
     pub exchange: Option<Exchange>,
+    /// Whether the device asks for a command with the answer: [`Ingest::rider`] is called when it is
+    /// stored, and the device is not awake to its other commands before.
+    pub asks_command: bool,
     /// The bytes of the device.
     pub payload: Vec<u8>,
     /// When the datagram (the last, for a block-wise upload) was read.
@@ -259,7 +262,8 @@ pub trait Ingest: Clone + Send + Sync + 'static {
     /// Hears that a device listens now: it has registered (`is_new`) or updated its registration.
     fn awake(&self, device: Iccid, is_new: bool);
 
-    /// The oldest command that waits for the sender and fits an answer. It counts as sent.
+    /// The oldest command that waits for the sender of a stored uplink and fits the answer. It
+    /// counts as sent; what else waits for a sign of life is sent behind it.
     fn rider(&self, peer: Peer) -> Option<Rider>;
 
     /// The firmware image of this name, of which a device fetches the bytes up to `until`.

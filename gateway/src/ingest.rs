@@ -106,7 +106,10 @@ impl device_integrator::Ingest for Ingest {
                         parts.sources.commands.reported(iccid, &uplink.payload);
                     }
                     waiting.push(receipts.len());
-                    heard.push(iccid);
+                    // Otherwise what shall ride on the answer would be sent at once.
+                    if !uplink.asks_command {
+                        heard.push(iccid);
+                    }
                     records.push(record);
                     Receipt::Stored
                 }
@@ -164,7 +167,10 @@ impl device_integrator::Ingest for Ingest {
 
     fn rider(&self, peer: Peer) -> Option<Rider> {
         let (identity, _) = self.parts.identify(peer).ok()?;
-        self.parts.sources.commands.rider(identity.iccid)
+        let commands = &self.parts.sources.commands;
+        let rider = commands.rider(identity.iccid);
+        commands.heard(&[identity.iccid]);
+        rider
     }
 
     fn report(&self, order: u64, end: OrderEnd) {

@@ -18,9 +18,7 @@ use serde_json::Value;
 
 pub(crate) use judge::Store;
 pub(crate) use load::{Load, PROBED, Probe, plan};
-pub(crate) use scripted_device::{
-    Content, Heard, LINKS, SENML_CBOR, SENML_JSON, ScriptedDevice, TEXT, TLV,
-};
+pub(crate) use scripted_device::{Heard, LINKS, SENML_CBOR, SENML_JSON, ScriptedDevice, TEXT, TLV};
 pub(crate) use secure_device::{Ended, SecureDevice, ask_for_key, told};
 pub(crate) use wakaama::Wakaama;
 

@@ -52,7 +52,7 @@ pub(crate) struct Heard {
 }
 
 impl Heard {
-    fn read(from: SocketAddr, bytes: &[u8]) -> Self {
+    pub(crate) fn read(from: SocketAddr, bytes: &[u8]) -> Self {
         let message = MessageRef::parse(bytes).unwrap_or_else(|_| panic!("{bytes:02x?}"));
         let texts = |number: OptionNumber| {
             let options = message.options().filter(move |option| option.number == number);
@@ -93,11 +93,6 @@ impl ScriptedDevice {
 
     pub(crate) fn port(&self) -> u16 {
         self.socket.local_addr().unwrap().port()
-    }
-
-    /// Forgets its port and what came there.
-    pub(crate) fn move_to(&mut self, source: &str) {
-        *self = Self { next_id: self.next_id, ..Self::new(source, self.to) };
     }
 
     pub(crate) fn say(&self, datagram: &[u8]) {

@@ -132,6 +132,20 @@ impl SecureDevice {
         }
     }
 
+    /// The next message of the gateway, as it is.
+    pub(crate) fn heard(&mut self) -> Option<Vec<u8>> {
+        match self.wait(PATIENCE) {
+            Ended::Received(message) => Some(message),
+            _ => None,
+        }
+    }
+
+    /// Sends a message.
+    pub(crate) fn say(&mut self, message: &[u8]) {
+        assert!(self.client.send(message));
+        self.flush();
+    }
+
     /// Like [`SecureDevice::post`], for one that is expected to get no answer.
     pub(crate) fn post_in_vain(&mut self, payload: &[u8]) -> Ended {
         self.begin_post(payload);

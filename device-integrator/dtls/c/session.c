@@ -321,6 +321,13 @@ int dtls_session_step(dtls_session *session, void *io, uint64_t now_ms, uint8_t 
     if (result == MBEDTLS_ERR_SSL_WANT_READ || result == MBEDTLS_ERR_SSL_WANT_WRITE) {
         return DTLS_WAIT;
     }
+    /* tinydtls says goodbye with the level "fatal" (RFC 5246, 7.2, leaves the level to the sender),
+     * and makes no new session from its port before it has been answered. The alert is decrypted, of
+     * two bytes, and still lies there. */
+    if (result == MBEDTLS_ERR_SSL_FATAL_ALERT_MESSAGE && session->established &&
+        session->ssl.in_msg[1] == MBEDTLS_SSL_ALERT_MSG_CLOSE_NOTIFY) {
+        return DTLS_CLOSED;
+    }
     return result == MBEDTLS_ERR_SSL_PEER_CLOSE_NOTIFY ? DTLS_CLOSED : result;
 }
 

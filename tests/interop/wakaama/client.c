@@ -479,7 +479,10 @@ void *lwm2m_connect_server(uint16_t instance, void *user)
 void lwm2m_close_connection(void *session, void *user)
 {
     dtls_connection_t *closed = session;
-    if (closed->dtlsSession) dtls_close(closed->dtlsContext, closed->dtlsSession);
+    /* dtls_close would wait for the server's goodbye, which finds no connection any more: where bootstrap server and server share a
+     * port, tinydtls would never shake hands again. */
+    dtls_peer_t *peer = closed->dtlsSession ? dtls_get_peer(closed->dtlsContext, closed->dtlsSession) : NULL;
+    if (peer) dtls_reset_peer(closed->dtlsContext, peer);
     for (dtls_connection_t **at = &connections; *at; at = &(*at)->next)
         if (*at == closed) { *at = closed->next; break; }
     if (dtlsContext) dtlsContext->app = connections;

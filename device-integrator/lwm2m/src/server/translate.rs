@@ -120,7 +120,9 @@ fn check_records(model: &Model, base: &Path, records: &[Record]) -> Result<(), S
 }
 
 /// The formats to be tried for a device: what it announced, in our order; TLV, which every client
-/// of LwM2M 1.0 and most of 1.1 speak, where it announced nothing.
+/// of LwM2M 1.0 and most of 1.1 speak, where it announced nothing. A client of 1.0 has to speak
+/// TLV (LwM2M 1.0 §6.4.3), so that its word for JSON is no reason to write JSON: Wakaama answers
+/// 2.04 to a JSON of one value and does nothing.
 fn formats(target: &Target, composite: bool) -> [ContentFormat; 2] {
     use ContentFormat as F;
     let order: &[F] = match (composite, target.version) {
@@ -133,7 +135,8 @@ fn formats(target: &Target, composite: bool) -> [ContentFormat; 2] {
         (false, Version::V1_0) => [F::LWM2M_TLV, F::LWM2M_JSON],
         (false, Version::V1_1) => [F::LWM2M_TLV, F::SENML_CBOR],
     };
-    let announced = order.iter().copied().filter(|format| target.links.speaks(*format));
+    let is_old = target.version == Version::V1_0;
+    let announced = order.iter().copied().filter(|format| !is_old && target.links.speaks(*format));
     let mut chosen = announced.chain(fallback);
     let first = chosen.next().unwrap_or(fallback[0]);
     let second = chosen.find(|format| *format != first).unwrap_or(fallback[1]);
