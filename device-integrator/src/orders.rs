@@ -142,8 +142,8 @@ impl Downlink {
         let _ = inbox.map(|inbox| inbox.send(Posted::Advance(device)));
     }
 
-    /// Whether a device is registered by LwM2M.
-    pub fn is_registered(&self, device: Iccid) -> bool {
-        self.0.registry.is_registered(device)
+    /// The registrations of LwM2M.
+    pub fn registry(&self) -> &Registry {
+        &self.0.registry
     }
 }

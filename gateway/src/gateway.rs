@@ -10,18 +10,18 @@ use anyhow::Context as _;
 use cloud_integrator::Source;
 use device_integrator::{Listeners, Lwm2mParts, Running};
 use inspector::ReaderThread;
-use lwm2m::{Account, Registry, RegistryLimits};
+use lwm2m::{Account, Registry, RegistryLimits, Security};
 use management_api::server::{Limits, Server, ServerConfig, TlsFiles};
 use management_api::{
-    DeviceEndpoint, ManagementApi, MetricsText, Readiness, Registrations, Services, Settings,
-    Switch,
+    DeviceEndpoint, ManagementApi, MetricsText, Readiness, Registration, Registrations, Services,
+    Settings, Switch,
 };
 use message_log::State;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::sync::watch;
 use tokio::task::JoinHandle as Task;
 use tracing::error;
-use vocabulary::Protocol;
+use vocabulary::{Iccid, Protocol};
 
 use crate::commands::Commands;
 use crate::config::{Api, Config};
@@ -251,7 +251,7 @@ fn services(
             secure_port: secure.map(SocketAddr::port),
         })
     };
-    let downlink = commands.downlink().clone();
+    let lwm2m = commands.downlink().registry().clone();
     let endpoints = [
         endpoint(Protocol::Udp, &addresses.udp, None),
         endpoint(Protocol::Coap, &addresses.coap, addresses.coaps.first()),
@@ -266,7 +266,7 @@ fn services(
         integrations: house.integrations.clone(),
         controller: commands.controller().clone(),
         firmware: commands.updates().clone(),
-        registrations: Registrations::new(move |device| downlink.is_registered(device)),
+        registrations: Registrations::new(move |device| registration(&lwm2m, device)),
         switches: house.switches.clone(),
         log: house.log.clone(),
         metrics: MetricsText::new(move || metrics.render()),
@@ -277,6 +277,30 @@ fn services(
             ..Settings::default()
         },
     }
+}
+
+/// A registration as the API shows it.
+fn registration(registry: &Registry, device: Iccid) -> Option<Registration> {
+    let found = registry.snapshot(device)?;
+    let place = |(object, instance): (u16, Option<u16>)| {
+        instance.map_or_else(|| format!("/{object}"), |instance| format!("/{object}/{instance}"))
+    };
+    let observed = found.observations.iter().flat_map(|observation| &observation.paths);
+    Some(Registration {
+        device_id: device.to_string(),
+        version: found.version.as_str().to_owned(),
+        binding: found.binding.to_string(),
+        security: match found.security {
+            Security::NoSec => "NONE",
+            Security::BootstrapKey | Security::ServerKey => "PSK",
+        },
+        lifetime_seconds: found.lifetime_seconds,
+        registered_at: found.registered_at.to_string(),
+        updated_at: found.updated_at.to_string(),
+        expires_at: found.expires_at.to_string(),
+        objects: found.links.places().map(place).collect(),
+        observations: observed.map(ToString::to_string).collect(),
+    })
 }
 
 fn server_config(api: &Api) -> ServerConfig {

@@ -21,8 +21,8 @@ use crate::throttle::{Throttle, address_key};
 use crate::tokens::Tokens;
 use crate::{
     access, action_requests, actions, administration_logs, devices, endpoints, firmware_images,
-    firmware_jobs, history, integrations, messages, oauth, openapi, operations, psk, settings,
-    sim_import, sims, templates, webhooks,
+    firmware_jobs, history, integrations, messages, oauth, openapi, operations, psk, registrations,
+    settings, sim_import, sims, templates, webhooks,
 };
 
 /// Where every path of the API begins, as documented.
@@ -198,6 +198,7 @@ fn action_routes() -> OpenApiRouter<ManagementApi> {
 
 fn own_routes() -> OpenApiRouter<ManagementApi> {
     OpenApiRouter::new()
+        .routes(routes!(registrations::find))
         .routes(routes!(sims::list, sims::create))
         .routes(routes!(sim_import::import))
         .routes(routes!(sims::find, sims::patch, sims::delete))

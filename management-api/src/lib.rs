@@ -34,6 +34,7 @@ mod openapi;
 mod operations;
 mod paging;
 mod psk;
+mod registrations;
 mod services;
 mod settings;
 mod sim_import;
@@ -48,6 +49,7 @@ mod webhooks;
 
 pub use api::ManagementApi;
 pub use openapi::openapi_json;
+pub use registrations::Registration;
 pub use services::{DeviceEndpoint, MetricsText, Readiness, Registrations, Services, Settings};
 pub use switches::{OpenSwitchesError, Switch, Switches};
 pub use throttle::Rate;

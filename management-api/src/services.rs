@@ -16,6 +16,7 @@ use template_library::Templates;
 use vocabulary::{Iccid, Protocol};
 
 use crate::clients::Clients;
+use crate::registrations::Registration;
 use crate::switches::Switches;
 use crate::throttle::Rate;
 
@@ -86,9 +87,9 @@ pub struct DeviceEndpoint {
 #[derive(Clone)]
 pub struct MetricsText(Arc<dyn Fn() -> String + Send + Sync>);
 
-/// Tells whether a device is registered by LwM2M.
+/// Finds the LwM2M registrations of devices.
 #[derive(Clone)]
-pub struct Registrations(Arc<dyn Fn(Iccid) -> bool + Send + Sync>);
+pub struct Registrations(Arc<dyn Fn(Iccid) -> Option<Registration> + Send + Sync>);
 
 /// Whether the gateway takes messages. Clones share one answer; the first is no.
 #[derive(Debug, Clone, Default)]
@@ -126,13 +127,17 @@ impl fmt::Debug for MetricsText {
 }
 
 impl Registrations {
-    /// What `is_registered` says of a device. It must not block.
-    pub fn new(is_registered: impl Fn(Iccid) -> bool + Send + Sync + 'static) -> Self {
-        Self(Arc::new(is_registered))
+    /// What `find` says of a device. It must not block.
+    pub fn new(find: impl Fn(Iccid) -> Option<Registration> + Send + Sync + 'static) -> Self {
+        Self(Arc::new(find))
+    }
+
+    pub(crate) fn find(&self, device: Iccid) -> Option<Registration> {
+        (self.0)(device)
     }
 
     pub(crate) fn holds(&self, device: Iccid) -> bool {
-        (self.0)(device)
+        self.find(device).is_some()
     }
 }
 

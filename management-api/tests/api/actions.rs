@@ -276,3 +276,13 @@ async fn requests_are_listed_by_what_has_become_of_them() {
         "CANCELLED"
     );
 }
+
+#[tokio::test]
+async fn a_registration_is_shown_and_its_absence_said() {
+    let gateway = Gateway::start().await;
+    let path = |device: &str| format!("/simgate/v1/devices/{device}/registration");
+    let shown = gateway.get(&path(REGISTERED)).await.expect(200);
+    assert_eq!(shown["deviceId"], REGISTERED);
+    assert_eq!(shown["observations"], json!(["/3/0/9"]));
+    gateway.get(&path(ICCID)).await.refusal(404);
+}

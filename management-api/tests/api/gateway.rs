@@ -13,8 +13,8 @@ use inspector::Inspector;
 use management_api::clients::{Clients, NewClient};
 use management_api::server::{Limits, Server, ServerConfig};
 use management_api::{
-    DeviceEndpoint, ManagementApi, MetricsText, Readiness, Registrations, Services, Settings,
-    Switches,
+    DeviceEndpoint, ManagementApi, MetricsText, Readiness, Registration, Registrations, Services,
+    Settings, Switches,
 };
 use message_log::{DeviceKey, Kind, MessageLog, NewRecord};
 use reqwest::{Method, StatusCode};
@@ -147,7 +147,7 @@ impl Gateway {
             inspector: inspector.clone(),
             integrations,
             controller: controller.clone(),
-            registrations: Registrations::new(|device| device.to_string() == REGISTERED),
+            registrations: Registrations::new(registration),
             switches: switches.clone(),
             firmware: firmware.clone(),
             log: log.clone(),
@@ -306,6 +306,21 @@ fn controller(folder: &Path, handed: &Arc<Mutex<Vec<Dispatch>>>) -> Controller {
     let handed = Arc::clone(handed);
     let dispatcher = Arc::new(move |dispatch| handed.lock().unwrap().push(dispatch));
     Controller::open(&folder.join("actions.db"), Default::default(), dispatcher).unwrap()
+}
+
+fn registration(device: Iccid) -> Option<Registration> {
+    (device.to_string() == REGISTERED).then(|| Registration {
+        device_id: REGISTERED.to_owned(),
+        version: "1.1".to_owned(),
+        binding: "UQ".to_owned(),
+        security: "PSK",
+        lifetime_seconds: 300,
+        registered_at: "2026-11-21T08:15:30.042Z".to_owned(),
+        updated_at: "2026-11-21T08:15:30.042Z".to_owned(),
+        expires_at: "2026-11-21T08:24:37.042Z".to_owned(),
+        objects: vec!["/3/0".to_owned()],
+        observations: vec!["/3/0/9".to_owned()],
+    })
 }
 
 fn integrations(state: &StateFile) -> Integrations {
