@@ -10,8 +10,7 @@ use super::values::{self, ConfigError};
 pub(crate) struct Firmware {
     /// Larger images are refused.
     pub(crate) image_bytes_max: usize,
-    /// Where devices fetch images by CoAP; without it the first CoAP listener, by the domain's name
-    /// if there is one.
+    /// Where devices fetch images by CoAP; without it where they register.
     pub(crate) coap_url: Option<String>,
 }
 
