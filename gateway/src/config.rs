@@ -206,7 +206,10 @@ impl Default for Devices {
             coap: vec![CoapListener::at(SocketAddr::from(([127, 0, 0, 1], 5683)))],
             coaps: vec![CoapsListener::at(SocketAddr::from(([127, 0, 0, 1], 5684)))],
             lwm2m: vec![CoapListener::at(SocketAddr::from(([127, 0, 0, 1], 5783)))],
-            lwm2ms: vec![CoapsListener::at(SocketAddr::from(([127, 0, 0, 1], 5784)))],
+            // Some clients keep one socket for both of their servers, and tell sessions by address.
+            lwm2ms: [5784, 5785]
+                .map(|port| CoapsListener::at(SocketAddr::from(([127, 0, 0, 1], port))))
+                .into(),
             commands_from: None,
         }
     }
@@ -306,19 +309,19 @@ impl Config {
         host.map(|host| format!("{scheme}://{host}:{port}"))
     }
 
-    /// Where devices speak LwM2M, plain and over DTLS, where that is known; `listening` are the
-    /// addresses of the listeners of each kind.
-    pub(crate) fn lwm2m_urls(&self, listening: [&[SocketAddr]; 2]) -> [Option<String>; 2] {
+    /// Where devices register by LwM2M, plain and over DTLS, and where they bootstrap, where that
+    /// is known; `listening` are the addresses of the listeners of each kind. The first one is for
+    /// bootstraps, the last one for registrations.
+    pub(crate) fn lwm2m_urls(&self, listening: [&[SocketAddr]; 2]) -> [[Option<String>; 2]; 2] {
         let configured = [&self.lwm2m.server_url, &self.lwm2m.secure_server_url];
-        let schemes = ["coap", "coaps"];
-        std::array::from_fn(|kind| {
-            let url = || {
-                // The domain alone says no port.
-                listening[kind].first()?;
-                self.url_of(schemes[kind], 0, listening[kind])
-            };
-            configured[kind].clone().or_else(url)
-        })
+        let url = |kind: usize, at: Option<&SocketAddr>| {
+            // The domain alone says no port.
+            at.and_then(|at| self.url_of(["coap", "coaps"][kind], 0, &[*at]))
+        };
+        let servers = std::array::from_fn(|kind| {
+            configured[kind].clone().or_else(|| url(kind, listening[kind].last()))
+        });
+        [servers, std::array::from_fn(|kind| url(kind, listening[kind].first()))]
     }
 
     /// Sockets per listener.

@@ -87,7 +87,7 @@ impl Gateway {
         let house = House::open(config)?;
         let sims = house.sim_watch()?;
         let parts = (listeners.downlink(), Arc::clone(&model));
-        let urls = config.lwm2m_urls([&addresses.lwm2m, &addresses.lwm2ms]);
+        let [urls, _] = config.lwm2m_urls([&addresses.lwm2m, &addresses.lwm2ms]);
         let commands = house.commands(config, parts, urls)?;
         let readiness = Readiness::default();
         let (servers_stop, stopped) = watch::channel(false);
@@ -177,9 +177,11 @@ impl Addresses {
     fn lwm2m_server(&self, config: &Config) -> lwm2m::ServerConfig {
         let urls = config.lwm2m_urls([&self.lwm2m, &self.lwm2ms]);
         // Without a listener of the kind nobody bootstraps there.
-        let [plain, secure] = urls
-            .map(Option::unwrap_or_default)
-            .map(|url| Account { server_uri: url.clone(), bootstrap_uri: url });
+        let [servers, bootstraps] = urls.map(|urls| urls.map(Option::unwrap_or_default));
+        let account = |(server_uri, bootstrap_uri)| Account { server_uri, bootstrap_uri };
+        let ([plain, secure], [plain_bootstrap, secure_bootstrap]) = (servers, bootstraps);
+        let (plain, secure) =
+            (account((plain, plain_bootstrap)), account((secure, secure_bootstrap)));
         let shared = &config.lwm2m;
         lwm2m::ServerConfig {
             lifetime_seconds: shared.lifetime_seconds,

@@ -37,3 +37,40 @@ pub(crate) fn load(folder: Option<&Path>) -> anyhow::Result<Model> {
     info!(files = files.len(), folder = %folder.display(), "object definitions loaded");
     Ok(model)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use lwm2m::ResourceType;
+
+    const DEFINITION: &str = r#"<?xml version="1.0" encoding="UTF-8"?>
+<LWM2M><Object ObjectType="MODefinition">
+  <Name>Water Meter</Name><ObjectID>33456</ObjectID>
+  <MultipleInstances>Multiple</MultipleInstances><Mandatory>Optional</Mandatory>
+  <Resources><Item ID="1"><Name>Cumulated volume</Name><Operations>R</Operations>
+    <MultipleInstances>Single</MultipleInstances><Mandatory>Mandatory</Mandatory>
+    <Type>Float</Type><RangeEnumeration></RangeEnumeration><Units>m3</Units>
+  </Item></Resources>
+</Object></LWM2M>"#;
+
+    #[test]
+    fn definitions_of_a_folder_are_added_and_other_files_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("33456.xml"), DEFINITION).unwrap();
+        std::fs::write(folder.path().join("README.txt"), "not a definition").unwrap();
+        let model = load(Some(folder.path())).unwrap();
+        let volume = model.resource(33456, 1).unwrap();
+        assert_eq!((&*volume.name, volume.kind), ("Cumulated volume", Some(ResourceType::Float)));
+        assert!(model.object(3).is_some(), "what is built in stays");
+    }
+
+    #[test]
+    fn a_wrong_definition_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("broken.xml"), "<LWM2M><Object>").unwrap();
+        let error = format!("{:#}", load(Some(folder.path())).unwrap_err());
+        assert!(error.contains("broken.xml"), "{error}");
+        let error = format!("{:#}", load(Some(&folder.path().join("none"))).unwrap_err());
+        assert!(error.contains("none"), "{error}");
+    }
+}

@@ -208,7 +208,7 @@ impl Inspector {
             topic: telemetry.topic.map(str::to_owned),
             id: record.id,
         };
-        Ok(translation::text(translation, &telemetry).ok().map(item))
+        Ok(translation::text(translation, telemetry).ok().map(item))
     }
 
     fn message_view(

@@ -25,8 +25,8 @@ const OUTSTANDING: usize = 64;
 /// Send a simulated fleet's traffic to a gateway, and tell what came of it.
 #[derive(Debug, Clone, Args)]
 pub struct Arguments {
-    /// Where to send [default: 127.0.0.1:5683 for CoAP and LwM2M, 127.0.0.1:5684 for the same over
-    /// DTLS, 127.0.0.1:4445 for UDP]
+    /// Where to send [default: 127.0.0.1:5683 for CoAP, 127.0.0.1:5684 for CoAP over DTLS,
+    /// 127.0.0.1:4445 for UDP, 127.0.0.1:5783 for LwM2M, 127.0.0.1:5784 for LwM2M over DTLS]
     #[arg(value_name = "ADDRESS:PORT")]
     pub target: Option<SocketAddrV4>,
     /// Number of devices, each with a loopback address of its own
@@ -169,12 +169,14 @@ impl Arguments {
     /// # Errors
     /// Where the payload cannot be had.
     pub fn plan(&self) -> Result<Plan, PayloadError> {
-        // The ports of the gateway's own defaults: CoAP's own (RFC 7252 §12.6 and §12.7), and the
-        // one of plain datagrams.
+        // The ports of the gateway's own defaults: CoAP's own (RFC 7252 §12.6 and §12.7), the one
+        // of plain datagrams, and those of LwM2M.
         let port = match self.protocol {
             Protocol::Udp => 4445,
-            Protocol::CoapCon | Protocol::CoapNon | Protocol::Lwm2m => 5683,
-            Protocol::Coaps | Protocol::Lwm2ms => 5684,
+            Protocol::CoapCon | Protocol::CoapNon => 5683,
+            Protocol::Coaps => 5684,
+            Protocol::Lwm2m => 5783,
+            Protocol::Lwm2ms => 5784,
         };
         let target = self.target.unwrap_or(SocketAddrV4::new(Ipv4Addr::LOCALHOST, port));
         let bootstrap = self.security.bootstrap.map(|server| server.unwrap_or(target));

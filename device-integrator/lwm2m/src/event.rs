@@ -158,7 +158,7 @@ pub enum Verdict {
     Unauthorised(&'static str),
     /// A fresh server key, durable, for [`Event::NeedKey`].
     Key {
-        /// The identity of the server account, and of the bootstrap account.
+        /// The identity of the server account; that of the bootstrap account is the ICCID.
         identity: String,
         /// The key of the server account.
         key: Zeroizing<Vec<u8>>,

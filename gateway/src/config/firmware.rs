@@ -10,7 +10,7 @@ use super::values::{self, ConfigError};
 pub(crate) struct Firmware {
     /// Larger images are refused.
     pub(crate) image_bytes_max: usize,
-    /// Where devices fetch images by CoAP; without it where they register.
+    /// Where devices fetch images by CoAP; without it their LwM2M server.
     pub(crate) coap_url: Option<String>,
 }
 

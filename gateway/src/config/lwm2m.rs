@@ -10,8 +10,8 @@ use super::values::{self, ConfigError};
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Lwm2m {
-    /// Where devices bootstrap and register, as a bootstrap tells them: without these the first
-    /// listener of the kind.
+    /// Where devices register, as a bootstrap tells them: without these the last listener of the
+    /// kind.
     pub(crate) server_url: Option<String>,
     pub(crate) secure_server_url: Option<String>,
     /// Object definitions of the OMA, as XML files.

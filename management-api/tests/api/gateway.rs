@@ -130,9 +130,7 @@ impl Gateway {
         let inspector =
             Inspector::open_for_customer(&state, log.clone(), templates.clone(), ACCOUNT).unwrap();
         let registry = Arc::new(SimRegistry::open(&state).unwrap());
-        let webhook = WebhookOptions { allow_http_loopback: true, ..WebhookOptions::default() };
-        let integrations = cloud_integrator::Settings { webhook, ..Default::default() };
-        let integrations = Integrations::open(&state, integrations).unwrap();
+        let integrations = integrations(&state);
         let key_file = key_store::KeySource::File(folder.path().join("data.key"));
         let keys = key_store::Keys::open(&state, &key_file).unwrap();
         let firmware = firmware(folder.path());
@@ -308,6 +306,12 @@ fn controller(folder: &Path, handed: &Arc<Mutex<Vec<Dispatch>>>) -> Controller {
     let handed = Arc::clone(handed);
     let dispatcher = Arc::new(move |dispatch| handed.lock().unwrap().push(dispatch));
     Controller::open(&folder.join("actions.db"), Default::default(), dispatcher).unwrap()
+}
+
+fn integrations(state: &StateFile) -> Integrations {
+    let webhook = WebhookOptions { allow_http_loopback: true, ..WebhookOptions::default() };
+    let settings = cloud_integrator::Settings { webhook, ..Default::default() };
+    Integrations::open(state, settings).unwrap()
 }
 
 /// Updates whose steps lead nowhere, with a small limit for images.

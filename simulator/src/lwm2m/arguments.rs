@@ -167,7 +167,7 @@ mod tests {
         let bootstrap = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 9);
         assert_eq!(plan.lwm2m.bootstrap, Some(bootstrap));
         assert_eq!(plan.lwm2m.traffic, Traffic::Hold(Duration::from_secs(60)));
-        assert_eq!((plan.lwm2m.awake, plan.target.port()), (Some(Duration::from_secs(5)), 5683));
+        assert_eq!((plan.lwm2m.awake, plan.target.port()), (Some(Duration::from_secs(5)), 5783));
         assert!(Line::try_parse_from(["simulate", "--hold", "1s", "--send"]).is_err());
     }
 }

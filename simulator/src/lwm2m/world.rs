@@ -488,9 +488,11 @@ impl<'a> World<'a> {
                     self.finish(now, waiting, Ending::Failed, &[]);
                 }
             }
-            // The simulated device observes nothing itself.
-            Output::Event(Event::Notification(_)) => {}
-            Output::Event(Event::ObservationCancelled { observation, peer, cause }) => {
+            // What the devices ask for has answers, and no notifications.
+            Output::Event(event) => {
+                let Event::ObservationCancelled { observation, peer, cause } = event else {
+                    return;
+                };
                 if cause == CancelCause::TimedOut {
                     self.network.give_up_session(peer.device);
                 }

@@ -40,9 +40,16 @@ pub(super) struct Request {
 
 /// The keys of the accounts.
 pub(super) struct Keys {
-    pub(super) identity: String,
-    pub(super) key: Zeroizing<Vec<u8>>,
-    pub(super) bootstrap_key: Option<Zeroizing<Vec<u8>>>,
+    pub(super) server: (String, Zeroizing<Vec<u8>>),
+    /// As the device has it already: its name is its ICCID.
+    pub(super) bootstrap: Option<(String, Zeroizing<Vec<u8>>)>,
+}
+
+impl Request {
+    /// The name by which the device bootstraps.
+    pub(super) fn identity(&self) -> String {
+        self.device.iccid.to_string()
+    }
 }
 
 impl fmt::Debug for Keys {
@@ -392,14 +399,14 @@ fn account(
     let addresses = if keys.is_some() { &config.secure } else { &config.plain };
     match step {
         Step::WriteServerAccount => {
-            let key = keys.map(|keys| (&keys.identity, &keys.key));
+            let key = keys.map(|keys| &keys.server);
             let whom = (addresses.server_uri.as_str(), false, config.server_short_id);
             Some(security(Path::instance(0, 0), whom, key))
         }
         Step::WriteBootstrapAccount => {
             let key = match keys {
                 None => None,
-                Some(keys) => Some((&keys.identity, keys.bootstrap_key.as_ref()?)),
+                Some(keys) => Some(keys.bootstrap.as_ref()?),
             };
             let whom = (addresses.bootstrap_uri.as_str(), true, config.bootstrap_short_id);
             Some(security(Path::instance(0, bootstrap_instance), whom, key))
@@ -424,7 +431,7 @@ fn account(
 fn security(
     path: Path,
     (uri, is_bootstrap, short_id): (&str, bool, u16),
-    key: Option<(&String, &Zeroizing<Vec<u8>>)>,
+    key: Option<&(String, Zeroizing<Vec<u8>>)>,
 ) -> (Path, Vec<Record>) {
     let mode = if key.is_some() { MODE_PSK } else { MODE_NO_SEC };
     let mut values = vec![

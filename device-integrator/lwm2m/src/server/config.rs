@@ -15,13 +15,13 @@ pub struct Account {
     pub bootstrap_uri: String,
 }
 
-/// Gives the bytes of a name; told is who asks, and up to which byte.
-type Fetch = dyn Fn(Iccid, &str, u64) -> Option<Arc<[u8]>> + Send + Sync;
-
 /// What devices may fetch at `/fw/{name}`, such as firmware images: the bytes of a name, which
 /// stands for its content. Told is who asks, and up to which byte.
 #[derive(Clone)]
-pub struct Files(pub Arc<Fetch>);
+pub struct Files(pub Arc<Serve>);
+
+/// Looks a file up.
+type Serve = dyn Fn(Iccid, &str, u64) -> Option<Arc<[u8]>> + Send + Sync;
 
 impl fmt::Debug for Files {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {

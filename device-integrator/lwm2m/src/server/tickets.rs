@@ -6,7 +6,7 @@ use hashbrown::HashMap;
 use vocabulary::Iccid;
 
 use super::Server;
-use super::bootstrap::Request as BootstrapRequest;
+use super::bootstrap::{Keys, Request as BootstrapRequest};
 use super::register::{Deregistering, Registering, Updating};
 use crate::contact::{Contact, Moment};
 use crate::event::{Ticket, Verdict};
@@ -155,7 +155,8 @@ impl Server {
                 Action::Bootstrap(exchange, request),
                 Verdict::Key { identity, key, bootstrap_key },
             ) => {
-                let keys = super::bootstrap::Keys { identity, key, bootstrap_key };
+                let bootstrap = bootstrap_key.map(|key| (request.identity(), key));
+                let keys = Keys { server: (identity, key), bootstrap };
                 self.begin_bootstrap(moment, exchange, *request, Some(keys));
             }
             // A key where none was asked for, or none where one was: a mistake of the owner.
