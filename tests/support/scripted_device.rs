@@ -102,7 +102,8 @@ impl ScriptedDevice {
     /// A confirmable request with a message id and token of its own.
     pub(crate) fn request(&mut self, method: Code, uri: &str, content: Content<'_>) -> Vec<u8> {
         let id = self.new_id();
-        let token = Token::new(&[0x5d, (id >> 8) as u8, id as u8]).unwrap();
+        let [high, low] = id.to_be_bytes();
+        let token = Token::new(&[0x5d, high, low]).unwrap();
         let (path, query) = uri.split_once('?').unwrap_or((uri, ""));
         let mut bytes = Vec::new();
         let kind = MessageType::Confirmable;
