@@ -188,7 +188,10 @@ impl Commands {
         }
         let outcome = outcome(end);
         let sent = lock(&self.0.under_way).remove(&order);
-        if let (Some((device, action)), Outcome::Failed { message, .. }) = (sent, &outcome) {
+        // Each attempt that comes to nothing: at most five of a request.
+        if let Some((device, action)) = sent
+            && let Outcome::Failed { message, .. } | Outcome::Unreachable { message } = &outcome
+        {
             self.note_failure(device, &action, message);
         }
         self.0.controller.report(order, now(), outcome);
