@@ -25,8 +25,8 @@ pub struct Uplink {
     pub topic: Option<Topic>,
     /// What tells a retransmission from a new message; `None` where the protocol has nothing.
     pub exchange: Option<Exchange>,
-    /// Whether the device asks for a command with the answer: [`Ingest::rider`] is called when it is
-    /// stored, and the device is not awake to its other commands before.
+    /// Whether the device asks for a command with the answer: [`Ingest::rider`] is called when it
+    /// is stored, and the device is not awake to its other commands before.
     pub asks_command: bool,
     /// The bytes of the device.
     pub payload: Vec<u8>,

@@ -188,7 +188,11 @@ impl Commands {
         }
         let outcome = outcome(end);
         let sent = lock(&self.0.under_way).remove(&order);
-        if let (Some((device, action)), Outcome::Failed { message, .. }) = (sent, &outcome) {
+        let failure = match &outcome {
+            Outcome::Failed { message, .. } | Outcome::Unreachable { message } => Some(message),
+            _ => None,
+        };
+        if let Some(((device, action), message)) = sent.zip(failure) {
             self.note_failure(device, &action, message);
         }
         self.0.controller.report(order, now(), outcome);
