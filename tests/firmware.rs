@@ -209,5 +209,5 @@ fn a_push_outlives_a_crash() {
 
 #[test]
 fn an_installation_outlives_a_crash() {
-    survive("PULL", "INSTALLING", 500);
+    survive("PULL", "REBOOTING", 500);
 }
