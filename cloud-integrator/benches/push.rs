@@ -102,6 +102,7 @@ fn record(number: usize) -> NewRecord {
         topic: None,
         template: None,
         exchange: None,
+        measured: None,
         payload: b"12345678",
     };
     NewRecord {

@@ -159,6 +159,11 @@ fn write_payload(out: &mut Vec<u8>, telemetry: &Telemetry<'_>, payload: Payload<
         put(out, b",\"topic\":");
         write_string(out, topic);
     }
+    if let Some(measured) = telemetry.measured {
+        put(out, b",\"measured\":\"");
+        show(out, measured.as_micros() / 1_000);
+        put(out, b"\"");
+    }
     put(out, b"}");
 }
 
@@ -273,6 +278,7 @@ mod tests {
             topic: None,
             template: None,
             exchange: None,
+            measured: None,
             payload,
         }
     }
@@ -325,6 +331,10 @@ mod tests {
         let lwm2m = message(Protocol::Lwm2m, b"{\"3303\":{}}");
         let bytes = telemetry(stamp(), &lwm2m, Payload::Raw { parse_json: false });
         assert_eq!(parsed(&bytes)["payload"]["type"], "JSON");
+        let measured = Some(Timestamp::from_millis(1_670_598_749_915));
+        let old = Telemetry { measured, ..lwm2m };
+        let bytes = telemetry(stamp(), &old, Payload::Raw { parse_json: false });
+        assert_eq!(parsed(&bytes)["payload"]["measured"], "1670598749915");
     }
 
     #[test]

@@ -231,6 +231,7 @@ mod tests {
             topic: None,
             template: None,
             exchange: None,
+            measured: None,
             payload,
         };
         NewRecord {

@@ -87,7 +87,7 @@ impl Carrier<SocketAddr> for Outgoing {
         self.push(to, bytes);
     }
 
-    fn reaches(&self, _: Iccid, _: SocketAddr) -> bool {
+    fn reaches(&mut self, _: Iccid, _: SocketAddr) -> bool {
         true
     }
 

@@ -12,14 +12,15 @@ use std::time::Instant;
 
 use coap::wire::Code;
 use coap::{Endpoint, Event, IncomingRequest, Output, RequestId};
+use dtls::SessionId;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use lwm2m::Link;
-use vocabulary::Protocol;
+use vocabulary::{Iccid, Protocol};
 
 use crate::bootstrap::{self, Credentials};
 use crate::counters::{CoapMetrics, Counters};
 use crate::listeners::CoapLimits;
-use crate::orders::{Inbox, Order, OrderEnd, Posted, What};
+use crate::orders::{Downlink, Inbox, Order, OrderEnd, Posted, What};
 use crate::oversized::{self, Oversized};
 use crate::resource::{self, Queries, Route};
 use crate::service::{Arrival, Carrier, PeerKey, Service, random_seed};
@@ -41,6 +42,7 @@ pub(crate) struct CoapService<P, I: Ingest> {
     admissions: FuturesUnordered<Pending<I::Admission, P>>,
     bootstraps: FuturesUnordered<Asked<I::Bootstrap, P>>,
     orders: Orders,
+    downlink: Downlink,
 }
 
 /// A device that waits for the receipt of its uplink.
@@ -55,7 +57,14 @@ struct Orders {
     inbox: Inbox,
     /// Out of the inbox, and not yet sent.
     posted: Vec<Posted>,
-    under_way: HashMap<RequestId, u64>,
+    under_way: HashMap<RequestId, UnderWay>,
+}
+
+/// A request to a device that waits for its answer.
+struct UnderWay {
+    order: u64,
+    device: Iccid,
+    link: Link,
 }
 
 /// A batch on its way into the log, with the exchanges that its receipts answer.
@@ -72,7 +81,7 @@ struct Asked<B, P> {
 
 impl<P: PeerKey, I: Ingest> CoapService<P, I> {
     /// A service that also gives the orders of `inbox` to devices.
-    pub(crate) fn new(limits: CoapLimits, ingest: I, inbox: Inbox) -> Self {
+    pub(crate) fn new(limits: CoapLimits, ingest: I, (inbox, downlink): (Inbox, Downlink)) -> Self {
         Self {
             body_bytes_max: limits.body_bytes_max,
             endpoint: Endpoint::new(limits.endpoint(), random_seed())
@@ -86,6 +95,7 @@ impl<P: PeerKey, I: Ingest> CoapService<P, I> {
             admissions: FuturesUnordered::new(),
             bootstraps: FuturesUnordered::new(),
             orders: Orders { inbox, posted: Vec::new(), under_way: HashMap::new() },
+            downlink,
         }
     }
 
@@ -106,12 +116,17 @@ impl<P: PeerKey, I: Ingest> CoapService<P, I> {
 
     /// Takes the endpoint's outputs after a datagram, before the next one: a request is of whoever
     /// sent its last datagram, and of nobody else.
-    fn collect(&mut self, arrival: Arrival, peer: Peer, carrier: &mut impl Carrier<P>) {
+    fn collect(
+        &mut self,
+        arrival: Arrival,
+        (peer, iccid): (Peer, Iccid),
+        carrier: &mut impl Carrier<P>,
+    ) {
         loop {
             match self.endpoint.poll_output() {
                 Output::Transmit { peer, bytes } => carrier.send(peer, &bytes),
                 Output::Event(Event::Request(request)) => self.request(arrival, peer, request),
-                Output::Event(event) => self.conclude(event),
+                Output::Event(event) => self.conclude(event, Some(iccid)),
                 Output::Timeout(_) => return,
             }
         }
@@ -139,6 +154,7 @@ impl<P: PeerKey, I: Ingest> CoapService<P, I> {
                     topic,
                     exchange: Some(exchange(&request.exchange)),
                     asks_command: command,
+                    measured: None,
                     payload: request.payload,
                     received_at: arrival.received_at,
                 });
@@ -184,8 +200,10 @@ impl<P: PeerKey, I: Ingest> CoapService<P, I> {
         carrier: &mut impl Carrier<P>,
     ) -> Result<(), OrderEnd> {
         let not_sent = |reason: &str| OrderEnd::NotSent(reason.to_owned());
-        let peer = P::of(link).filter(|peer| carrier.reaches(device, *peer));
-        let peer = peer.ok_or_else(|| not_sent("the session of the device has ended"))?;
+        let Some(peer) = P::of(link).filter(|peer| carrier.reaches(device, *peer)) else {
+            // The session has ended, and is not looked for again.
+            return self.downlink.send(Order { id, device, what }).map_err(not_sent);
+        };
         match what {
             What::Datagram { payload, .. } => {
                 carrier.send(peer, &payload);
@@ -194,16 +212,17 @@ impl<P: PeerKey, I: Ingest> CoapService<P, I> {
             What::Request { request, .. } => {
                 let sent = self.endpoint.request(Instant::now(), peer, *request);
                 let request = sent.map_err(|refused| not_sent(&refused.to_string()))?;
-                self.orders.under_way.insert(request, id);
+                let waiting = UnderWay { order: id, device, link };
+                self.orders.under_way.insert(request, waiting);
                 Ok(())
             }
             What::Operation(_) => Err(not_sent("this listener does not speak LwM2M")),
         }
     }
 
-    /// Reports the end of a request of ours.
-    fn conclude(&mut self, event: Event<P>) {
-        let (request, end) = match event {
+    /// Reports the end of a request of ours; `heard` is whose datagram ended it.
+    fn conclude(&mut self, event: Event<P>, heard: Option<Iccid>) {
+        let (request, mut end) = match event {
             Event::Response(response) => {
                 let (code, format) = (response.code, response.content_format());
                 (response.request, OrderEnd::Answered { code, format, payload: response.payload })
@@ -216,9 +235,17 @@ impl<P: PeerKey, I: Ingest> CoapService<P, I> {
                 return;
             }
         };
-        if let Some(order) = self.orders.under_way.remove(&request) {
-            self.ingest.report(order, end);
+        let Some(waiting) = self.orders.under_way.remove(&request) else { return };
+        let UnderWay { order, device, link } = waiting;
+        if matches!(end, OrderEnd::Answered { .. }) && heard != Some(device) {
+            // The address went to another SIM meanwhile.
+            end = OrderEnd::Unreachable("another device answered".to_owned());
         }
+        if let (OrderEnd::Unreachable(_), Link::Session(session)) = (&end, link) {
+            // The device may have lost it: the next request goes to its address.
+            self.downlink.forget(device, SessionId::from_u64(session));
+        }
+        self.ingest.report(order, end);
     }
 
     /// Answers a device that asked for its key.
@@ -249,16 +276,19 @@ impl<P: PeerKey, I: Ingest> Service<P> for CoapService<P, I> {
         carrier: &mut impl Carrier<P>,
     ) {
         self.counters.received.increment(1);
-        if let Err(refused) = self.ingest.screen(peer, Protocol::Coap, arrival.received_at) {
-            self.refuse(bytes, refused.reason);
-            self.send_answer(from, carrier);
-            carrier.refused(from, refused);
-            return;
-        }
+        let iccid = match self.ingest.screen(peer, Protocol::Coap, arrival.received_at) {
+            Ok(iccid) => iccid,
+            Err(refused) => {
+                self.refuse(bytes, refused.reason);
+                self.send_answer(from, carrier);
+                carrier.refused(from, refused);
+                return;
+            }
+        };
         match oversized::find(bytes, self.body_bytes_max) {
             None => {
                 self.endpoint.handle_datagram(arrival.now, from, bytes);
-                self.collect(arrival, peer, carrier);
+                self.collect(arrival, (peer, iccid), carrier);
             }
             Some(Oversized { reason, answer }) => {
                 self.counters.malformed(reason, 1);
@@ -302,7 +332,7 @@ impl<P: PeerKey, I: Ingest> Service<P> for CoapService<P, I> {
             match self.endpoint.poll_output() {
                 Output::Transmit { peer, bytes } => carrier.send(peer, &bytes),
                 // Requests of devices come out of a read only, and are taken there.
-                Output::Event(event) => self.conclude(event),
+                Output::Event(event) => self.conclude(event, None),
                 Output::Timeout(wake) => return wake,
             }
         }

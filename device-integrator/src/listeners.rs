@@ -390,6 +390,7 @@ impl Shard {
         let protocol = config.speaks.protocol();
         let socket = UdpSocket::new(socket)?;
         let (ingest, stop, is_vouched) = (ingest.clone(), stop.clone(), config.is_vouched);
+        let links = (inbox, self.downlink.clone());
         let sessions = |secure: Box<SecureConfig>| {
             let routes = (self.routes.clone(), number);
             Sessions::open((*secure, is_vouched, protocol), place, saved, (&ingest, routes))
@@ -400,24 +401,24 @@ impl Shard {
                 listeners.spawn_local(listener.run(stop));
             }
             Speaks::Coap(limits) | Speaks::Commands(limits) => {
-                let service = CoapService::new(limits.of_one(place.count), ingest, inbox);
+                let service = CoapService::new(limits.of_one(place.count), ingest, links);
                 let listener = ClearListener::new(socket, is_vouched, service);
                 listeners.spawn_local(listener.run(stop));
             }
             Speaks::Coaps(limits, secure) => {
                 let sessions = sessions(secure)?;
-                let service = CoapService::new(limits.of_one(place.count), ingest, inbox);
+                let service = CoapService::new(limits.of_one(place.count), ingest, links);
                 let listener = SecureListener::new(socket, sessions, service);
                 listeners.spawn_local(listener.run(stop));
             }
             Speaks::Lwm2m(limits) => {
-                let service = self.lwm2m(limits.of_one(place.count), number, ingest, inbox);
+                let service = self.lwm2m(limits.of_one(place.count), number, ingest, links);
                 let listener = ClearListener::new(socket, is_vouched, service);
                 listeners.spawn_local(listener.run(stop));
             }
             Speaks::Lwm2ms(limits, secure) => {
                 let sessions = sessions(secure)?;
-                let service = self.lwm2m(limits.of_one(place.count), number, ingest, inbox);
+                let service = self.lwm2m(limits.of_one(place.count), number, ingest, links);
                 let listener = SecureListener::new(socket, sessions, service);
                 listeners.spawn_local(listener.run(stop));
             }
@@ -430,14 +431,13 @@ impl Shard {
         limits: CoapLimits,
         number: u32,
         ingest: I,
-        inbox: Inbox,
+        links: (Inbox, Downlink),
     ) -> Lwm2mService<I> {
         let Lwm2mParts { registry, model, server, passive_reporting } = self.lwm2m.clone();
         let images = ingest.clone();
         let files = Files(Arc::new(move |device, name, until| images.image(device, name, until)));
         let config = ServerConfig { coap: limits.endpoint(), files, ..server };
         let server = Server::new(config, registry, model, number, random_seed());
-        let links = (inbox, self.downlink.clone());
         Lwm2mService::new((server, limits.body_bytes_max, number), ingest, links, passive_reporting)
     }
 }

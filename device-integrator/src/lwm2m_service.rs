@@ -9,16 +9,16 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use coap::wire::ContentFormat;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use lwm2m::{
-    BootstrapOutcome, Contact, Device, Event, Exchanged, Moment, Origin, Outcome, Output, Security,
-    Server, Ticket, Verdict,
+    Contact, Device, Event, Exchanged, Moment, Origin, Outcome, Output, Security, Server, Ticket,
+    Verdict,
 };
 use tracing::debug;
-use vocabulary::{Iccid, Protocol, Timestamp};
+use vocabulary::{Protocol, Timestamp};
 
 use crate::counters::{CoapMetrics, Counters, Lwm2mMetrics};
 use crate::orders::{Downlink, Inbox, Order, OrderEnd, Posted, What};
@@ -26,7 +26,7 @@ use crate::oversized::{self, Oversized};
 use crate::service::{Arrival, Carrier, PeerKey, Service};
 use crate::stranger::{self, Stranger};
 use crate::uplink::{
-    Exchange, Ingest, KeyAccount, Peer, Receipt, RegistrationChange, ServerKey, Uplink,
+    Exchange, Ingest, KeyAccount, Peer, Receipt, RegistrationChange, ServerKey, Shed, Uplink,
 };
 
 /// The LwM2M of one socket.
@@ -50,6 +50,8 @@ pub(crate) struct Lwm2mService<I: Ingest> {
     registrations: FuturesUnordered<Pending<I::Registering, Vec<Ticket>>>,
     renewals: FuturesUnordered<Pending<I::Renewal, Option<Ticket>>>,
     inbox: Inbox,
+    /// Out of the inbox, and not yet given to the server.
+    posted: Vec<Posted>,
     downlink: Downlink,
     passive_reporting: Arc<AtomicBool>,
 }
@@ -62,6 +64,13 @@ struct Waiting {
     /// one datagram for the first alone.
     is_fate: bool,
 }
+
+/// To a device that registers or bootstraps faster than it may send.
+const TOO_FAST: Receipt = Receipt::Unavailable {
+    reason: Shed::DeviceTooFast,
+    // As for its messages: an allowance is at least one per second.
+    retry_after: Duration::from_secs(1),
+};
 
 /// Something asked of the pipeline, and who waits for it.
 struct Pending<F, W> {
@@ -95,6 +104,7 @@ impl<I: Ingest> Lwm2mService<I> {
             registrations: FuturesUnordered::new(),
             renewals: FuturesUnordered::new(),
             inbox,
+            posted: Vec::new(),
             downlink,
             passive_reporting,
         }
@@ -141,15 +151,21 @@ impl<I: Ingest> Lwm2mService<I> {
     fn handle(&mut self, event: Event, heard: Option<(Peer, Timestamp)>) {
         match event {
             Event::Save { ticket, iccid, state } => {
+                if state.is_some() && !self.ingest.allows(iccid) {
+                    return self.settle(ticket, &TOO_FAST);
+                }
                 self.changes.push(RegistrationChange { iccid, state });
                 self.registering.push(ticket);
             }
             Event::SaveSoon { iccid, state } => {
                 self.notes.push(RegistrationChange { iccid, state });
             }
-            Event::Uplink { ticket, iccid, exchange, payload, origin, .. } => {
+            Event::Uplink { ticket, iccid, exchange, measured_at, payload, origin, .. } => {
                 let Some((peer, received_at)) = heard else {
                     debug!(?iccid, "values without a datagram are left out");
+                    if let Some(ticket) = ticket {
+                        self.settle(ticket, &Receipt::Unauthorised("nobody sent it"));
+                    }
                     return;
                 };
                 self.uplinks.push(Uplink {
@@ -158,6 +174,7 @@ impl<I: Ingest> Lwm2mService<I> {
                     topic: None,
                     exchange: exchange.as_ref().map(exchange_of),
                     asks_command: false,
+                    measured: measured_at,
                     payload,
                     received_at,
                 });
@@ -166,10 +183,14 @@ impl<I: Ingest> Lwm2mService<I> {
             }
             Event::Awake { iccid, registered } => self.ingest.awake(iccid, registered),
             Event::NeedKey { ticket, iccid } => {
+                if !self.ingest.allows(iccid) {
+                    return self.settle(ticket, &TOO_FAST);
+                }
                 let asked = Box::pin(self.ingest.renew_key(iccid));
                 self.renewals.push(Pending { asked, waiting: Some(ticket) });
             }
-            Event::BootstrapEnded { iccid, outcome } => self.note_bootstrap(iccid, &outcome),
+            // The server says of one that failed why, as a notice.
+            Event::BootstrapEnded { .. } => {}
             Event::CommandEnded { command, outcome, .. } => {
                 self.ingest.report(command, end_of(outcome));
             }
@@ -195,25 +216,27 @@ impl<I: Ingest> Lwm2mService<I> {
         }
     }
 
-    fn note_bootstrap(&mut self, iccid: Iccid, outcome: &BootstrapOutcome) {
-        if let BootstrapOutcome::Failed { step, reason } = outcome {
-            let description = format!("bootstrap ended at {step}: {reason}");
-            self.ingest.note(iccid, "Lwm2m[BootstrapFailed]", &description);
-        }
-    }
-
     /// Settles what waited for one receipt.
     fn settle(&mut self, ticket: Ticket, receipt: &Receipt) {
         self.server.settle(moment(), ticket, verdict(receipt));
     }
 
-    fn take_posted(&mut self, posted: Posted) {
+    fn take_posted<P: PeerKey>(&mut self, posted: Posted, carrier: &mut impl Carrier<P>) {
         let Order { id, device, what } = match posted {
             Posted::Order { order, .. } => order,
             Posted::Advance(device) => return self.server.advance(moment(), device),
         };
         match what {
             What::Operation(operation) => {
+                let place = self.downlink.registry().contact(device);
+                let here = place.filter(|contact| contact.seat == self.seat);
+                // A session whose key was replaced is nobody's; the next one will be heard.
+                let peer = here.and_then(|contact| P::of(contact.link));
+                if peer.is_some_and(|peer| !carrier.reaches(device, peer)) {
+                    let end = OrderEnd::Unreachable("the session of the device has ended".into());
+                    self.ingest.report(id, end);
+                    return;
+                }
                 self.server.command(moment(), device, id, *operation);
             }
             What::Datagram { .. } | What::Request { .. } => {
@@ -310,9 +333,9 @@ impl<P: PeerKey, I: Ingest> Service<P> for Lwm2mService<I> {
                 }
             }
             Some(posted) = self.inbox.recv() => {
-                self.take_posted(posted);
+                self.posted.push(posted);
                 while let Ok(posted) = self.inbox.try_recv() {
-                    self.take_posted(posted);
+                    self.posted.push(posted);
                 }
             }
             else => std::future::pending().await,
@@ -324,6 +347,9 @@ impl<P: PeerKey, I: Ingest> Service<P> for Lwm2mService<I> {
     }
 
     fn drain(&mut self, carrier: &mut impl Carrier<P>) -> Option<Instant> {
+        for posted in std::mem::take(&mut self.posted) {
+            self.take_posted(posted, carrier);
+        }
         let wake = self.collect(None, carrier);
         self.ask();
         wake
@@ -361,7 +387,7 @@ fn verdict(receipt: &Receipt) -> Verdict {
         Receipt::Unauthorised(reason) => Verdict::Unauthorised(reason),
         Receipt::Unavailable { reason, retry_after } => Verdict::Unavailable {
             retry_after_seconds: u32::try_from(retry_after.as_secs()).unwrap_or(u32::MAX),
-            too_fast: *reason == crate::uplink::Shed::DeviceTooFast,
+            too_fast: *reason == Shed::DeviceTooFast,
         },
     }
 }

@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use coap::wire::{Code, ContentFormat};
+use dtls::SessionId;
 use lwm2m::{Link, Operation, Registry};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use vocabulary::Iccid;
@@ -123,8 +124,12 @@ impl Downlink {
                 None => (seats.commands, Link::Address(*to)),
             },
             What::Operation(_) => match seats.registry.contact(order.device) {
-                None => return Err("the device is not registered"),
                 Some(contact) => (usize::try_from(contact.seat).ok(), contact.link),
+                None if !seats.registry.is_registered(order.device) => {
+                    return Err("the device is not registered");
+                }
+                // Not heard since the start: any of the sockets lets the operation wait for it.
+                None => (None, Link::Session(0)),
             },
         };
         let is_lwm2m = matches!(order.what, What::Operation(_));
@@ -133,6 +138,11 @@ impl Downlink {
         let inbox =
             inbox.or(fallback).ok_or("no listener is configured that reaches the device")?;
         inbox.send(Posted::Order { order, link }).map_err(|_| "the gateway is stopping")
+    }
+
+    /// Forgets a DTLS session over which a device did not answer.
+    pub(crate) fn forget(&self, device: Iccid, session: SessionId) {
+        self.0.routes.forget(device, session);
     }
 
     /// Tells the socket `seat` that operations wait for a device that it hears.

@@ -73,6 +73,7 @@ impl<I: Ingest> PlainListener<I> {
             protocol: Protocol::Udp,
             topic: None,
             exchange: None,
+            measured: None,
             asks_command: false,
             payload: bytes.to_vec(),
             received_at,

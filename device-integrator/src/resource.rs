@@ -92,9 +92,12 @@ fn too_large(limit_bytes: usize) -> Response {
 fn asked<P: Copy>(request: &IncomingRequest<P>) -> Result<Queries, String> {
     let mut topic = None;
     let mut command = false;
+    // A command must not ride on an answer that may be lost or left out (RFC 7967).
+    let is_heard = request.exchange.is_confirmable()
+        && request.options.first(OptionNumber::NO_RESPONSE).is_none();
     for query in request.queries() {
         let query = query.ok_or_else(|| "query is not UTF-8".to_owned())?;
-        command |= query == COMMAND_QUERY;
+        command |= query == COMMAND_QUERY && is_heard;
         let Some(text) = query.strip_prefix(TOPIC_QUERY) else { continue };
         if topic.is_some() {
             return Err("topic is given twice".to_owned());

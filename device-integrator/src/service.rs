@@ -28,8 +28,9 @@ pub(crate) trait Carrier<P> {
     /// Sends a datagram, sooner or later.
     fn send(&mut self, to: P, bytes: &[u8]);
 
-    /// Whether a device can be reached there at all: an address always, a session while it lasts.
-    fn reaches(&self, device: Iccid, peer: P) -> bool;
+    /// Whether a device can be reached there: an address always, a session while it lasts and its key
+    /// is the device's.
+    fn reaches(&mut self, device: Iccid, peer: P) -> bool;
 
     /// Hears that a peer may not speak.
     fn refused(&mut self, peer: P, refused: Refused);

@@ -72,7 +72,7 @@ impl<I: Ingest> Sessions<I> {
             match engine.import(session) {
                 Ok(session) => {
                     let identity = engine.identity(session).unwrap_or_default();
-                    if let Some((_, iccid)) = holder(protocol, identity) {
+                    if let Some((KeyAccount::Coap, iccid)) = holder(protocol, identity) {
                         routes.0.note(iccid, routes.1, session);
                     }
                 }
@@ -118,7 +118,9 @@ impl<I: Ingest> Sessions<I> {
                 Output::Transmit { peer, bytes } => outgoing.push(peer, &bytes),
                 Output::Event(Event::Received { session, peer, identity, revision, bytes }) => {
                     let peer = self.peer(peer, &identity, revision);
-                    if let Some(key) = peer.and_then(|peer| peer.key) {
+                    if let Some(key) = peer.and_then(|peer| peer.key)
+                        && key.account == KeyAccount::Coap
+                    {
                         self.routes.0.note(key.iccid, self.routes.1, session);
                     }
                     messages.extend(peer.map(|peer| Message { session, peer, bytes }));
@@ -223,12 +225,20 @@ impl<I: Ingest> Carrier<SessionId> for Sessions<I> {
         }
     }
 
-    fn reaches(&self, device: Iccid, peer: SessionId) -> bool {
-        let lasts = self.engine.peer(peer).is_some();
-        if !lasts {
-            self.routes.0.forget(device, peer);
+    fn reaches(&mut self, device: Iccid, session: SessionId) -> bool {
+        let (engine, now) = (&self.engine, Arrival::now().received_at);
+        let peer = engine.peer(session).and_then(|address| {
+            let (identity, revision) = (engine.identity(session)?, engine.revision(session)?);
+            self.peer(address, identity, revision)
+        });
+        // As if the device spoke now: its key may have been replaced since it did.
+        let holder = peer.and_then(|peer| self.ingest.screen(peer, self.protocol, now).ok());
+        let reaches = holder == Some(device);
+        if !reaches {
+            self.engine.close(session);
+            self.routes.0.forget(device, session);
         }
-        lasts
+        reaches
     }
 
     fn refused(&mut self, peer: SessionId, refused: Refused) {

@@ -28,6 +28,8 @@ pub struct Uplink {
     /// Whether the device asks for a command with the answer: [`Ingest::rider`] is called when it
     /// is stored, and the device is not awake to its other commands before.
     pub asks_command: bool,
+    /// When the device measured it, where it says so.
+    pub measured: Option<Timestamp>,
     /// The bytes of the device.
     pub payload: Vec<u8>,
     /// When the datagram (the last, for a block-wise upload) was read.
@@ -258,6 +260,9 @@ pub trait Ingest: Clone + Send + Sync + 'static {
     /// Makes a new key of a device with the LwM2M server. Never blocks; the key is durable when
     /// the future resolves.
     fn renew_key(&self, device: Iccid) -> Self::Renewal;
+
+    /// Whether a device may do one more thing now that costs as much as a message; it is counted.
+    fn allows(&self, device: Iccid) -> bool;
 
     /// Hears that a device listens now: it has registered (`is_new`) or updated its registration.
     fn awake(&self, device: Iccid, is_new: bool);

@@ -2,6 +2,7 @@
 //! answered, told to whoever asked.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::SystemTime;
@@ -11,7 +12,7 @@ use device_authenticator::SimDirectory;
 use device_controller::{Action, Controller, Dispatch, Outcome};
 use device_integrator::{Downlink, Order, OrderEnd, Rider, What};
 use firmware_update::{Settings, StepOrder, Updates};
-use lwm2m::Model;
+use lwm2m::{Link, Model};
 use message_log::MessageLog;
 use vocabulary::{Iccid, Notice, NoticeCategory, NoticeKind, Timestamp};
 
@@ -209,13 +210,33 @@ impl Commands {
 }
 
 impl Sender {
+    /// Whether a device is where its registration says: an address that went to another SIM would
+    /// bring the operation to that one.
+    fn is_at(&self, device: Iccid, address: Option<IpAddr>) -> Result<(), OrderEnd> {
+        let contact = self.downlink.registry().contact(device);
+        match contact.map(|contact| contact.link) {
+            Some(Link::Address(known)) if Some(known.ip()) != address => {
+                let reason = "the address of the SIM has changed since the device was heard";
+                Err(OrderEnd::NotSent(reason.to_owned()))
+            }
+            _ => Ok(()),
+        }
+    }
+
     fn send(&self, dispatch: Dispatch) {
         let Dispatch { serial, device, action, .. } = dispatch;
-        let address = self.directory.find_iccid(device).and_then(|found| found.identity.ip);
+        let found = self.directory.find_iccid(device).filter(|found| found.active);
+        let address = found.and_then(|found| found.identity.ip);
         if let Action::Lwm2m(_) = &*action {
             lock(&self.under_way).insert(serial, (device, Arc::clone(&action)));
         }
-        let sent = actions::order_of(&action, address, &self.model)
+        let is_there = match (&*action, found) {
+            (_, None) => Err(OrderEnd::NotSent("the SIM is not active".to_owned())),
+            (Action::Lwm2m(_), Some(_)) => self.is_at(device, address),
+            (Action::Udp(_) | Action::Coap(_), Some(_)) => Ok(()),
+        };
+        let sent = is_there
+            .and_then(|()| actions::order_of(&action, address, &self.model))
             .and_then(|what| {
                 let order = Order { id: serial, device, what };
                 self.downlink.send(order).map_err(|reason| OrderEnd::NotSent(reason.to_owned()))

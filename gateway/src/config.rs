@@ -226,6 +226,14 @@ impl CoapListener {
         }
     }
 
+    /// The limits of an endpoint without a configuration of its own.
+    pub(crate) fn default_limits() -> CoapLimits {
+        CoapLimits {
+            body_bytes_max: values::coap_body_bytes_max(),
+            exchanges_max: values::coap_exchanges_max(),
+        }
+    }
+
     /// The limits of its endpoint.
     pub(crate) fn limits(&self) -> CoapLimits {
         CoapLimits { body_bytes_max: self.body_bytes_max, exchanges_max: self.exchanges_max }

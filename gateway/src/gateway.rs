@@ -29,6 +29,7 @@ use crate::firmware::FirmwareThread;
 use crate::house::House;
 use crate::listeners;
 use crate::objects;
+use crate::registration_desk::RegistrationDesk;
 use crate::signals;
 use crate::upkeep;
 
@@ -43,6 +44,7 @@ pub(crate) struct Gateway {
     readiness: Readiness,
     devices: Running,
     commands: Commands,
+    registrations: RegistrationDesk,
     inspector: ReaderThread,
     sims: JoinHandle<()>,
     firmware: FirmwareThread,
@@ -107,7 +109,7 @@ impl Gateway {
         let desks = (registrations.clone(), commands.clone());
         let ingest = house.ingest(coaps_url, desk, desks)?;
         tokio::spawn(upkeep::rate(ingest.clone()));
-        tokio::spawn(upkeep::registrations(registry.clone(), registrations));
+        tokio::spawn(upkeep::registrations(registry.clone(), registrations.clone()));
         tokio::spawn(upkeep::commands(commands.clone()));
         let lwm2m = Lwm2mParts {
             registry,
@@ -122,6 +124,7 @@ impl Gateway {
             firmware: FirmwareThread::spawn(commands.clone())?,
             devices: listeners.run(&ingest, sessions, &lwm2m)?,
             commands,
+            registrations,
             house,
             addresses,
             readiness,
@@ -150,9 +153,21 @@ impl Gateway {
     /// Stops reading, commits and answers what was read, and ends every part.
     pub(crate) async fn drain(self) {
         self.readiness.set(false);
-        let Self { house, devices, commands, inspector, sims, firmware, servers, .. } = self;
+        let Self {
+            house,
+            devices,
+            commands,
+            registrations,
+            inspector,
+            sims,
+            firmware,
+            servers,
+            ..
+        } = self;
         let devices = tokio::task::spawn_blocking(move || devices.stop());
         report("listeners", devices.await.map_err(anyhow::Error::from));
+        // What was noted is written before what is waited for.
+        registrations.write(Vec::new()).await;
         self.servers_stop.send_replace(true);
         self.sims_stop.store(true, Ordering::Relaxed);
         house.integrations.shutdown(FORWARDERS_GRACE).await;

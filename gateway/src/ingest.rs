@@ -3,7 +3,7 @@
 //! Reads memory only; the one thing it waits for is the commit.
 
 use std::future::Future;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
@@ -15,6 +15,7 @@ use device_integrator::{
     Rider, ServerKey, Shed, Uplink,
 };
 use key_store::{KeyProtocol, Keys};
+use lwm2m::Security;
 use message_log::{AppendError, Appending, DeviceKey, Kind, MessageLog, NewRecord};
 use template_library::Templates;
 use vocabulary::{
@@ -100,6 +101,14 @@ impl device_integrator::Ingest for Ingest {
         let mut records = Vec::with_capacity(uplinks.len());
         let mut heard = Vec::with_capacity(uplinks.len());
         for uplink in uplinks {
+            // Of several parts of one message the first is charged, and they share its fate.
+            let is_further = uplink.exchange.is_some_and(|exchange| exchange.part > 0);
+            if let Some(refused @ Receipt::Unavailable { .. }) =
+                receipts.last().filter(|_| is_further)
+            {
+                receipts.push(refused.clone());
+                continue;
+            }
             receipts.push(match parts.prepare(&uplink) {
                 Ok((record, iccid)) => {
                     if uplink.protocol == Protocol::Lwm2m {
@@ -154,6 +163,10 @@ impl device_integrator::Ingest for Ingest {
         Renewal { handed: key_desk.ask(device, Wanted::Lwm2mServer), bootstrap_key }
     }
 
+    fn allows(&self, device: Iccid) -> bool {
+        self.parts.sources.rate.admits(device)
+    }
+
     fn awake(&self, device: Iccid, is_new: bool) {
         if is_new {
             self.parts.note_registration(device);
@@ -203,7 +216,9 @@ impl Parts {
             }
             digest = Some(found);
         }
-        self.allow(identity)?;
+        if is_charged(uplink) {
+            self.allow(identity)?;
+        }
         Ok((self.record(uplink, (identity, class), digest), identity.iccid))
     }
 
@@ -280,6 +295,7 @@ impl Parts {
             topic: uplink.topic.as_ref().map(vocabulary::Topic::as_str),
             template,
             exchange,
+            measured: uplink.measured,
             payload: &uplink.payload,
         };
         NewRecord {
@@ -322,13 +338,19 @@ impl Parts {
     /// Keeps that a device has registered: it may be the first that is heard of it.
     fn note_registration(&self, device: Iccid) {
         let Some(sim) = self.sources.directory.find_iccid(device) else { return };
+        let registry = self.sources.commands.downlink().registry();
+        let made_with = registry.snapshot(device).map(|registration| registration.security);
         let registration = Telemetry {
             identity: sim.identity,
-            class: IdentityClass::SimIp,
+            class: match made_with {
+                None | Some(Security::NoSec) => IdentityClass::SimIp,
+                Some(Security::BootstrapKey | Security::ServerKey) => IdentityClass::DtlsPsk,
+            },
             protocol: Protocol::Lwm2m,
             topic: None,
             template: None,
             exchange: None,
+            measured: None,
             payload: &[],
         };
         // Nobody waits for it: the registration itself is durable elsewhere.
@@ -343,7 +365,9 @@ impl Parts {
     /// Says something about a device in the administration log, not too often.
     fn note(&self, device: Iccid, message: &'static str, description: &str) {
         let sim = self.sources.directory.find_iccid(device).map(|found| found.identity);
-        let Some(address) = sim.and_then(|sim| sim.ip) else { return };
+        // Devices without an address share one place in the log of what was said.
+        let unknown = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+        let address = sim.and_then(|sim| sim.ip).unwrap_or(unknown);
         let mut troubles = self.troubles.lock().unwrap_or_else(PoisonError::into_inner);
         let admitted = troubles.admit(Instant::now(), address);
         drop(troubles);
@@ -390,6 +414,15 @@ fn reason(refusal: &Refusal) -> &'static str {
         Refusal::UnknownSim => "the SIM is not known",
         Refusal::OtherAddress(_) => "the source address is not the SIM's",
         Refusal::ReplacedKey => "the key was replaced",
+    }
+}
+
+/// Whether an uplink counts for what its device may send: not the further parts of a message, and
+/// not what the gateway asked for.
+fn is_charged(uplink: &Uplink) -> bool {
+    match (uplink.protocol, uplink.exchange) {
+        (Protocol::Lwm2m, exchange) => exchange.is_some_and(|exchange| exchange.part == 0),
+        (Protocol::Udp | Protocol::Coap, _) => true,
     }
 }
 

@@ -41,11 +41,22 @@ pub(crate) fn config(config: &Config) -> ListenersConfig {
 
 /// The socket of plain requests to devices; what it hears is as good as the CoAP listener's.
 fn commands(config: &Config) -> Option<ListenerConfig> {
-    let coap = config.devices.coap.first();
-    let beside = coap.map(|coap| SocketAddr::new(coap.listen.ip(), 0));
+    let devices = &config.devices;
+    let clear = devices.coap.iter().chain(&devices.lwm2m);
+    let mut hosts = clear
+        .map(|listener| listener.listen)
+        .chain(devices.udp.iter().map(|listener| listener.listen))
+        .chain(devices.coaps.iter().chain(&devices.lwm2ms).map(|listener| listener.listen));
+    let beside = hosts.next().map(|host| SocketAddr::new(host.ip(), 0));
+    let limits =
+        devices.coap.first().map_or_else(CoapListener::default_limits, CoapListener::limits);
     Some(ListenerConfig {
-        address: config.devices.commands_from.or(beside)?,
-        is_vouched: coap.is_some(),
-        speaks: Speaks::Commands(coap?.limits()),
+        // Without any listener there is no device either.
+        address: devices.commands_from.or(beside)?,
+        // As good as the plain listeners, which are all trusted.
+        is_vouched: !(devices.coap.is_empty()
+            && devices.lwm2m.is_empty()
+            && devices.udp.is_empty()),
+        speaks: Speaks::Commands(limits),
     })
 }

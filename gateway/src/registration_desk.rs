@@ -5,8 +5,9 @@ use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use device_integrator::{Receipt, Shed};
 use registration_store::{Change, RegistrationStore};
@@ -19,21 +20,25 @@ use crate::ingest::unavailable;
 /// Batches of the sockets that may wait. A socket that reads 32 datagrams at a time fills a batch
 /// with as many: the queue holds a fleet of 130,000 devices that registers at once.
 const WAITING_MAX: usize = 4_096;
-/// After this a write that failed is tried again.
-const RETRY_INTERVAL: Duration = Duration::from_secs(1);
+/// How long what nobody waits for may lie, and after which a write that failed is tried again. A
+/// second, because 5 s are promised and the disk needs its time.
+const NOTES_INTERVAL: Duration = Duration::from_secs(1);
 /// Batches of one transaction: about 8,000 registrations, 50 ms.
 const BATCHES: usize = 256;
+
+/// The newest of each device that nobody waits for: as many as there are registrations.
+type Notes = Mutex<HashMap<Iccid, Change>>;
 
 /// Takes what has changed. The thread ends with the last clone.
 #[derive(Clone)]
 pub(crate) struct RegistrationDesk {
     queue: SyncSender<Batch>,
+    notes: Arc<Notes>,
 }
 
 struct Batch {
     changes: Vec<Change>,
-    /// Who waits; what nobody waits for is written later where it cannot be written now.
-    done: Option<oneshot::Sender<Receipt>>,
+    done: oneshot::Sender<Receipt>,
 }
 
 /// Resolves to what became of a batch.
@@ -43,21 +48,22 @@ impl RegistrationDesk {
     /// Starts the thread.
     pub(crate) fn open(store: RegistrationStore) -> io::Result<Self> {
         let (queue, batches) = sync_channel(WAITING_MAX);
+        let notes = Arc::new(Notes::default());
+        let shared = Arc::clone(&notes);
         let thread = std::thread::Builder::new().name("registrations".to_owned());
-        thread.spawn(move || serve(store, &batches))?;
-        Ok(Self { queue })
+        thread.spawn(move || serve(store, &batches, &shared))?;
+        Ok(Self { queue, notes })
     }
 
-    /// Writes what nobody waits for, sooner or later. Never blocks.
+    /// Writes what nobody waits for, within seconds. Never blocks.
     pub(crate) fn note(&self, changes: Vec<Change>) {
-        // What does not fit the queue is repeated by the next update of the device.
-        let _ = self.queue.try_send(Batch { changes, done: None });
+        lock(&self.notes).extend(changes.into_iter().map(|change| (change.iccid, change)));
     }
 
-    /// Writes what has changed. Never blocks.
+    /// Writes what has changed, and before it what was noted. Never blocks.
     pub(crate) fn write(&self, changes: Vec<Change>) -> Registering {
         let (done, written) = oneshot::channel();
-        let queued = self.queue.try_send(Batch { changes, done: Some(done) });
+        let queued = self.queue.try_send(Batch { changes, done });
         Registering(queued.map(|()| written).map_err(|error| match error {
             TrySendError::Full(_) => Shed::QueueFull,
             TrySendError::Disconnected(_) => Shed::StoreFailed,
@@ -65,27 +71,33 @@ impl RegistrationDesk {
     }
 }
 
-fn serve(mut store: RegistrationStore, queue: &Receiver<Batch>) {
+fn serve(mut store: RegistrationStore, queue: &Receiver<Batch>, shared: &Notes) {
     let mut is_failing = false;
-    // What nobody waits for, while the disk takes nothing; the newest of each device.
-    let mut kept: HashMap<Iccid, Change> = HashMap::new();
+    let mut notes_due = Instant::now();
     loop {
-        let first = match queue.recv_timeout(RETRY_INTERVAL) {
+        let patience = notes_due.saturating_duration_since(Instant::now());
+        let first = match queue.recv_timeout(patience) {
             Ok(batch) => Some(batch),
-            Err(RecvTimeoutError::Timeout) if kept.is_empty() => continue,
             Err(RecvTimeoutError::Timeout) => None,
             Err(RecvTimeoutError::Disconnected) => return,
         };
         let batches: Vec<Batch> = first.into_iter().chain(queue.try_iter().take(BATCHES)).collect();
+        let notes = std::mem::take(&mut *lock(shared));
+        notes_due = Instant::now() + NOTES_INTERVAL;
+        if batches.is_empty() && notes.is_empty() {
+            continue;
+        }
         let changes = batches.iter().flat_map(|batch| &batch.changes);
-        let written = store.write(kept.values().chain(changes));
+        let written = store.write(notes.values().chain(changes));
         match (&written, is_failing) {
             (Err(error), false) => error!(%error, "devices cannot register"),
             (Ok(()), true) => info!("devices can register again"),
             _ => {}
         }
         is_failing = written.is_err();
-        keep(&mut kept, &batches, is_failing);
+        if is_failing {
+            put_back(shared, notes);
+        }
         let receipt = match written {
             Ok(()) => Receipt::Stored,
             Err(error) if error.is_full_disk() => unavailable(Shed::NoSpace),
@@ -93,20 +105,22 @@ fn serve(mut store: RegistrationStore, queue: &Receiver<Batch>) {
         };
         for batch in batches {
             // A listener that stopped waits no more.
-            let _ = batch.done.map(|done| done.send(receipt.clone()));
+            let _ = batch.done.send(receipt.clone());
         }
     }
 }
 
-/// Remembers what nobody waits for until it is written.
-fn keep(kept: &mut HashMap<Iccid, Change>, batches: &[Batch], is_failing: bool) {
-    if !is_failing {
-        kept.clear();
-        return;
+/// Keeps what could not be written, unless there is something newer of the device.
+fn put_back(shared: &Notes, notes: HashMap<Iccid, Change>) {
+    let mut newer = lock(shared);
+    for (device, change) in notes {
+        newer.entry(device).or_insert(change);
     }
-    for batch in batches.iter().filter(|batch| batch.done.is_none()) {
-        kept.extend(batch.changes.iter().map(|change| (change.iccid, change.clone())));
-    }
+}
+
+fn lock(notes: &Notes) -> MutexGuard<'_, HashMap<Iccid, Change>> {
+    // Whole entries come and go: a panic of another holder does no harm.
+    notes.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Future for Registering {

@@ -1,6 +1,6 @@
 //! Small work that is due now and then.
 
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use lwm2m::Registry;
 use message_log::MessageLog;
@@ -51,14 +51,46 @@ const EXPIRED_MAX: usize = 10_000;
 /// Forgets registrations that have expired, for ever.
 pub(crate) async fn registrations(registry: Registry, desk: RegistrationDesk) {
     let mut due = tokio::time::interval(EXPIRY_INTERVAL);
+    let mut clock = Clock::new();
     loop {
         due.tick().await;
         let now = Timestamp::from(SystemTime::now());
-        let expired = registry.expired(now, EXPIRED_MAX);
+        let expired = if clock.is_steady(Instant::now(), now) {
+            registry.expired(now, EXPIRED_MAX)
+        } else {
+            Vec::new()
+        };
         if !expired.is_empty() {
             desk.note(expired.into_iter().map(|iccid| Change { iccid, state: None }).collect());
         }
         gauge!("simgate_lwm2m_registrations").set(registry.len() as f64);
+    }
+}
+
+/// A wall clock that is this far ahead of the monotonic one since the last look has jumped.
+const JUMP: Duration = Duration::from_secs(60);
+/// After a jump nothing expires for so long: the clock may be set back, and devices may update.
+const STEADY_AFTER: Duration = Duration::from_secs(600);
+
+/// Tells whether the wall clock can be trusted.
+struct Clock {
+    seen: Option<(Instant, Timestamp)>,
+    jumped: Option<Instant>,
+}
+
+impl Clock {
+    fn new() -> Self {
+        Self { seen: None, jumped: None }
+    }
+
+    fn is_steady(&mut self, now: Instant, at: Timestamp) -> bool {
+        if let Some((before, then)) = self.seen.replace((now, at))
+            && at.saturating_since(then) > now.saturating_duration_since(before) + JUMP
+        {
+            warn!("the clock has jumped ahead: no registration expires for ten minutes");
+            self.jumped = Some(now);
+        }
+        self.jumped.is_none_or(|jumped| now.saturating_duration_since(jumped) >= STEADY_AFTER)
     }
 }
 
@@ -97,4 +129,23 @@ fn forget(log: &MessageLog, templates: &Templates) -> anyhow::Result<()> {
         templates.forget(arrival)?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_that_jumps_ahead_is_not_trusted_for_ten_minutes() {
+        let (mut clock, start) = (Clock::new(), Instant::now());
+        let at = |seconds: i64| Timestamp::from_millis(1_000_000_000_000 + seconds * 1_000);
+        let later = |seconds| start + Duration::from_secs(seconds);
+        assert!(clock.is_steady(start, at(0)));
+        assert!(clock.is_steady(later(1), at(1)));
+        assert!(!clock.is_steady(later(2), at(172_802)));
+        assert!(!clock.is_steady(later(601), at(173_401)));
+        assert!(clock.is_steady(later(602), at(173_402)));
+        // Back again: lifetimes only last longer.
+        assert!(clock.is_steady(later(603), at(603)));
+    }
 }

@@ -130,6 +130,7 @@ fn record(device: u64, template: Option<u32>) -> NewRecord {
         topic: Some("room/1"),
         template,
         exchange: Some(7),
+        measured: None,
         payload: &[1; 8],
     };
     NewRecord {

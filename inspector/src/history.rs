@@ -85,6 +85,8 @@ pub struct HistoryItem {
     pub protocol: Protocol,
     /// Its topic, of CoAP.
     pub topic: Option<String>,
+    /// When the device measured it, where it said so.
+    pub measured: Option<Timestamp>,
     /// Its id.
     pub id: EventId,
 }
@@ -110,6 +112,8 @@ pub struct MessageView {
     pub protocol: Protocol,
     /// Its topic, of CoAP.
     pub topic: Option<String>,
+    /// When the device measured it, where it said so.
+    pub measured: Option<Timestamp>,
     /// The version of the template that was active when it arrived.
     pub template: Option<u32>,
     /// The bytes that the device sent.
@@ -206,6 +210,7 @@ impl Inspector {
             payload,
             protocol: telemetry.protocol,
             topic: telemetry.topic.map(str::to_owned),
+            measured: telemetry.measured,
             id: record.id,
         };
         Ok(translation::text(translation, telemetry).ok().map(item))
@@ -227,6 +232,7 @@ impl Inspector {
             class: telemetry.class,
             protocol: telemetry.protocol,
             topic: telemetry.topic.map(str::to_owned),
+            measured: telemetry.measured,
             template: telemetry.template,
             payload: telemetry.payload.to_vec(),
             translation: translation::translate(self.templates(), telemetry, choice)?,

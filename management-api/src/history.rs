@@ -37,6 +37,9 @@ pub(crate) struct HistoryEntry {
     /// The topic, where the device named one.
     #[serde(skip_serializing_if = "Option::is_none")]
     topic: Option<String>,
+    /// When the device measured it, where it said so, in the same zone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    measured: Option<String>,
 }
 
 /// A page of stored messages, the newest first.
@@ -316,6 +319,7 @@ fn history_entry(item: HistoryItem, zone: Zone) -> HistoryEntry {
         protocol: item.protocol.as_str(),
         device_id: item.iccid.to_string(),
         topic: item.topic,
+        measured: item.measured.map(|measured| zone.print(measured)),
     }
 }
 

@@ -52,6 +52,9 @@ pub(crate) struct Message {
     /// The topic, where the device named one.
     #[serde(skip_serializing_if = "Option::is_none")]
     topic: Option<String>,
+    /// When the device measured it, where it said so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    measured: Option<String>,
     /// The version of the template that was active when it arrived.
     #[serde(skip_serializing_if = "Option::is_none")]
     template_version: Option<u32>,
@@ -132,6 +135,7 @@ impl From<MessageView> for Message {
             identity_class: view.class.as_str(),
             protocol: view.protocol.as_str(),
             topic: view.topic,
+            measured: view.measured.map(|measured| measured.to_string()),
             template_version: view.template,
             payload: STANDARD.encode(&view.payload),
             translation: translation(view.translation),

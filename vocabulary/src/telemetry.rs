@@ -9,6 +9,7 @@
 //! template u32  if flag 0x08
 //! exchange u128 if flag 0x10
 //! topic length u8, topic          if flag 0x20
+//! measured i64, microseconds since 1970   if flag 0x40
 //! payload: the rest
 //! ```
 //!
@@ -17,7 +18,7 @@
 use std::net::IpAddr;
 
 use crate::event::MalformedEvent;
-use crate::{Iccid, Identity, IdentityClass, Imsi, Protocol, Topic};
+use crate::{Iccid, Identity, IdentityClass, Imsi, Protocol, Timestamp, Topic};
 
 /// One message of a device, as it was received: the payload is raw.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,6 +36,8 @@ pub struct Telemetry<'a> {
     /// Digest of the CoAP exchange (device, message id, token, payload), by which a
     /// retransmission after a restart is known.
     pub exchange: Option<u128>,
+    /// When the device measured it, where the protocol says so; of LwM2M values with a time.
+    pub measured: Option<Timestamp>,
     /// The bytes that the device sent.
     pub payload: &'a [u8],
 }
@@ -46,8 +49,9 @@ const HAS_IPV6: u8 = 0x04;
 const HAS_TEMPLATE: u8 = 0x08;
 const HAS_EXCHANGE: u8 = 0x10;
 const HAS_TOPIC: u8 = 0x20;
+const HAS_MEASURED: u8 = 0x40;
 /// The longest header: 4 fixed bytes and every optional field but the topic's text.
-const HEADER_BYTES_MAX: usize = 4 + 8 + 16 + 4 + 16 + 1;
+const HEADER_BYTES_MAX: usize = 4 + 8 + 16 + 4 + 16 + 1 + 8;
 
 impl<'a> Telemetry<'a> {
     /// The body for the message log.
@@ -74,6 +78,9 @@ impl<'a> Telemetry<'a> {
             body.push(u8::try_from(topic.len()).unwrap_or(u8::MAX));
             body.extend_from_slice(&topic.as_bytes()[..topic.len().min(usize::from(u8::MAX))]);
         }
+        if let Some(measured) = self.measured {
+            body.extend_from_slice(&measured.as_micros().to_le_bytes());
+        }
         body.extend_from_slice(self.payload);
         body
     }
@@ -86,6 +93,7 @@ impl<'a> Telemetry<'a> {
             | bit(self.template.is_some(), HAS_TEMPLATE)
             | bit(self.exchange.is_some(), HAS_EXCHANGE)
             | bit(self.topic.is_some(), HAS_TOPIC)
+            | bit(self.measured.is_some(), HAS_MEASURED)
     }
 
     /// Reads a body that [`Telemetry::encode`] wrote for the device `iccid`.
@@ -110,6 +118,11 @@ impl<'a> Telemetry<'a> {
         let exchange =
             if has(HAS_EXCHANGE) { Some(u128::from_le_bytes(fields.take()?)) } else { None };
         let topic = if has(HAS_TOPIC) { Some(fields.topic()?) } else { None };
+        let measured = if has(HAS_MEASURED) {
+            Some(Timestamp::from_micros(i64::from_le_bytes(fields.take()?)))
+        } else {
+            None
+        };
         Ok(Self {
             identity: Identity { iccid, imsi, ip },
             class: IdentityClass::from_code(class)
@@ -118,6 +131,7 @@ impl<'a> Telemetry<'a> {
             topic,
             template,
             exchange,
+            measured,
             payload: fields.0,
         })
     }
@@ -163,6 +177,7 @@ mod tests {
             topic: Some("some/topic"),
             template: Some(7),
             exchange: Some(u128::MAX - 1),
+            measured: Some(Timestamp::from_millis(1_670_598_749_915)),
             payload: &[1, 2, 3],
         }
     }
@@ -179,6 +194,7 @@ mod tests {
         telemetry.identity.imsi = None;
         telemetry.template = None;
         telemetry.exchange = None;
+        telemetry.measured = None;
         telemetry.payload = &[];
         assert_eq!(Telemetry::decode(iccid, &telemetry.encode()), Ok(telemetry));
         assert_eq!(telemetry.encode().len(), 4);

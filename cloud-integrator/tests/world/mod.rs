@@ -113,6 +113,7 @@ pub(crate) fn message(device: u64, payload: &[u8]) -> NewRecord {
         topic: None,
         template: None,
         exchange: None,
+        measured: None,
         payload,
     };
     NewRecord {

@@ -75,6 +75,7 @@ mod tests {
             topic: None,
             template,
             exchange: None,
+            measured: None,
             payload,
         }
     }

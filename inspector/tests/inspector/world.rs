@@ -76,6 +76,7 @@ impl World {
             topic: (protocol == Protocol::Coap).then_some("room/1"),
             template: self.templates.active(protocol),
             exchange: None,
+            measured: None,
             payload,
         };
         let record = NewRecord {

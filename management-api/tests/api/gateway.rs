@@ -265,6 +265,7 @@ impl Gateway {
             topic: (protocol == Protocol::Coap).then_some("room/1"),
             template: self.templates.active(protocol),
             exchange: None,
+            measured: None,
             payload,
         };
         self.append_event(EventKind::Telemetry, iccid.as_u64(), telemetry.encode(), at).await
