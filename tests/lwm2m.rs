@@ -145,6 +145,7 @@ fn what_a_device_sends_and_notifies_of_reaches_history_state_and_webhook() {
     });
     assert!(state.to_string().contains(TEMPERATURE), "{state}");
     assert_eq!(kinds("TELEMETRY_DATA").len(), 3);
+    eventually("the LIFECYCLE event", || (!kinds("LIFECYCLE").is_empty()).then_some(()));
     assert_eq!(kinds("LIFECYCLE").len(), 1, "at the first registration, and never again");
     assert!(gateway.terminate().success());
 }

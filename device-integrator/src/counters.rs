@@ -252,6 +252,7 @@ mod tests {
             "exchanges_evicted",
             "uploads_aborted",
             "downloads_evicted",
+            "download_parts",
             "retransmissions",
             "timeouts",
             "confirmables_demoted",
