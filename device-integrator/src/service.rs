@@ -28,8 +28,8 @@ pub(crate) trait Carrier<P> {
     /// Sends a datagram, sooner or later.
     fn send(&mut self, to: P, bytes: &[u8]);
 
-    /// Whether a device can be reached there: an address always, a session while it lasts and its key
-    /// is the device's.
+    /// Whether a device can be reached there: an address always, a session while it lasts and its
+    /// key is the device's.
     fn reaches(&mut self, device: Iccid, peer: P) -> bool;
 
     /// Hears that a peer may not speak.
