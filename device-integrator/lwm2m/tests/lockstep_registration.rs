@@ -198,6 +198,44 @@ fn the_key_of_the_channel_decides_what_it_is_for() {
         .sends(&["ACK 4.03 [bootstrapping needs the bootstrap key]"]);
 }
 
+/// A plain request from the SIM's address replaced the registration that the device had made with
+/// its key, and what waited for the device went out in clear.
+#[test]
+fn a_registration_made_with_a_key_is_not_replaced_without_one() {
+    let mut scene = Scene::new();
+    let secured = sim(1).secured(5, Security::ServerKey);
+    let refusal = "ACK 4.03 [the device is registered with a key, which registering needs]";
+    // Asked for before the key was used, and durable afterwards.
+    let plain = scene.ask(sim(1), Code::POST, "/rd?lt=60", None).ticket();
+    scene.register(secured, "lt=600&b=UQ", LINKS);
+    scene.at(100);
+    scene.command(secured, 5, scene::read("/3303")).sends(&[]);
+    let step = scene.settle(0, plain, Verdict::Done);
+    step.sends(&[refusal]);
+    let fresh = lwm2m::Registry::new(RegistryLimits::default());
+    fresh.restore(iccid(1), &step.state().unwrap(), None, scene.moment.at).unwrap();
+    assert_eq!(fresh.snapshot(iccid(1)).unwrap().security, Security::ServerKey);
+    let step = scene.ask(sim(1), Code::POST, "/rd?lt=60", None);
+    step.sends(&[refusal]);
+    assert_eq!(step.notices(), ["LwM2M registration refused"]);
+    assert_eq!(scene.registry.contact(iccid(1)), Some(secured.contact));
+    // Once it has expired, the address is enough; what waited is not sent in clear.
+    scene.at(900);
+    let ticket = scene.ask(sim(1), Code::POST, "/rd?lt=60", None).ticket();
+    let step = scene.settle(0, ticket, Verdict::Done);
+    step.sends(&["ACK 2.01"]);
+    assert_eq!(step.ended(), [(5, "not registered".to_owned())]);
+    // Nor does it wait for the key.
+    scene.at(1_000);
+    scene.register(sim(1), "lt=600&b=UQ", LINKS);
+    scene.at(1_100);
+    scene.command(sim(1), 6, scene::read("/3303")).sends(&[]);
+    let ticket = scene.ask(secured, Code::POST, "/rd?lt=60", None).ticket();
+    let step = scene.settle(0, ticket, Verdict::Done);
+    step.sends(&["ACK 2.01"]);
+    assert_eq!(step.ended(), [(6, "not registered".to_owned())]);
+}
+
 #[test]
 fn a_deregistration_is_answered_once_it_is_durable() {
     let mut scene = Scene::new();

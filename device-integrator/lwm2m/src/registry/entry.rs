@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use vocabulary::Timestamp;
 
 use super::{NotificationOrder, RegistryLimits};
-use crate::contact::{Contact, Moment};
+use crate::contact::{Contact, Moment, Security};
 use crate::operation::Operation;
 use crate::path::Path;
 use crate::registration::{self, Links, Observation, Registration, Version};
@@ -93,10 +93,14 @@ impl Entry {
         }
     }
 
-    /// Takes over what survives a new registration.
+    /// Takes over what survives a new registration. What was asked of the one before must not
+    /// leave with another protection: a secret in clear, or a stranger's wish with a key.
     pub(crate) fn inherit(&mut self, before: Self) {
-        self.flight = before.flight;
         self.revision = before.revision;
+        if before.registration.security != self.registration.security {
+            return;
+        }
+        self.flight = before.flight;
         self.waiting = before.waiting.filter(|waiting| !waiting.commands.is_empty());
         if let Some(waiting) = &mut self.waiting {
             waiting.passive.clear();
@@ -119,6 +123,11 @@ impl Entry {
     pub(crate) fn is_awake(&self, now: Instant, awake_for: Duration) -> bool {
         !self.registration.binding.is_queued()
             || self.heard.is_some_and(|at| now.saturating_duration_since(at) <= awake_for)
+    }
+
+    /// Whether it lasts and was made with a key.
+    pub(crate) fn is_bound(&self, at: Timestamp) -> bool {
+        self.registration.security != Security::NoSec && self.registration.expires_at > at
     }
 
     pub(crate) fn has_work(&self) -> bool {

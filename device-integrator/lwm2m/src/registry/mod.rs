@@ -15,7 +15,7 @@ use vocabulary::{Iccid, Timestamp};
 pub(crate) use entry::{Entry, Flight, Queued, Target, Turn, Watched};
 pub(crate) use order::NotificationOrder;
 
-use crate::contact::{Contact, Device, Link, Moment};
+use crate::contact::{Contact, Device, Link, Moment, Security};
 use crate::registration::{self, Registration, RegistrationId, StateError};
 
 /// Locks that share the work: far more than there are sockets.
@@ -81,9 +81,23 @@ pub(crate) struct Heard {
     pub(crate) has_work: bool,
 }
 
-/// There are as many registrations as allowed.
+/// Why a registration is not taken.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Full;
+pub(crate) enum NotInstalled {
+    /// There are as many registrations as allowed.
+    Full,
+    /// The device has a registration that was made with a key, and this one was made without.
+    Bound,
+}
+
+/// What a new registration led to.
+#[derive(Debug, Default)]
+pub(crate) struct Installed {
+    /// The one before was protected otherwise.
+    pub(crate) rebound: bool,
+    /// Operations that waited for the one before and must not reach the new one.
+    pub(crate) ended: Vec<u64>,
+}
 
 impl Registry {
     /// An empty registry.
@@ -121,8 +135,9 @@ impl Registry {
         let mut entry = Entry::new(registration);
         let confirmed = |observation| Watched { observation, newest: None, confirmed: true };
         entry.watched = observations.into_iter().map(confirmed).collect();
-        self.remove_entry(iccid);
-        self.insert(iccid, entry);
+        let mut shard = self.shard(iccid);
+        self.take_out(&mut shard, iccid);
+        self.put_in(&mut shard, iccid, entry);
         Ok(())
     }
 
@@ -243,25 +258,44 @@ impl Registry {
         self.len() < self.shared.limits.registrations_max || self.is_registered(iccid)
     }
 
+    /// Whether the device has a registration that was made with a key: its address alone must not
+    /// replace that.
+    pub(crate) fn is_bound(&self, iccid: Iccid, at: Timestamp) -> bool {
+        self.shard(iccid).entries.get(&iccid).is_some_and(|entry| entry.is_bound(at))
+    }
+
     /// Puts a registration in the place of the one before, whose observations end; what waits for
-    /// the device goes on waiting.
+    /// the device goes on waiting, unless it would leave with another protection.
     pub(crate) fn install(
         &self,
         iccid: Iccid,
         registration: Registration,
         moment: Moment,
-    ) -> Result<(), Full> {
-        if !self.has_room_for(iccid) {
-            return Err(Full);
+    ) -> Result<Installed, NotInstalled> {
+        let mut shard = self.shard(iccid);
+        match shard.entries.get(&iccid) {
+            Some(before)
+                if registration.security == Security::NoSec && before.is_bound(moment.at) =>
+            {
+                return Err(NotInstalled::Bound);
+            }
+            None if self.len() >= self.shared.limits.registrations_max => {
+                return Err(NotInstalled::Full);
+            }
+            _ => {}
         }
-        let before = self.remove_entry(iccid);
         let mut entry = Entry::new(registration);
         entry.heard = Some(moment.now);
-        if let Some(before) = before {
+        let mut installed = Installed::default();
+        if let Some(before) = self.take_out(&mut shard, iccid) {
+            installed.rebound = before.registration.security != entry.registration.security;
+            if installed.rebound {
+                installed.ended = before.commands().map(|queued| queued.command).collect();
+            }
             entry.inherit(*before);
         }
-        self.insert(iccid, entry);
-        Ok(())
+        self.put_in(&mut shard, iccid, entry);
+        Ok(installed)
     }
 
     /// Removes a registration if it is still this one; returns the operations that waited.
@@ -294,16 +328,11 @@ impl Registry {
         lock(&self.shared.shards[spread as usize % SHARDS])
     }
 
-    fn insert(&self, iccid: Iccid, entry: Entry) {
-        let mut shard = self.shard(iccid);
+    fn put_in(&self, shard: &mut Shard, iccid: Iccid, entry: Entry) {
         self.shared.registrations.fetch_add(1, Ordering::Relaxed);
         self.count_observations(0, entry.watched.len());
         shard.expiries.insert((entry.registration.expires_at, iccid));
         shard.entries.insert(iccid, Box::new(entry));
-    }
-
-    fn remove_entry(&self, iccid: Iccid) -> Option<Box<Entry>> {
-        self.take_out(&mut self.shard(iccid), iccid)
     }
 
     fn take_out(&self, shard: &mut Shard, iccid: Iccid) -> Option<Box<Entry>> {
@@ -336,7 +365,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::contact::{Link, Security};
+    use crate::contact::Link;
     use crate::operation::Operation;
     use crate::path::Path;
     use crate::registration::{Binding, Links, Observation, Version};

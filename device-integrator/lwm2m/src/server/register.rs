@@ -11,7 +11,7 @@ use super::{Server, ServerConfig};
 use crate::contact::{Contact, Device, Moment, Security};
 use crate::event::{Event, Outcome};
 use crate::registration::{Links, Parameters, Refused, Registration, RegistrationId, Version};
-use crate::registry::Entry;
+use crate::registry::{Entry, NotInstalled};
 
 /// When a device may come back that did not fit.
 const RETRY_SECONDS: u32 = 60;
@@ -75,6 +75,9 @@ impl Server {
         request: &IncomingRequest<Contact>,
     ) -> Result<Registration, Refused> {
         let parameters = self.read_parameters(device, request, Security::BootstrapKey)?;
+        if device.security == Security::NoSec && self.registry.is_bound(device.iccid, moment.at) {
+            return Err(needs_key());
+        }
         let links = read_links(request)?;
         let lifetime_seconds = parameters.lifetime_seconds.unwrap_or(self.config.lifetime_seconds);
         Ok(Registration {
@@ -101,11 +104,18 @@ impl Server {
     ) {
         let Registering { iccid, registration, revision } = registering;
         let id = registration.id;
-        if self.registry.install(iccid, registration, moment).is_err() {
-            // The limit was reached while this one was made durable.
-            self.emit(Event::SaveSoon { iccid, state: None });
-            self.refuse_full(moment, exchange);
-            return;
+        let installed = match self.registry.install(iccid, registration, moment) {
+            Ok(installed) => installed,
+            Err(reason) => {
+                self.refuse_durable(moment, iccid, (exchange, &reason));
+                return;
+            }
+        };
+        if installed.rebound {
+            self.abandon_flight(moment, iccid);
+        }
+        for command in installed.ended {
+            self.end_command(iccid, command, Outcome::NotRegistered);
         }
         // What was given out of the registration before may have overtaken the new one.
         let overtaken = self.registry.with(iccid, |entry| {
@@ -123,6 +133,27 @@ impl Server {
             .unwrap_or(Response::new(Code::INTERNAL_SERVER_ERROR));
         self.endpoint.respond(moment.now, exchange, response);
         self.wake(moment, iccid, true);
+    }
+
+    /// Refuses a registration that was made durable, and puts the disk right.
+    fn refuse_durable(
+        &mut self,
+        moment: Moment,
+        iccid: Iccid,
+        (exchange, reason): (Exchange<Contact>, &NotInstalled),
+    ) {
+        let state = self.registry.with(iccid, Entry::save);
+        self.emit(Event::SaveSoon { iccid, state });
+        match reason {
+            // The limit was reached meanwhile.
+            NotInstalled::Full => self.refuse_full(moment, exchange),
+            // The device registered with its key meanwhile.
+            NotInstalled::Bound => {
+                let refused = needs_key();
+                self.notice(iccid, "LwM2M registration refused", refused.reason.clone());
+                self.refuse(moment, exchange, &refused);
+            }
+        }
     }
 
     pub(super) fn handle_update(
@@ -247,6 +278,11 @@ impl Server {
         }
         RegistrationId(id)
     }
+}
+
+/// A device that has registered with a key is not known by its address alone.
+fn needs_key() -> Refused {
+    Refused::new(Code::FORBIDDEN, "the device is registered with a key, which registering needs")
 }
 
 /// When a registration ends that is not updated.
