@@ -35,6 +35,18 @@ pub(crate) struct Watched {
     pub(crate) confirmed: bool,
 }
 
+impl Watched {
+    /// Whether a newer notification came before one of this order, which is the newest otherwise.
+    pub(crate) fn is_overtaken(&mut self, order: Option<NotificationOrder>) -> bool {
+        let Some(order) = order else { return false };
+        let is_overtaken = self.newest.is_some_and(|newest| !newest.is_followed_by(order));
+        if !is_overtaken {
+            self.newest = Some(order);
+        }
+        is_overtaken
+    }
+}
+
 #[derive(Debug, Default)]
 struct Waiting {
     commands: VecDeque<Queued>,
