@@ -62,6 +62,32 @@ fn an_observation_that_the_device_refuses_is_forgotten() {
     assert_eq!(scene.registry.observations(), 0);
 }
 
+/// An observation that was asked for again was forgotten when the device did not answer, though it
+/// went on to notify.
+#[test]
+fn an_observation_outlives_a_refresh_without_an_answer() {
+    let mut scene = Scene::new();
+    let location = scene.register(sim(1), "lt=6000&lwm2m=1.1", LINKS);
+    let token = scene.observe(sim(1), PATH);
+    // Silence, a reset, and a move.
+    scene.command(sim(1), 2, observe(PATH));
+    assert_eq!(scene.pass(0, 0..120).ended().len(), 1);
+    let asked = scene.command(sim(1), 3, observe(PATH)).sent[0].1.clone();
+    let step = scene.receive(sim(1), &[0x70, 0, asked[2], asked[3]]);
+    assert_eq!(step.ended().len(), 1);
+    scene.command(sim(1), 4, observe(PATH));
+    let moved = sim(1).at(0, "10.9.9.9:5683");
+    assert_eq!(scene.ask(moved, Code::POST, &location, None).ended().len(), 1);
+    assert_eq!(scene.registry.snapshot(iccid(1)).unwrap().observations.len(), 1);
+    let step = scene.receive(moved, &notify(9, &token, 2, b"22"));
+    assert_eq!(step.uplinks(), [r#"{"/3303/0/5700":22.0}"#]);
+    // What the device itself says, counts.
+    let asked = scene.command(moved, 5, observe(PATH)).sent[0].1.clone();
+    let step = scene.receive(moved, &answer(&asked, Code::NOT_FOUND, None, None));
+    assert!(step.state().is_some());
+    assert_eq!(scene.registry.observations(), 0);
+}
+
 #[test]
 fn a_notification_is_acknowledged_once_it_is_durable() {
     let mut scene = Scene::new();

@@ -214,28 +214,24 @@ impl Server {
         let begun = self.registry.with(iccid, |entry| {
             // RFC 7641 §3.3.1: the same token refreshes an observation of the same.
             if let Some(observation) = entry.watch_of(&paths) {
-                return Ok(observation.token);
+                return Ok((observation.token, false));
             }
             if entry.watched.len() >= max {
                 return Err(format!("{max} observations of the device are the limit"));
             }
             let observation = Observation { token: fresh, paths, composite, format };
             entry.watched.push(Watched { observation, newest: None, confirmed: false });
-            Ok(fresh)
+            Ok((fresh, true))
         });
-        begun.unwrap_or(Err("the registration ended".to_owned())).map(Watch::Begin)
+        let (token, is_new) = begun.unwrap_or(Err("the registration ended".to_owned()))?;
+        Ok(Watch::Begin { token, is_new })
     }
 
-    /// Forgets an observation that did not begin.
+    /// Forgets an observation that did not begin. One that was to be refreshed goes on: the device
+    /// has not said otherwise.
     fn forget_watch(&mut self, iccid: Iccid, watch: &Watch) {
-        let Watch::Begin(token) = watch else { return };
-        let state = self.registry.with(iccid, |entry| {
-            let was_kept = entry.watched_mut(*token).is_some_and(|watched| watched.confirmed);
-            entry.unwatch(*token);
-            was_kept.then(|| entry.save())
-        });
-        if let Some(Some(state)) = state {
-            self.emit(Event::SaveSoon { iccid, state: Some(state) });
+        if let Watch::Begin { token, is_new: true } = *watch {
+            self.registry.with(iccid, |entry| entry.unwatch(token));
         }
     }
 
@@ -342,13 +338,15 @@ impl Server {
         iccid: Iccid,
         (watch, response): (&Watch, &IncomingResponse<Contact>),
     ) {
-        let Watch::Begin(token) = watch else { return };
-        let Some(sequence) = response.sequence.filter(|_| response.code.is_success()) else {
-            self.forget_watch(iccid, watch);
-            return;
-        };
+        let Watch::Begin { token, .. } = *watch else { return };
+        let sequence = response.sequence.filter(|_| response.code.is_success());
         let state = self.registry.with(iccid, |entry| {
-            let watched = entry.watched_mut(*token)?;
+            let watched = entry.watched_mut(token)?;
+            let was_kept = watched.confirmed;
+            let Some(sequence) = sequence else {
+                entry.unwatch(token);
+                return was_kept.then(|| entry.save());
+            };
             watched.confirmed = true;
             watched.newest = Some(NotificationOrder { sequence, at: moment.now });
             Some(entry.save())
