@@ -283,6 +283,100 @@ fn what_was_saved_while_a_registration_waited_does_not_come_back() {
     assert_eq!(fresh.snapshot(iccid(1)).unwrap().lifetime_seconds, 300);
 }
 
+/// The lifetime that a restart would find.
+#[track_caller]
+fn saved_lifetime(scene: &Scene, step: &Step) -> u32 {
+    let fresh = lwm2m::Registry::new(RegistryLimits::default());
+    fresh.restore(iccid(1), &step.state().unwrap(), None, scene.moment.at).unwrap();
+    fresh.snapshot(iccid(1)).unwrap().lifetime_seconds
+}
+
+/// The state of an update that waited was written after a newer one, and came back with a restart.
+#[test]
+fn what_was_saved_while_an_update_waited_is_saved_again() {
+    let mut scene = Scene::new();
+    let location = scene.register(sim(1), "lt=600", LINKS);
+    let ticket = scene.ask(sim(1), Code::POST, &location, Some((40, b"</3/0>"))).ticket();
+    scene.ask(sim(1), Code::POST, &format!("{location}?lt=300"), None).sends(&["ACK 2.04"]);
+    let step = scene.settle(0, ticket, Verdict::Done);
+    assert_eq!(saved_lifetime(&scene, &step), 300);
+    // Of one that ended meanwhile nothing comes back.
+    let update = scene.ask(sim(1), Code::POST, &location, Some((40, b"</3/1>"))).ticket();
+    let end = scene.ask(sim(1), Code::DELETE, &location, None).ticket();
+    scene.settle(0, end, Verdict::Done).sends(&["ACK 2.02"]);
+    let step = scene.settle(0, update, Verdict::Done);
+    assert_eq!(step.state(), None);
+    // Nothing is saved twice without need.
+    let location = scene.register(sim(1), "lt=600", LINKS);
+    let ticket = scene.ask(sim(1), Code::POST, &location, Some((40, b"</3/0>"))).ticket();
+    let step = scene.settle(0, ticket, Verdict::Done);
+    assert!(matches!(step.events[..], [Event::Awake { .. }]), "{step:?}");
+}
+
+/// The state of an expired registration was deleted after its device had registered again.
+#[test]
+fn a_registration_outlives_the_deletion_of_the_one_before() {
+    let mut scene = Scene::new();
+    scene.register(sim(1), "lt=60", LINKS);
+    scene.at(400);
+    // Expired before the device asked, and while it waits.
+    assert_eq!(scene.registry.expired(scene.moment.at, 10), [iccid(1)]);
+    let ticket = scene.ask(sim(1), Code::POST, "/rd?lt=70", None).ticket();
+    let step = scene.settle(0, ticket, Verdict::Done);
+    assert_eq!(saved_lifetime(&scene, &step), 70);
+    scene.at(800);
+    let ticket = scene.ask(sim(1), Code::POST, "/rd?lt=80", None).ticket();
+    assert_eq!(scene.registry.expired(scene.moment.at, 10), [iccid(1)]);
+    let step = scene.settle(0, ticket, Verdict::Done);
+    assert_eq!(saved_lifetime(&scene, &step), 80);
+    // Once the owner is through with it, one write is enough.
+    scene.at(1_200);
+    assert_eq!(scene.registry.expired(scene.moment.at, 10), [iccid(1)]);
+    assert!(scene.registry.expired(scene.moment.at, 10).is_empty());
+    let ticket = scene.ask(sim(1), Code::POST, "/rd?lt=90", None).ticket();
+    let step = scene.settle(0, ticket, Verdict::Done);
+    assert!(matches!(step.events[..], [Event::Awake { .. }]), "{step:?}");
+}
+
+/// A device registered on two sockets at once: memory had the one that was settled last, the disk
+/// the one that was written last.
+#[test]
+fn of_two_registrations_at_once_the_newer_stays() {
+    for first_to_settle in [0, 1] {
+        let mut scene = Scene::new();
+        let elsewhere = sim(1).at(1, "10.9.9.9:1234");
+        let older = scene.ask(sim(1), Code::POST, "/rd?lt=300", None).ticket();
+        let newer = scene.ask(elsewhere, Code::POST, "/rd?lt=600", None).ticket();
+        let last = if first_to_settle == 0 {
+            scene.settle(0, older, Verdict::Done).sends(&["ACK 2.01"]);
+            let step = scene.settle(1, newer, Verdict::Done);
+            step.sends(&["ACK 2.01"]);
+            step
+        } else {
+            scene.settle(1, newer, Verdict::Done).sends(&["ACK 2.01"]);
+            let step = scene.settle(0, older, Verdict::Done);
+            step.sends(&["ACK 5.03 max-age=2"]);
+            step
+        };
+        assert_eq!(saved_lifetime(&scene, &last), 600);
+        let registration = scene.registry.snapshot(iccid(1)).unwrap();
+        assert_eq!(registration.lifetime_seconds, 600);
+        assert_eq!(registration.contact, Some(elsewhere.contact));
+    }
+}
+
+/// A device left and came back at once: its end was written after its new beginning.
+#[test]
+fn a_registration_outlives_a_deregistration_under_way() {
+    let mut scene = Scene::new();
+    let location = scene.register(sim(1), "lt=600", LINKS);
+    let end = scene.ask(sim(1), Code::DELETE, &location, None).ticket();
+    scene.register(sim(1), "lt=300", LINKS);
+    let step = scene.settle(0, end, Verdict::Done);
+    step.sends(&["ACK 2.02"]);
+    assert_eq!(saved_lifetime(&scene, &step), 300);
+}
+
 #[test]
 fn limits_are_answered_and_counted() {
     let limits = RegistryLimits { registrations_max: 1, ..RegistryLimits::default() };

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use vocabulary::Timestamp;
 
-use super::{NotificationOrder, RegistryLimits};
+use super::{NotificationOrder, RegistryLimits, Revision};
 use crate::contact::{Contact, Moment, Security};
 use crate::operation::Operation;
 use crate::path::Path;
@@ -22,8 +22,7 @@ pub(crate) struct Entry {
     waiting: Option<Box<Waiting>>,
     /// The request under way, and whose it is (`NSTART` is 1, RFC 7252 §4.7).
     pub(crate) flight: Option<Flight>,
-    /// How often this was given out to be saved.
-    pub(crate) revision: u32,
+    pub(crate) revision: Revision,
 }
 
 /// An observation with the newest notification of it.
@@ -101,14 +100,13 @@ impl Entry {
             watched: Vec::new(),
             waiting: None,
             flight: None,
-            revision: 0,
+            revision: Revision::default(),
         }
     }
 
     /// Takes over what survives a new registration. What was asked of the one before must not
     /// leave with another protection: a secret in clear, or a stranger's wish with a key.
     pub(crate) fn inherit(&mut self, before: Self) {
-        self.revision = before.revision;
         if before.registration.security != self.registration.security {
             return;
         }
@@ -121,7 +119,7 @@ impl Entry {
 
     /// The state to be saved.
     pub(crate) fn save(&mut self) -> Vec<u8> {
-        self.revision = self.revision.wrapping_add(1);
+        self.revision.saves = self.revision.saves.wrapping_add(1);
         let confirmed: Vec<&Observation> = self.confirmed().collect();
         let link = self.registration.contact.map(|contact| contact.link);
         registration::encode(&self.registration, link, confirmed.into_iter())

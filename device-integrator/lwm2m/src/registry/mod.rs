@@ -3,17 +3,19 @@
 
 mod entry;
 mod order;
+mod revision;
 
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 use vocabulary::{Iccid, Timestamp};
 
 pub(crate) use entry::{Entry, Flight, Queued, Target, Turn, Watched};
 pub(crate) use order::NotificationOrder;
+pub(crate) use revision::{Claim, Revision};
 
 use crate::contact::{Contact, Device, Link, Moment, Security};
 use crate::registration::{self, Registration, RegistrationId, StateError};
@@ -59,6 +61,8 @@ struct Shared {
     shards: Box<[Mutex<Shard>]>,
     registrations: AtomicUsize,
     observations: AtomicUsize,
+    /// Registrations numbered so far.
+    numbered: AtomicU64,
     /// Operations whose device was removed by the owner, for the next server that is called.
     ended: Mutex<Vec<(Iccid, u64)>>,
     has_ended: AtomicBool,
@@ -68,6 +72,10 @@ struct Shared {
 struct Shard {
     entries: HashMap<Iccid, Box<Entry>>,
     expiries: BTreeSet<(Timestamp, Iccid)>,
+    /// What the last call of [`Registry::expired`] removed.
+    expired: HashSet<Iccid>,
+    /// How often a state was given out to be deleted.
+    deletions: u64,
 }
 
 /// What a datagram of a registered device led to.
@@ -88,6 +96,8 @@ pub(crate) enum NotInstalled {
     Full,
     /// The device has a registration that was made with a key, and this one was made without.
     Bound,
+    /// The device asked for another one after this one.
+    Overtaken,
 }
 
 /// What a new registration led to.
@@ -97,6 +107,8 @@ pub(crate) struct Installed {
     pub(crate) rebound: bool,
     /// Operations that waited for the one before and must not reach the new one.
     pub(crate) ended: Vec<u64>,
+    /// Another state was given out meanwhile, and may be written after this one's.
+    pub(crate) overtaken: bool,
 }
 
 impl Registry {
@@ -109,6 +121,7 @@ impl Registry {
                 shards,
                 registrations: AtomicUsize::new(0),
                 observations: AtomicUsize::new(0),
+                numbered: AtomicU64::new(0),
                 ended: Mutex::default(),
                 has_ended: AtomicBool::new(false),
             }),
@@ -135,6 +148,7 @@ impl Registry {
         let mut entry = Entry::new(registration);
         let confirmed = |observation| Watched { observation, newest: None, confirmed: true };
         entry.watched = observations.into_iter().map(confirmed).collect();
+        entry.revision.number = self.number();
         let mut shard = self.shard(iccid);
         self.take_out(&mut shard, iccid);
         self.put_in(&mut shard, iccid, entry);
@@ -184,18 +198,22 @@ impl Registry {
         self.shared.observations.load(Ordering::Relaxed)
     }
 
-    /// Removes registrations that have expired, at most so many; the owner deletes their state.
+    /// Removes registrations that have expired, at most so many; the owner notes that their state
+    /// is to be deleted before it calls this again, and before what servers give out later.
     /// Operations that waited for them end with the next call of any server.
     pub fn expired(&self, at: Timestamp, max: usize) -> Vec<Iccid> {
         let mut expired = Vec::new();
         for shard in &self.shared.shards {
             let mut shard = lock(shard);
+            shard.expired.clear();
             while expired.len() < max {
                 let due = shard.expiries.first().filter(|(due, _)| *due <= at).copied();
                 let Some((_, iccid)) = due else { break };
                 if let Some(entry) = self.take_out(&mut shard, iccid) {
                     self.end(iccid, entry.commands().map(|queued| queued.command));
                 }
+                shard.expired.insert(iccid);
+                shard.deletions += 1;
                 expired.push(iccid);
             }
         }
@@ -210,7 +228,7 @@ impl Registry {
     /// Looks at an entry or changes it; the order of expiry and the counts follow.
     pub(crate) fn with<R>(&self, iccid: Iccid, act: impl FnOnce(&mut Entry) -> R) -> Option<R> {
         let mut shard = self.shard(iccid);
-        let Shard { entries, expiries } = &mut *shard;
+        let Shard { entries, expiries, .. } = &mut *shard;
         let entry = entries.get_mut(&iccid)?;
         let before = (entry.registration.expires_at, entry.watched.len());
         let result = act(entry);
@@ -264,29 +282,51 @@ impl Registry {
         self.shard(iccid).entries.get(&iccid).is_some_and(|entry| entry.is_bound(at))
     }
 
+    /// Begins to make a registration durable.
+    pub(crate) fn claim(&self, iccid: Iccid) -> Claim {
+        let shard = self.shard(iccid);
+        Claim {
+            number: self.number(),
+            replaces: shard.entries.get(&iccid).map(|entry| entry.revision),
+            deletions: shard.deletions,
+            is_expired: shard.expired.contains(&iccid),
+        }
+    }
+
     /// Puts a registration in the place of the one before, whose observations end; what waits for
     /// the device goes on waiting, unless it would leave with another protection.
     pub(crate) fn install(
         &self,
         iccid: Iccid,
-        registration: Registration,
+        (registration, claim): (Registration, Claim),
         moment: Moment,
     ) -> Result<Installed, NotInstalled> {
         let mut shard = self.shard(iccid);
-        match shard.entries.get(&iccid) {
-            Some(before)
-                if registration.security == Security::NoSec && before.is_bound(moment.at) =>
-            {
+        let has_key = registration.security != Security::NoSec;
+        let before = shard.entries.get(&iccid);
+        match before {
+            Some(before) if !has_key && before.is_bound(moment.at) => {
                 return Err(NotInstalled::Bound);
+            }
+            // Unless the newer one was made without the key that this one was made with.
+            Some(before)
+                if before.revision.number > claim.number
+                    && (!has_key || before.is_bound(moment.at)) =>
+            {
+                return Err(NotInstalled::Overtaken);
             }
             None if self.len() >= self.shared.limits.registrations_max => {
                 return Err(NotInstalled::Full);
             }
             _ => {}
         }
+        let overtaken = claim.is_expired
+            || claim.replaces != before.map(|before| before.revision)
+            || (before.is_none() && claim.deletions != shard.deletions);
         let mut entry = Entry::new(registration);
         entry.heard = Some(moment.now);
-        let mut installed = Installed::default();
+        entry.revision.number = claim.number;
+        let mut installed = Installed { overtaken, ..Installed::default() };
         if let Some(before) = self.take_out(&mut shard, iccid) {
             installed.rebound = before.registration.security != entry.registration.security;
             if installed.rebound {
@@ -302,7 +342,25 @@ impl Registry {
     pub(crate) fn remove(&self, iccid: Iccid, id: RegistrationId) -> Option<Box<Entry>> {
         let mut shard = self.shard(iccid);
         shard.entries.get(&iccid).filter(|entry| entry.registration.id == id)?;
+        shard.deletions += 1;
         self.take_out(&mut shard, iccid)
+    }
+
+    /// What is to be saved again of a device whose state of this revision was written late; of one
+    /// that is gone, nothing: `Some(None)`.
+    pub(crate) fn overtaken(&self, iccid: Iccid, revision: Revision) -> Option<Option<Vec<u8>>> {
+        let mut shard = self.shard(iccid);
+        let Some(entry) = shard.entries.get_mut(&iccid) else {
+            shard.deletions += 1;
+            return Some(None);
+        };
+        (entry.revision != revision).then(|| Some(entry.save()))
+    }
+
+    /// The state that a device shall have on the disk now; `None` if it has none.
+    pub(crate) fn save(&self, iccid: Iccid) -> Option<Vec<u8>> {
+        // No state has this revision.
+        self.overtaken(iccid, Revision::default()).flatten()
     }
 
     /// Operations whose device was removed by the owner.
@@ -341,6 +399,10 @@ impl Registry {
         self.shared.registrations.fetch_sub(1, Ordering::Relaxed);
         self.count_observations(entry.watched.len(), 0);
         Some(entry)
+    }
+
+    fn number(&self) -> u64 {
+        self.shared.numbered.fetch_add(1, Ordering::Relaxed) + 1
     }
 
     fn count_observations(&self, before: usize, after: usize) {
@@ -571,7 +633,9 @@ mod tests {
             self.serial = self.serial.wrapping_add(1) % 250;
             let expires_at = self.moment.at.saturating_add(Duration::from_secs(lasts_seconds));
             let registration = registration(self.serial, expires_at);
-            let installed = self.registry.install(iccid(device), registration, self.moment);
+            let claim = self.registry.claim(iccid(device));
+            let installed =
+                self.registry.install(iccid(device), (registration, claim), self.moment);
             let fits = self.known.len() < 3 || self.known.contains_key(&device);
             assert_eq!(installed.is_ok(), fits);
             if fits {

@@ -136,7 +136,7 @@ impl Server {
                 self.finish_registration(moment, exchange, *registering);
             }
             (Action::Update(exchange, updating), Verdict::Done) => {
-                self.finish_update(moment, exchange, updating.iccid);
+                self.finish_durable_update(moment, exchange, &updating);
             }
             (Action::Deregister(exchange, deregistering), Verdict::Done) => {
                 self.finish_deregistration(moment, exchange, deregistering);
