@@ -148,6 +148,11 @@ impl Entry {
         self.waiting.iter().flat_map(|waiting| &waiting.commands)
     }
 
+    /// When the operation was queued that is next.
+    pub(crate) fn queued_at(&self) -> Option<Timestamp> {
+        self.commands().next().map(|queued| queued.queued_at)
+    }
+
     /// Adds an operation; `Err` gives the limit that is reached.
     pub(crate) fn enqueue(&mut self, queued: Queued, limits: &RegistryLimits) -> Result<(), usize> {
         let waiting = self.waiting.get_or_insert_default();
@@ -239,7 +244,7 @@ impl Entry {
         self.watched.len() != before
     }
 
-    fn pop_command(&mut self) -> Option<Queued> {
+    pub(crate) fn pop_command(&mut self) -> Option<Queued> {
         let queued = self.waiting.as_mut()?.commands.pop_front();
         self.drop_empty();
         queued

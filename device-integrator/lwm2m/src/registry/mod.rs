@@ -63,8 +63,8 @@ struct Shared {
     observations: AtomicUsize,
     /// Registrations numbered so far.
     numbered: AtomicU64,
-    /// Operations whose device was removed by the owner, for the next server that is called.
-    ended: Mutex<Vec<(Iccid, u64)>>,
+    /// Operations that ended here, for the next server that is called.
+    ended: Mutex<Vec<(Iccid, u64, Ending)>>,
     has_ended: AtomicBool,
 }
 
@@ -72,6 +72,8 @@ struct Shared {
 struct Shard {
     entries: HashMap<Iccid, Box<Entry>>,
     expiries: BTreeSet<(Timestamp, Iccid)>,
+    /// When the operation was queued that is next of its device.
+    queues: BTreeSet<(Timestamp, Iccid)>,
     /// What the last call of [`Registry::expired`] removed.
     expired: HashSet<Iccid>,
     /// How often a state was given out to be deleted.
@@ -87,6 +89,15 @@ pub(crate) struct Heard {
     pub(crate) left: bool,
     /// Something waits for the device.
     pub(crate) has_work: bool,
+}
+
+/// Why an operation ended that waited.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ending {
+    /// The owner removed its device.
+    Removed,
+    /// It waited for too long.
+    Overdue,
 }
 
 /// Why a registration is not taken.
@@ -210,7 +221,8 @@ impl Registry {
                 let due = shard.expiries.first().filter(|(due, _)| *due <= at).copied();
                 let Some((_, iccid)) = due else { break };
                 if let Some(entry) = self.take_out(&mut shard, iccid) {
-                    self.end(iccid, entry.commands().map(|queued| queued.command));
+                    let commands = entry.commands().map(|queued| queued.command);
+                    self.end(iccid, commands, Ending::Removed);
                 }
                 shard.expired.insert(iccid);
                 shard.deletions += 1;
@@ -220,6 +232,31 @@ impl Registry {
         expired
     }
 
+    /// Ends operations that have waited for too long, at most so many; says how many it were. The
+    /// next call of any server reports them. The owner calls this every second or so: nothing else
+    /// looks at what waits for a device that is not heard.
+    pub fn overdue(&self, at: Timestamp, max: usize) -> usize {
+        let mut ended = 0;
+        for shard in &self.shared.shards {
+            let mut shard = lock(shard);
+            while ended < max {
+                let due = shard.queues.first().copied();
+                let Some((_, iccid)) = due.filter(|(queued_at, _)| self.is_overdue(*queued_at, at))
+                else {
+                    break;
+                };
+                let command = self.with_in(&mut shard, iccid, Entry::pop_command).flatten();
+                self.end(iccid, command.iter().map(|queued| queued.command), Ending::Overdue);
+                ended += 1;
+            }
+        }
+        ended
+    }
+
+    fn is_overdue(&self, queued_at: Timestamp, at: Timestamp) -> bool {
+        at.saturating_since(queued_at) > self.shared.limits.queued_for
+    }
+
     /// Limits.
     pub(crate) fn limits(&self) -> &RegistryLimits {
         &self.shared.limits
@@ -227,18 +264,31 @@ impl Registry {
 
     /// Looks at an entry or changes it; the order of expiry and the counts follow.
     pub(crate) fn with<R>(&self, iccid: Iccid, act: impl FnOnce(&mut Entry) -> R) -> Option<R> {
-        let mut shard = self.shard(iccid);
-        let Shard { entries, expiries, .. } = &mut *shard;
+        self.with_in(&mut self.shard(iccid), iccid, act)
+    }
+
+    fn with_in<R>(
+        &self,
+        shard: &mut Shard,
+        iccid: Iccid,
+        act: impl FnOnce(&mut Entry) -> R,
+    ) -> Option<R> {
+        let Shard { entries, expiries, queues, .. } = shard;
         let entry = entries.get_mut(&iccid)?;
-        let before = (entry.registration.expires_at, entry.watched.len());
+        let due = |entry: &Entry| (entry.registration.expires_at, entry.queued_at());
+        let (before, watched) = (due(entry), entry.watched.len());
         let result = act(entry);
-        let after = (entry.registration.expires_at, entry.watched.len());
+        let after = due(entry);
         if before.0 != after.0 {
             expiries.remove(&(before.0, iccid));
             expiries.insert((after.0, iccid));
         }
         if before.1 != after.1 {
-            self.count_observations(before.1, after.1);
+            before.1.map(|queued_at| queues.remove(&(queued_at, iccid)));
+            after.1.map(|queued_at| queues.insert((queued_at, iccid)));
+        }
+        if watched != entry.watched.len() {
+            self.count_observations(watched, entry.watched.len());
         }
         Some(result)
     }
@@ -363,8 +413,8 @@ impl Registry {
         self.overtaken(iccid, Revision::default()).flatten()
     }
 
-    /// Operations whose device was removed by the owner.
-    pub(crate) fn take_ended(&self) -> Vec<(Iccid, u64)> {
+    /// Operations that ended here.
+    pub(crate) fn take_ended(&self) -> Vec<(Iccid, u64, Ending)> {
         if !self.shared.has_ended.swap(false, Ordering::Acquire) {
             return Vec::new();
         }
@@ -372,9 +422,9 @@ impl Registry {
     }
 
     /// Gives operations to the next server that is called.
-    fn end(&self, iccid: Iccid, commands: impl Iterator<Item = u64>) {
+    fn end(&self, iccid: Iccid, commands: impl Iterator<Item = u64>, ending: Ending) {
         let mut ended = lock(&self.shared.ended);
-        ended.extend(commands.map(|command| (iccid, command)));
+        ended.extend(commands.map(|command| (iccid, command, ending)));
         if !ended.is_empty() {
             self.shared.has_ended.store(true, Ordering::Release);
         }
@@ -390,12 +440,14 @@ impl Registry {
         self.shared.registrations.fetch_add(1, Ordering::Relaxed);
         self.count_observations(0, entry.watched.len());
         shard.expiries.insert((entry.registration.expires_at, iccid));
+        entry.queued_at().map(|queued_at| shard.queues.insert((queued_at, iccid)));
         shard.entries.insert(iccid, Box::new(entry));
     }
 
     fn take_out(&self, shard: &mut Shard, iccid: Iccid) -> Option<Box<Entry>> {
         let entry = shard.entries.remove(&iccid)?;
         shard.expiries.remove(&(entry.registration.expires_at, iccid));
+        entry.queued_at().map(|queued_at| shard.queues.remove(&(queued_at, iccid)));
         self.shared.registrations.fetch_sub(1, Ordering::Relaxed);
         self.count_observations(entry.watched.len(), 0);
         Some(entry)
@@ -664,7 +716,7 @@ mod tests {
             });
             assert_eq!(expired, expected);
             let ended: Vec<u64> =
-                self.registry.take_ended().into_iter().map(|(_, command)| command).collect();
+                self.registry.take_ended().into_iter().map(|(_, command, _)| command).collect();
             self.ended.sort_unstable();
             let mut sorted = ended;
             sorted.sort_unstable();
@@ -688,6 +740,10 @@ mod tests {
             assert_eq!(self.registry.len(), self.known.len());
             let observations: usize = self.known.values().map(|known| known.tokens.len()).sum();
             assert_eq!(self.registry.observations(), observations);
+            let queues: usize =
+                self.registry.shared.shards.iter().map(|shard| lock(shard).queues.len()).sum();
+            let waiting = self.known.values().filter(|known| !known.commands.is_empty());
+            assert_eq!(queues, waiting.count());
             for device in 0..4 {
                 let Some(known) = self.known.get(&device) else {
                     assert!(!self.registry.is_registered(iccid(device)));

@@ -126,8 +126,7 @@ impl Server {
                     return;
                 }
                 Some(Turn::Overdue(command)) => {
-                    let reason = "the device was not heard for too long".to_owned();
-                    self.end_command(iccid, command, Outcome::Unreachable(reason));
+                    self.end_command(iccid, command, overdue());
                     continue;
                 }
                 Some(Turn::Command(queued, target)) => {
@@ -442,6 +441,11 @@ impl Server {
         }
         self.emit(Event::CommandEnded { command, iccid, outcome });
     }
+}
+
+/// The end of an operation that waited for too long.
+pub(super) fn overdue() -> Outcome {
+    Outcome::Unreachable("the device was not heard for too long".to_owned())
 }
 
 /// What an answer without a format is in: the text of a value, or TLV (LwM2M Core 1.0 §6.4).
