@@ -386,6 +386,32 @@ fn operations_that_waited_for_too_long_end_though_nobody_is_heard() {
 }
 
 #[test]
+fn an_operation_that_waits_can_be_taken_back() {
+    let mut scene = Scene::new();
+    let location = scene.register(sim(1), "lt=6000&lwm2m=1.1&b=UQ", LINKS);
+    scene.at(100);
+    for command in 1..=3 {
+        scene.command(sim(1), command, read(&format!("/3/0/{command}"))).sends(&[]);
+    }
+    assert!(scene.registry.withdraw(iccid(1), 2));
+    assert!(!scene.registry.withdraw(iccid(1), 2));
+    assert!(!scene.registry.withdraw(iccid(2), 1));
+    assert!(scene.timeout(0).events.is_empty());
+    let step = scene.ask(sim(1), Code::POST, &location, None);
+    step.sends(&["ACK 2.04", "CON 0.01 /3/0/1 accept=11542"]);
+    // One that is under way comes to its own end.
+    assert!(!scene.registry.withdraw(iccid(1), 1));
+    let step = scene.receive(sim(1), &answer(&step.sent[1].1, Code::NOT_FOUND, None, None));
+    assert_eq!(step.ended(), [(1, "4.04".to_owned())]);
+    step.sends(&["CON 0.01 /3/0/3 accept=11542"]);
+    // What is taken back is not found overdue later.
+    scene.command(sim(1), 4, read("/3/0/9")).sends(&[]);
+    assert!(scene.registry.withdraw(iccid(1), 4));
+    scene.at(100_000);
+    assert_eq!(scene.registry.overdue(scene.moment.at, 10), 0);
+}
+
+#[test]
 fn operations_end_when_the_registration_does() {
     let mut scene = Scene::new();
     scene.register(sim(1), "lt=60&lwm2m=1.1&b=UQ", LINKS);

@@ -250,6 +250,16 @@ impl Entry {
         queued
     }
 
+    /// Removes an operation that waits; whether it did.
+    pub(crate) fn withdraw(&mut self, command: u64) -> bool {
+        let Some(waiting) = &mut self.waiting else { return false };
+        let before = waiting.commands.len();
+        waiting.commands.retain(|queued| queued.command != command);
+        let is_withdrawn = waiting.commands.len() != before;
+        self.drop_empty();
+        is_withdrawn
+    }
+
     fn drop_empty(&mut self) {
         let is_empty = self
             .waiting

@@ -253,6 +253,12 @@ impl Registry {
         ended
     }
 
+    /// Takes back an operation that waits; no event follows. `false` if it does not wait: it is
+    /// under way, has ended, or never was.
+    pub fn withdraw(&self, iccid: Iccid, command: u64) -> bool {
+        self.with(iccid, |entry| entry.withdraw(command)).unwrap_or(false)
+    }
+
     fn is_overdue(&self, queued_at: Timestamp, at: Timestamp) -> bool {
         at.saturating_since(queued_at) > self.shared.limits.queued_for
     }
