@@ -285,3 +285,26 @@ fn a_bootstrap_pack_holds_the_same_in_one_answer() {
     let message = MessageRef::parse(&step.sent[0].1).unwrap();
     assert!(message.payload.windows(16).any(|part| part == b"sixteen-letters!"));
 }
+
+/// Each copy of the request made another key, and the one that the device had taken from the first
+/// answer was worth nothing.
+#[test]
+fn a_copy_of_the_request_for_a_bootstrap_pack_gets_the_same_key() {
+    let mut scene = Scene::new();
+    let device = sim(1).secured(4, Security::BootstrapKey);
+    let bytes = scene::request(7, Code::GET, "/bspack", None);
+    let ticket = scene.receive(device, &bytes).ticket();
+    // While it waits, and after it was answered.
+    let copy = scene.receive(device, &bytes);
+    assert!(copy.sent.is_empty() && copy.events.is_empty());
+    let first = scene.settle(0, ticket, keys());
+    assert!(describe(&first.sent[0].1).starts_with("ACK 2.05 format=112"));
+    scene.at(60);
+    let copy = scene.receive(device, &bytes);
+    assert!(copy.events.is_empty(), "{copy:?}");
+    assert_eq!(copy.sent, first.sent);
+    assert!(!format!("{:?}", scene.servers[0]).contains("sixteen"));
+    // After the lifetime of the exchange it is forgotten (RFC 7252 §4.8.2).
+    scene.at(300);
+    assert!(matches!(scene.receive(device, &bytes).events[..], [Event::NeedKey { .. }]));
+}

@@ -62,6 +62,32 @@ fn an_observation_that_the_device_refuses_is_forgotten() {
     assert_eq!(scene.registry.observations(), 0);
 }
 
+/// An observation that was asked for again was forgotten when the device did not answer, though it
+/// went on to notify.
+#[test]
+fn an_observation_outlives_a_refresh_without_an_answer() {
+    let mut scene = Scene::new();
+    let location = scene.register(sim(1), "lt=6000&lwm2m=1.1", LINKS);
+    let token = scene.observe(sim(1), PATH);
+    // Silence, a reset, and a move.
+    scene.command(sim(1), 2, observe(PATH));
+    assert_eq!(scene.pass(0, 0..120).ended().len(), 1);
+    let asked = scene.command(sim(1), 3, observe(PATH)).sent[0].1.clone();
+    let step = scene.receive(sim(1), &[0x70, 0, asked[2], asked[3]]);
+    assert_eq!(step.ended().len(), 1);
+    scene.command(sim(1), 4, observe(PATH));
+    let moved = sim(1).at(0, "10.9.9.9:5683");
+    assert_eq!(scene.ask(moved, Code::POST, &location, None).ended().len(), 1);
+    assert_eq!(scene.registry.snapshot(iccid(1)).unwrap().observations.len(), 1);
+    let step = scene.receive(moved, &notify(9, &token, 2, b"22"));
+    assert_eq!(step.uplinks(), [r#"{"/3303/0/5700":22.0}"#]);
+    // What the device itself says, counts.
+    let asked = scene.command(moved, 5, observe(PATH)).sent[0].1.clone();
+    let step = scene.receive(moved, &answer(&asked, Code::NOT_FOUND, None, None));
+    assert!(step.state().is_some());
+    assert_eq!(scene.registry.observations(), 0);
+}
+
 #[test]
 fn a_notification_is_acknowledged_once_it_is_durable() {
     let mut scene = Scene::new();
@@ -116,20 +142,69 @@ fn a_non_confirmable_notification_is_taken_without_an_answer() {
     assert!(scene.receive(sim(1), &datagram).events.is_empty());
 }
 
+/// The first copy of a notification was lost on the air, the next one was stored, and the repeated
+/// copy was acknowledged without being kept.
 #[test]
-fn an_older_notification_is_acknowledged_and_left_out() {
+fn an_older_notification_is_kept_if_the_device_wants_it_acknowledged() {
     let mut scene = Scene::new();
     scene.register(sim(1), "lt=600&lwm2m=1.1", LINKS);
     let token = scene.observe(sim(1), PATH);
     let ticket = scene.receive(sim(1), &notify(9, &token, 20, b"22")).ticket();
     scene.settle(0, ticket, Verdict::Done);
     let step = scene.receive(sim(1), &notify(10, &token, 19, b"19"));
-    step.sends(&["ACK 0.00"]);
-    assert!(step.events.is_empty());
+    step.sends(&[]);
+    assert_eq!(step.uplinks(), [r#"{"/3303/0/5700":19.0}"#]);
+    scene.settle(0, step.ticket(), Verdict::Done).sends(&["ACK 0.00"]);
     assert_eq!(scene.servers[0].counters().notifications_stale, 1);
+    // It does not become the newest: a NON between the two is older still, and is left out.
+    let non = |id, sequence, payload| {
+        let content = (Code::CONTENT, Some(sequence), Some((0, payload)));
+        respond(MessageType::NonConfirmable, id, Token::new(&token).unwrap(), content)
+    };
+    let step = scene.receive(sim(1), &non(11, 20, &b"20"[..]));
+    assert!(step.events.is_empty() && step.sent.is_empty(), "{step:?}");
     // After 128 s the numbers mean nothing any more (RFC 7641 §3.4).
     scene.at(129);
-    assert_eq!(scene.receive(sim(1), &notify(11, &token, 5, b"5")).uplinks().len(), 1);
+    assert_eq!(scene.receive(sim(1), &non(12, 5, &b"5"[..])).uplinks().len(), 1);
+}
+
+/// A notification was refused while a newer one came; its repeated copy was acknowledged without
+/// being kept.
+#[test]
+fn a_notification_that_could_not_be_kept_is_kept_after_a_newer_one() {
+    let mut scene = Scene::new();
+    scene.register(sim(1), "lt=600&lwm2m=1.1", LINKS);
+    let token = scene.observe(sim(1), PATH);
+    let first = notify(9, &token, 2, b"22");
+    let ticket = scene.receive(sim(1), &first).ticket();
+    let newer = scene.receive(sim(1), &notify(10, &token, 3, b"23")).ticket();
+    let full = Verdict::Unavailable { retry_after_seconds: 3, too_fast: false };
+    scene.settle(0, ticket, full).sends(&[]);
+    scene.settle(0, newer, Verdict::Done).sends(&["ACK 0.00"]);
+    let step = scene.receive(sim(1), &first);
+    assert_eq!(step.uplinks(), [r#"{"/3303/0/5700":22.0}"#]);
+    scene.settle(0, step.ticket(), Verdict::Done).sends(&["ACK 0.00"]);
+}
+
+/// A last value was forgotten together with its observation before it could be kept: its repeated
+/// copy was reset.
+#[test]
+fn a_last_value_ends_its_observation_once_it_is_kept() {
+    let mut scene = Scene::new();
+    scene.register(sim(1), "lt=600&lwm2m=1.1", LINKS);
+    let token = Token::new(&scene.observe(sim(1), PATH)).unwrap();
+    let content = (Code::CONTENT, None, Some((0, &b"22"[..])));
+    let last = respond(MessageType::Confirmable, 9, token, content);
+    let ticket = scene.receive(sim(1), &last).ticket();
+    let full = Verdict::Unavailable { retry_after_seconds: 3, too_fast: false };
+    scene.settle(0, ticket, full).sends(&[]);
+    assert_eq!(scene.registry.observations(), 1);
+    let ticket = scene.receive(sim(1), &last).ticket();
+    let step = scene.settle(0, ticket, Verdict::Done);
+    step.sends(&["ACK 0.00"]);
+    assert!(step.state().is_some());
+    assert_eq!(scene.registry.observations(), 0);
+    scene.receive(sim(1), &notify(10, token.as_bytes(), 9, b"2")).sends(&["RST 0.00"]);
 }
 
 #[test]
@@ -232,14 +307,18 @@ fn an_error_ends_an_observation() {
     scene.receive(sim(1), &notify(10, &bytes, 9, b"2")).sends(&["RST 0.00"]);
 }
 
+/// What could not be read was acknowledged, and lost.
 #[test]
-fn an_unreadable_notification_is_acknowledged_and_noticed() {
+fn an_unreadable_notification_is_kept_as_it_came_and_noticed() {
     let mut scene = Scene::new();
     scene.register(sim(1), "lt=600&lwm2m=1.1", LINKS);
     let token = scene.observe(sim(1), PATH);
     let step = scene.receive(sim(1), &notify(9, &token, 2, b"warm"));
-    step.sends(&["ACK 0.00"]);
+    step.sends(&[]);
     assert_eq!(step.notices(), ["LwM2M notification cannot be read"]);
+    // Base64.
+    assert_eq!(step.uplinks(), [r#"{"/3303/0/5700":"d2FybQ=="}"#]);
+    scene.settle(0, step.ticket(), Verdict::Done).sends(&["ACK 0.00"]);
 }
 
 #[test]

@@ -356,6 +356,61 @@ fn the_queue_of_a_device_has_a_limit_and_an_age() {
     step.sends(&["ACK 2.04"]);
 }
 
+/// An operation that waited for a device which was never heard again did not end before its
+/// registration did, after days.
+#[test]
+fn operations_that_waited_for_too_long_end_though_nobody_is_heard() {
+    let mut scene = Scene::new();
+    for number in 1..=3 {
+        scene.register(sim(number), "lt=2000000&lwm2m=1.1&b=UQ", LINKS);
+    }
+    scene.at(100);
+    scene.command(sim(1), 1, read("/3/0/0")).sends(&[]);
+    scene.command(sim(2), 2, read("/3/0/0")).sends(&[]);
+    scene.at(200);
+    scene.command(sim(2), 3, read("/3/0/1")).sends(&[]);
+    scene.at(100 + 86_400);
+    assert_eq!(scene.registry.overdue(scene.moment.at, 10), 0);
+    scene.at(100 + 86_401);
+    // A little at a time.
+    assert_eq!(scene.registry.overdue(scene.moment.at, 1), 1);
+    assert_eq!(scene.registry.overdue(scene.moment.at, 10), 1);
+    let mut ended = scene.timeout(0).ended();
+    ended.sort_unstable();
+    let reason = "unreachable: the device was not heard for too long";
+    assert_eq!(ended, [(1, reason.to_owned()), (2, reason.to_owned())]);
+    scene.at(200 + 86_401);
+    assert_eq!(scene.registry.overdue(scene.moment.at, 10), 1);
+    assert_eq!(scene.timeout(1).ended(), [(3, reason.to_owned())]);
+    assert_eq!(scene.registry.overdue(scene.moment.at, 10), 0);
+}
+
+#[test]
+fn an_operation_that_waits_can_be_taken_back() {
+    let mut scene = Scene::new();
+    let location = scene.register(sim(1), "lt=6000&lwm2m=1.1&b=UQ", LINKS);
+    scene.at(100);
+    for command in 1..=3 {
+        scene.command(sim(1), command, read(&format!("/3/0/{command}"))).sends(&[]);
+    }
+    assert!(scene.registry.withdraw(iccid(1), 2));
+    assert!(!scene.registry.withdraw(iccid(1), 2));
+    assert!(!scene.registry.withdraw(iccid(2), 1));
+    assert!(scene.timeout(0).events.is_empty());
+    let step = scene.ask(sim(1), Code::POST, &location, None);
+    step.sends(&["ACK 2.04", "CON 0.01 /3/0/1 accept=11542"]);
+    // One that is under way comes to its own end.
+    assert!(!scene.registry.withdraw(iccid(1), 1));
+    let step = scene.receive(sim(1), &answer(&step.sent[1].1, Code::NOT_FOUND, None, None));
+    assert_eq!(step.ended(), [(1, "4.04".to_owned())]);
+    step.sends(&["CON 0.01 /3/0/3 accept=11542"]);
+    // What is taken back is not found overdue later.
+    scene.command(sim(1), 4, read("/3/0/9")).sends(&[]);
+    assert!(scene.registry.withdraw(iccid(1), 4));
+    scene.at(100_000);
+    assert_eq!(scene.registry.overdue(scene.moment.at, 10), 0);
+}
+
 #[test]
 fn operations_end_when_the_registration_does() {
     let mut scene = Scene::new();

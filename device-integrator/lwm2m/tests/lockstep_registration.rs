@@ -198,6 +198,44 @@ fn the_key_of_the_channel_decides_what_it_is_for() {
         .sends(&["ACK 4.03 [bootstrapping needs the bootstrap key]"]);
 }
 
+/// A plain request from the SIM's address replaced the registration that the device had made with
+/// its key, and what waited for the device went out in clear.
+#[test]
+fn a_registration_made_with_a_key_is_not_replaced_without_one() {
+    let mut scene = Scene::new();
+    let secured = sim(1).secured(5, Security::ServerKey);
+    let refusal = "ACK 4.03 [the device is registered with a key, which registering needs]";
+    // Asked for before the key was used, and durable afterwards.
+    let plain = scene.ask(sim(1), Code::POST, "/rd?lt=60", None).ticket();
+    scene.register(secured, "lt=600&b=UQ", LINKS);
+    scene.at(100);
+    scene.command(secured, 5, scene::read("/3303")).sends(&[]);
+    let step = scene.settle(0, plain, Verdict::Done);
+    step.sends(&[refusal]);
+    let fresh = lwm2m::Registry::new(RegistryLimits::default());
+    fresh.restore(iccid(1), &step.state().unwrap(), None, scene.moment.at).unwrap();
+    assert_eq!(fresh.snapshot(iccid(1)).unwrap().security, Security::ServerKey);
+    let step = scene.ask(sim(1), Code::POST, "/rd?lt=60", None);
+    step.sends(&[refusal]);
+    assert_eq!(step.notices(), ["LwM2M registration refused"]);
+    assert_eq!(scene.registry.contact(iccid(1)), Some(secured.contact));
+    // Once it has expired, the address is enough; what waited is not sent in clear.
+    scene.at(900);
+    let ticket = scene.ask(sim(1), Code::POST, "/rd?lt=60", None).ticket();
+    let step = scene.settle(0, ticket, Verdict::Done);
+    step.sends(&["ACK 2.01"]);
+    assert_eq!(step.ended(), [(5, "not registered".to_owned())]);
+    // Nor does it wait for the key.
+    scene.at(1_000);
+    scene.register(sim(1), "lt=600&b=UQ", LINKS);
+    scene.at(1_100);
+    scene.command(sim(1), 6, scene::read("/3303")).sends(&[]);
+    let ticket = scene.ask(secured, Code::POST, "/rd?lt=60", None).ticket();
+    let step = scene.settle(0, ticket, Verdict::Done);
+    step.sends(&["ACK 2.01"]);
+    assert_eq!(step.ended(), [(6, "not registered".to_owned())]);
+}
+
 #[test]
 fn a_deregistration_is_answered_once_it_is_durable() {
     let mut scene = Scene::new();
@@ -243,6 +281,100 @@ fn what_was_saved_while_a_registration_waited_does_not_come_back() {
     let fresh = lwm2m::Registry::new(RegistryLimits::default());
     fresh.restore(iccid(1), &step.state().unwrap(), None, scene.moment.at).unwrap();
     assert_eq!(fresh.snapshot(iccid(1)).unwrap().lifetime_seconds, 300);
+}
+
+/// The lifetime that a restart would find.
+#[track_caller]
+fn saved_lifetime(scene: &Scene, step: &Step) -> u32 {
+    let fresh = lwm2m::Registry::new(RegistryLimits::default());
+    fresh.restore(iccid(1), &step.state().unwrap(), None, scene.moment.at).unwrap();
+    fresh.snapshot(iccid(1)).unwrap().lifetime_seconds
+}
+
+/// The state of an update that waited was written after a newer one, and came back with a restart.
+#[test]
+fn what_was_saved_while_an_update_waited_is_saved_again() {
+    let mut scene = Scene::new();
+    let location = scene.register(sim(1), "lt=600", LINKS);
+    let ticket = scene.ask(sim(1), Code::POST, &location, Some((40, b"</3/0>"))).ticket();
+    scene.ask(sim(1), Code::POST, &format!("{location}?lt=300"), None).sends(&["ACK 2.04"]);
+    let step = scene.settle(0, ticket, Verdict::Done);
+    assert_eq!(saved_lifetime(&scene, &step), 300);
+    // Of one that ended meanwhile nothing comes back.
+    let update = scene.ask(sim(1), Code::POST, &location, Some((40, b"</3/1>"))).ticket();
+    let end = scene.ask(sim(1), Code::DELETE, &location, None).ticket();
+    scene.settle(0, end, Verdict::Done).sends(&["ACK 2.02"]);
+    let step = scene.settle(0, update, Verdict::Done);
+    assert_eq!(step.state(), None);
+    // Nothing is saved twice without need.
+    let location = scene.register(sim(1), "lt=600", LINKS);
+    let ticket = scene.ask(sim(1), Code::POST, &location, Some((40, b"</3/0>"))).ticket();
+    let step = scene.settle(0, ticket, Verdict::Done);
+    assert!(matches!(step.events[..], [Event::Awake { .. }]), "{step:?}");
+}
+
+/// The state of an expired registration was deleted after its device had registered again.
+#[test]
+fn a_registration_outlives_the_deletion_of_the_one_before() {
+    let mut scene = Scene::new();
+    scene.register(sim(1), "lt=60", LINKS);
+    scene.at(400);
+    // Expired before the device asked, and while it waits.
+    assert_eq!(scene.registry.expired(scene.moment.at, 10), [iccid(1)]);
+    let ticket = scene.ask(sim(1), Code::POST, "/rd?lt=70", None).ticket();
+    let step = scene.settle(0, ticket, Verdict::Done);
+    assert_eq!(saved_lifetime(&scene, &step), 70);
+    scene.at(800);
+    let ticket = scene.ask(sim(1), Code::POST, "/rd?lt=80", None).ticket();
+    assert_eq!(scene.registry.expired(scene.moment.at, 10), [iccid(1)]);
+    let step = scene.settle(0, ticket, Verdict::Done);
+    assert_eq!(saved_lifetime(&scene, &step), 80);
+    // Once the owner is through with it, one write is enough.
+    scene.at(1_200);
+    assert_eq!(scene.registry.expired(scene.moment.at, 10), [iccid(1)]);
+    assert!(scene.registry.expired(scene.moment.at, 10).is_empty());
+    let ticket = scene.ask(sim(1), Code::POST, "/rd?lt=90", None).ticket();
+    let step = scene.settle(0, ticket, Verdict::Done);
+    assert!(matches!(step.events[..], [Event::Awake { .. }]), "{step:?}");
+}
+
+/// A device registered on two sockets at once: memory had the one that was settled last, the disk
+/// the one that was written last.
+#[test]
+fn of_two_registrations_at_once_the_newer_stays() {
+    for first_to_settle in [0, 1] {
+        let mut scene = Scene::new();
+        let elsewhere = sim(1).at(1, "10.9.9.9:1234");
+        let older = scene.ask(sim(1), Code::POST, "/rd?lt=300", None).ticket();
+        let newer = scene.ask(elsewhere, Code::POST, "/rd?lt=600", None).ticket();
+        let last = if first_to_settle == 0 {
+            scene.settle(0, older, Verdict::Done).sends(&["ACK 2.01"]);
+            let step = scene.settle(1, newer, Verdict::Done);
+            step.sends(&["ACK 2.01"]);
+            step
+        } else {
+            scene.settle(1, newer, Verdict::Done).sends(&["ACK 2.01"]);
+            let step = scene.settle(0, older, Verdict::Done);
+            step.sends(&["ACK 5.03 max-age=2"]);
+            step
+        };
+        assert_eq!(saved_lifetime(&scene, &last), 600);
+        let registration = scene.registry.snapshot(iccid(1)).unwrap();
+        assert_eq!(registration.lifetime_seconds, 600);
+        assert_eq!(registration.contact, Some(elsewhere.contact));
+    }
+}
+
+/// A device left and came back at once: its end was written after its new beginning.
+#[test]
+fn a_registration_outlives_a_deregistration_under_way() {
+    let mut scene = Scene::new();
+    let location = scene.register(sim(1), "lt=600", LINKS);
+    let end = scene.ask(sim(1), Code::DELETE, &location, None).ticket();
+    scene.register(sim(1), "lt=300", LINKS);
+    let step = scene.settle(0, end, Verdict::Done);
+    step.sends(&["ACK 2.02"]);
+    assert_eq!(saved_lifetime(&scene, &step), 300);
 }
 
 #[test]

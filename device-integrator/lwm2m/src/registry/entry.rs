@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use vocabulary::Timestamp;
 
-use super::{NotificationOrder, RegistryLimits};
-use crate::contact::{Contact, Moment};
+use super::{NotificationOrder, RegistryLimits, Revision};
+use crate::contact::{Contact, Moment, Security};
 use crate::operation::Operation;
 use crate::path::Path;
 use crate::registration::{self, Links, Observation, Registration, Version};
@@ -22,8 +22,7 @@ pub(crate) struct Entry {
     waiting: Option<Box<Waiting>>,
     /// The request under way, and whose it is (`NSTART` is 1, RFC 7252 §4.7).
     pub(crate) flight: Option<Flight>,
-    /// How often this was given out to be saved.
-    pub(crate) revision: u32,
+    pub(crate) revision: Revision,
 }
 
 /// An observation with the newest notification of it.
@@ -33,6 +32,18 @@ pub(crate) struct Watched {
     pub(crate) newest: Option<NotificationOrder>,
     /// The device agreed; until then nothing of it is kept on disk.
     pub(crate) confirmed: bool,
+}
+
+impl Watched {
+    /// Whether a newer notification came before one of this order, which is the newest otherwise.
+    pub(crate) fn is_overtaken(&mut self, order: Option<NotificationOrder>) -> bool {
+        let Some(order) = order else { return false };
+        let is_overtaken = self.newest.is_some_and(|newest| !newest.is_followed_by(order));
+        if !is_overtaken {
+            self.newest = Some(order);
+        }
+        is_overtaken
+    }
 }
 
 #[derive(Debug, Default)]
@@ -89,14 +100,17 @@ impl Entry {
             watched: Vec::new(),
             waiting: None,
             flight: None,
-            revision: 0,
+            revision: Revision::default(),
         }
     }
 
-    /// Takes over what survives a new registration.
+    /// Takes over what survives a new registration. What was asked of the one before must not
+    /// leave with another protection: a secret in clear, or a stranger's wish with a key.
     pub(crate) fn inherit(&mut self, before: Self) {
+        if before.registration.security != self.registration.security {
+            return;
+        }
         self.flight = before.flight;
-        self.revision = before.revision;
         self.waiting = before.waiting.filter(|waiting| !waiting.commands.is_empty());
         if let Some(waiting) = &mut self.waiting {
             waiting.passive.clear();
@@ -105,7 +119,7 @@ impl Entry {
 
     /// The state to be saved.
     pub(crate) fn save(&mut self) -> Vec<u8> {
-        self.revision = self.revision.wrapping_add(1);
+        self.revision.saves = self.revision.saves.wrapping_add(1);
         let confirmed: Vec<&Observation> = self.confirmed().collect();
         let link = self.registration.contact.map(|contact| contact.link);
         registration::encode(&self.registration, link, confirmed.into_iter())
@@ -121,12 +135,22 @@ impl Entry {
             || self.heard.is_some_and(|at| now.saturating_duration_since(at) <= awake_for)
     }
 
+    /// Whether it lasts and was made with a key.
+    pub(crate) fn is_bound(&self, at: Timestamp) -> bool {
+        self.registration.security != Security::NoSec && self.registration.expires_at > at
+    }
+
     pub(crate) fn has_work(&self) -> bool {
         self.waiting.is_some()
     }
 
     pub(crate) fn commands(&self) -> impl Iterator<Item = &Queued> {
         self.waiting.iter().flat_map(|waiting| &waiting.commands)
+    }
+
+    /// When the operation was queued that is next.
+    pub(crate) fn queued_at(&self) -> Option<Timestamp> {
+        self.commands().next().map(|queued| queued.queued_at)
     }
 
     /// Adds an operation; `Err` gives the limit that is reached.
@@ -220,10 +244,20 @@ impl Entry {
         self.watched.len() != before
     }
 
-    fn pop_command(&mut self) -> Option<Queued> {
+    pub(crate) fn pop_command(&mut self) -> Option<Queued> {
         let queued = self.waiting.as_mut()?.commands.pop_front();
         self.drop_empty();
         queued
+    }
+
+    /// Removes an operation that waits; whether it did.
+    pub(crate) fn withdraw(&mut self, command: u64) -> bool {
+        let Some(waiting) = &mut self.waiting else { return false };
+        let before = waiting.commands.len();
+        waiting.commands.retain(|queued| queued.command != command);
+        let is_withdrawn = waiting.commands.len() != before;
+        self.drop_empty();
+        is_withdrawn
     }
 
     fn drop_empty(&mut self) {

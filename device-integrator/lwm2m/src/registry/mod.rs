@@ -3,19 +3,21 @@
 
 mod entry;
 mod order;
+mod revision;
 
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 use vocabulary::{Iccid, Timestamp};
 
 pub(crate) use entry::{Entry, Flight, Queued, Target, Turn, Watched};
 pub(crate) use order::NotificationOrder;
+pub(crate) use revision::{Claim, Revision};
 
-use crate::contact::{Contact, Device, Link, Moment};
+use crate::contact::{Contact, Device, Link, Moment, Security};
 use crate::registration::{self, Registration, RegistrationId, StateError};
 
 /// Locks that share the work: far more than there are sockets.
@@ -59,8 +61,10 @@ struct Shared {
     shards: Box<[Mutex<Shard>]>,
     registrations: AtomicUsize,
     observations: AtomicUsize,
-    /// Operations whose device was removed by the owner, for the next server that is called.
-    ended: Mutex<Vec<(Iccid, u64)>>,
+    /// Registrations numbered so far.
+    numbered: AtomicU64,
+    /// Operations that ended here, for the next server that is called.
+    ended: Mutex<Vec<(Iccid, u64, Ending)>>,
     has_ended: AtomicBool,
 }
 
@@ -68,6 +72,12 @@ struct Shared {
 struct Shard {
     entries: HashMap<Iccid, Box<Entry>>,
     expiries: BTreeSet<(Timestamp, Iccid)>,
+    /// When the operation was queued that is next of its device.
+    queues: BTreeSet<(Timestamp, Iccid)>,
+    /// What the last call of [`Registry::expired`] removed.
+    expired: HashSet<Iccid>,
+    /// How often a state was given out to be deleted.
+    deletions: u64,
 }
 
 /// What a datagram of a registered device led to.
@@ -81,9 +91,36 @@ pub(crate) struct Heard {
     pub(crate) has_work: bool,
 }
 
-/// There are as many registrations as allowed.
+/// Why an operation ended that waited.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ending {
+    /// The owner removed its device.
+    Removed,
+    /// It waited for too long.
+    Overdue,
+}
+
+/// Why a registration is not taken.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Full;
+pub(crate) enum NotInstalled {
+    /// There are as many registrations as allowed.
+    Full,
+    /// The device has a registration that was made with a key, and this one was made without.
+    Bound,
+    /// The device asked for another one after this one.
+    Overtaken,
+}
+
+/// What a new registration led to.
+#[derive(Debug, Default)]
+pub(crate) struct Installed {
+    /// The one before was protected otherwise.
+    pub(crate) rebound: bool,
+    /// Operations that waited for the one before and must not reach the new one.
+    pub(crate) ended: Vec<u64>,
+    /// Another state was given out meanwhile, and may be written after this one's.
+    pub(crate) overtaken: bool,
+}
 
 impl Registry {
     /// An empty registry.
@@ -95,6 +132,7 @@ impl Registry {
                 shards,
                 registrations: AtomicUsize::new(0),
                 observations: AtomicUsize::new(0),
+                numbered: AtomicU64::new(0),
                 ended: Mutex::default(),
                 has_ended: AtomicBool::new(false),
             }),
@@ -121,8 +159,10 @@ impl Registry {
         let mut entry = Entry::new(registration);
         let confirmed = |observation| Watched { observation, newest: None, confirmed: true };
         entry.watched = observations.into_iter().map(confirmed).collect();
-        self.remove_entry(iccid);
-        self.insert(iccid, entry);
+        entry.revision.number = self.number();
+        let mut shard = self.shard(iccid);
+        self.take_out(&mut shard, iccid);
+        self.put_in(&mut shard, iccid, entry);
         Ok(())
     }
 
@@ -169,22 +209,58 @@ impl Registry {
         self.shared.observations.load(Ordering::Relaxed)
     }
 
-    /// Removes registrations that have expired, at most so many; the owner deletes their state.
+    /// Removes registrations that have expired, at most so many; the owner notes that their state
+    /// is to be deleted before it calls this again, and before what servers give out later.
     /// Operations that waited for them end with the next call of any server.
     pub fn expired(&self, at: Timestamp, max: usize) -> Vec<Iccid> {
         let mut expired = Vec::new();
         for shard in &self.shared.shards {
             let mut shard = lock(shard);
+            shard.expired.clear();
             while expired.len() < max {
                 let due = shard.expiries.first().filter(|(due, _)| *due <= at).copied();
                 let Some((_, iccid)) = due else { break };
                 if let Some(entry) = self.take_out(&mut shard, iccid) {
-                    self.end(iccid, entry.commands().map(|queued| queued.command));
+                    let commands = entry.commands().map(|queued| queued.command);
+                    self.end(iccid, commands, Ending::Removed);
                 }
+                shard.expired.insert(iccid);
+                shard.deletions += 1;
                 expired.push(iccid);
             }
         }
         expired
+    }
+
+    /// Ends operations that have waited for too long, at most so many; says how many it were. The
+    /// next call of any server reports them. The owner calls this every second or so: nothing else
+    /// looks at what waits for a device that is not heard.
+    pub fn overdue(&self, at: Timestamp, max: usize) -> usize {
+        let mut ended = 0;
+        for shard in &self.shared.shards {
+            let mut shard = lock(shard);
+            while ended < max {
+                let due = shard.queues.first().copied();
+                let Some((_, iccid)) = due.filter(|(queued_at, _)| self.is_overdue(*queued_at, at))
+                else {
+                    break;
+                };
+                let command = self.with_in(&mut shard, iccid, Entry::pop_command).flatten();
+                self.end(iccid, command.iter().map(|queued| queued.command), Ending::Overdue);
+                ended += 1;
+            }
+        }
+        ended
+    }
+
+    /// Takes back an operation that waits; no event follows. `false` if it does not wait: it is
+    /// under way, has ended, or never was.
+    pub fn withdraw(&self, iccid: Iccid, command: u64) -> bool {
+        self.with(iccid, |entry| entry.withdraw(command)).unwrap_or(false)
+    }
+
+    fn is_overdue(&self, queued_at: Timestamp, at: Timestamp) -> bool {
+        at.saturating_since(queued_at) > self.shared.limits.queued_for
     }
 
     /// Limits.
@@ -194,18 +270,31 @@ impl Registry {
 
     /// Looks at an entry or changes it; the order of expiry and the counts follow.
     pub(crate) fn with<R>(&self, iccid: Iccid, act: impl FnOnce(&mut Entry) -> R) -> Option<R> {
-        let mut shard = self.shard(iccid);
-        let Shard { entries, expiries } = &mut *shard;
+        self.with_in(&mut self.shard(iccid), iccid, act)
+    }
+
+    fn with_in<R>(
+        &self,
+        shard: &mut Shard,
+        iccid: Iccid,
+        act: impl FnOnce(&mut Entry) -> R,
+    ) -> Option<R> {
+        let Shard { entries, expiries, queues, .. } = shard;
         let entry = entries.get_mut(&iccid)?;
-        let before = (entry.registration.expires_at, entry.watched.len());
+        let due = |entry: &Entry| (entry.registration.expires_at, entry.queued_at());
+        let (before, watched) = (due(entry), entry.watched.len());
         let result = act(entry);
-        let after = (entry.registration.expires_at, entry.watched.len());
+        let after = due(entry);
         if before.0 != after.0 {
             expiries.remove(&(before.0, iccid));
             expiries.insert((after.0, iccid));
         }
         if before.1 != after.1 {
-            self.count_observations(before.1, after.1);
+            before.1.map(|queued_at| queues.remove(&(queued_at, iccid)));
+            after.1.map(|queued_at| queues.insert((queued_at, iccid)));
+        }
+        if watched != entry.watched.len() {
+            self.count_observations(watched, entry.watched.len());
         }
         Some(result)
     }
@@ -243,36 +332,95 @@ impl Registry {
         self.len() < self.shared.limits.registrations_max || self.is_registered(iccid)
     }
 
+    /// Whether the device has a registration that was made with a key: its address alone must not
+    /// replace that.
+    pub(crate) fn is_bound(&self, iccid: Iccid, at: Timestamp) -> bool {
+        self.shard(iccid).entries.get(&iccid).is_some_and(|entry| entry.is_bound(at))
+    }
+
+    /// Begins to make a registration durable.
+    pub(crate) fn claim(&self, iccid: Iccid) -> Claim {
+        let shard = self.shard(iccid);
+        Claim {
+            number: self.number(),
+            replaces: shard.entries.get(&iccid).map(|entry| entry.revision),
+            deletions: shard.deletions,
+            is_expired: shard.expired.contains(&iccid),
+        }
+    }
+
     /// Puts a registration in the place of the one before, whose observations end; what waits for
-    /// the device goes on waiting.
+    /// the device goes on waiting, unless it would leave with another protection.
     pub(crate) fn install(
         &self,
         iccid: Iccid,
-        registration: Registration,
+        (registration, claim): (Registration, Claim),
         moment: Moment,
-    ) -> Result<(), Full> {
-        if !self.has_room_for(iccid) {
-            return Err(Full);
+    ) -> Result<Installed, NotInstalled> {
+        let mut shard = self.shard(iccid);
+        let has_key = registration.security != Security::NoSec;
+        let before = shard.entries.get(&iccid);
+        match before {
+            Some(before) if !has_key && before.is_bound(moment.at) => {
+                return Err(NotInstalled::Bound);
+            }
+            // Unless the newer one was made without the key that this one was made with.
+            Some(before)
+                if before.revision.number > claim.number
+                    && (!has_key || before.is_bound(moment.at)) =>
+            {
+                return Err(NotInstalled::Overtaken);
+            }
+            None if self.len() >= self.shared.limits.registrations_max => {
+                return Err(NotInstalled::Full);
+            }
+            _ => {}
         }
-        let before = self.remove_entry(iccid);
+        let overtaken = claim.is_expired
+            || claim.replaces != before.map(|before| before.revision)
+            || (before.is_none() && claim.deletions != shard.deletions);
         let mut entry = Entry::new(registration);
         entry.heard = Some(moment.now);
-        if let Some(before) = before {
+        entry.revision.number = claim.number;
+        let mut installed = Installed { overtaken, ..Installed::default() };
+        if let Some(before) = self.take_out(&mut shard, iccid) {
+            installed.rebound = before.registration.security != entry.registration.security;
+            if installed.rebound {
+                installed.ended = before.commands().map(|queued| queued.command).collect();
+            }
             entry.inherit(*before);
         }
-        self.insert(iccid, entry);
-        Ok(())
+        self.put_in(&mut shard, iccid, entry);
+        Ok(installed)
     }
 
     /// Removes a registration if it is still this one; returns the operations that waited.
     pub(crate) fn remove(&self, iccid: Iccid, id: RegistrationId) -> Option<Box<Entry>> {
         let mut shard = self.shard(iccid);
         shard.entries.get(&iccid).filter(|entry| entry.registration.id == id)?;
+        shard.deletions += 1;
         self.take_out(&mut shard, iccid)
     }
 
-    /// Operations whose device was removed by the owner.
-    pub(crate) fn take_ended(&self) -> Vec<(Iccid, u64)> {
+    /// What is to be saved again of a device whose state of this revision was written late; of one
+    /// that is gone, nothing: `Some(None)`.
+    pub(crate) fn overtaken(&self, iccid: Iccid, revision: Revision) -> Option<Option<Vec<u8>>> {
+        let mut shard = self.shard(iccid);
+        let Some(entry) = shard.entries.get_mut(&iccid) else {
+            shard.deletions += 1;
+            return Some(None);
+        };
+        (entry.revision != revision).then(|| Some(entry.save()))
+    }
+
+    /// The state that a device shall have on the disk now; `None` if it has none.
+    pub(crate) fn save(&self, iccid: Iccid) -> Option<Vec<u8>> {
+        // No state has this revision.
+        self.overtaken(iccid, Revision::default()).flatten()
+    }
+
+    /// Operations that ended here.
+    pub(crate) fn take_ended(&self) -> Vec<(Iccid, u64, Ending)> {
         if !self.shared.has_ended.swap(false, Ordering::Acquire) {
             return Vec::new();
         }
@@ -280,9 +428,9 @@ impl Registry {
     }
 
     /// Gives operations to the next server that is called.
-    fn end(&self, iccid: Iccid, commands: impl Iterator<Item = u64>) {
+    fn end(&self, iccid: Iccid, commands: impl Iterator<Item = u64>, ending: Ending) {
         let mut ended = lock(&self.shared.ended);
-        ended.extend(commands.map(|command| (iccid, command)));
+        ended.extend(commands.map(|command| (iccid, command, ending)));
         if !ended.is_empty() {
             self.shared.has_ended.store(true, Ordering::Release);
         }
@@ -294,24 +442,25 @@ impl Registry {
         lock(&self.shared.shards[spread as usize % SHARDS])
     }
 
-    fn insert(&self, iccid: Iccid, entry: Entry) {
-        let mut shard = self.shard(iccid);
+    fn put_in(&self, shard: &mut Shard, iccid: Iccid, entry: Entry) {
         self.shared.registrations.fetch_add(1, Ordering::Relaxed);
         self.count_observations(0, entry.watched.len());
         shard.expiries.insert((entry.registration.expires_at, iccid));
+        entry.queued_at().map(|queued_at| shard.queues.insert((queued_at, iccid)));
         shard.entries.insert(iccid, Box::new(entry));
-    }
-
-    fn remove_entry(&self, iccid: Iccid) -> Option<Box<Entry>> {
-        self.take_out(&mut self.shard(iccid), iccid)
     }
 
     fn take_out(&self, shard: &mut Shard, iccid: Iccid) -> Option<Box<Entry>> {
         let entry = shard.entries.remove(&iccid)?;
         shard.expiries.remove(&(entry.registration.expires_at, iccid));
+        entry.queued_at().map(|queued_at| shard.queues.remove(&(queued_at, iccid)));
         self.shared.registrations.fetch_sub(1, Ordering::Relaxed);
         self.count_observations(entry.watched.len(), 0);
         Some(entry)
+    }
+
+    fn number(&self) -> u64 {
+        self.shared.numbered.fetch_add(1, Ordering::Relaxed) + 1
     }
 
     fn count_observations(&self, before: usize, after: usize) {
@@ -336,7 +485,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::contact::{Link, Security};
+    use crate::contact::Link;
     use crate::operation::Operation;
     use crate::path::Path;
     use crate::registration::{Binding, Links, Observation, Version};
@@ -542,7 +691,9 @@ mod tests {
             self.serial = self.serial.wrapping_add(1) % 250;
             let expires_at = self.moment.at.saturating_add(Duration::from_secs(lasts_seconds));
             let registration = registration(self.serial, expires_at);
-            let installed = self.registry.install(iccid(device), registration, self.moment);
+            let claim = self.registry.claim(iccid(device));
+            let installed =
+                self.registry.install(iccid(device), (registration, claim), self.moment);
             let fits = self.known.len() < 3 || self.known.contains_key(&device);
             assert_eq!(installed.is_ok(), fits);
             if fits {
@@ -571,7 +722,7 @@ mod tests {
             });
             assert_eq!(expired, expected);
             let ended: Vec<u64> =
-                self.registry.take_ended().into_iter().map(|(_, command)| command).collect();
+                self.registry.take_ended().into_iter().map(|(_, command, _)| command).collect();
             self.ended.sort_unstable();
             let mut sorted = ended;
             sorted.sort_unstable();
@@ -595,6 +746,10 @@ mod tests {
             assert_eq!(self.registry.len(), self.known.len());
             let observations: usize = self.known.values().map(|known| known.tokens.len()).sum();
             assert_eq!(self.registry.observations(), observations);
+            let queues: usize =
+                self.registry.shared.shards.iter().map(|shard| lock(shard).queues.len()).sum();
+            let waiting = self.known.values().filter(|known| !known.commands.is_empty());
+            assert_eq!(queues, waiting.count());
             for device in 0..4 {
                 let Some(known) = self.known.get(&device) else {
                     assert!(!self.registry.is_registered(iccid(device)));

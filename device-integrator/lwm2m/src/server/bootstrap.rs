@@ -216,8 +216,8 @@ impl Server {
             .filter_map(|step| account(&self.config, step, keys, 1))
             .flat_map(|(_, records)| records)
             .collect();
-        // The key must not stay in memory for copies of the request; they ask anew.
-        self.endpoint.forget(&exchange);
+        // It stays in memory for copies of the request, key and all, until the exchange has lasted:
+        // a copy that asked anew would make a key, and take away the one that was just sent.
         let response = match codec::encode(format, &Path::ROOT, &records) {
             Ok(pack) => Response::new(Code::CONTENT).with_payload(format, pack),
             Err(_) => Response::new(Code::INTERNAL_SERVER_ERROR),

@@ -40,7 +40,7 @@ use self::tickets::Tickets;
 use crate::contact::{Contact, Device, Moment};
 use crate::event::{Event, Outcome, Output};
 use crate::model::Model;
-use crate::registry::Registry;
+use crate::registry::{Ending, Registry};
 
 /// An LwM2M server and bootstrap server on one socket: without the socket, without a clock.
 ///
@@ -208,10 +208,15 @@ impl Server {
         self.emit(Event::Notice { iccid, message, description: description.into() });
     }
 
-    /// Ends the operations of devices that the owner removed from the registry.
+    /// Ends the operations that ended in the registry, because the owner removed their device or
+    /// they waited for too long.
     fn end_removed(&mut self) {
-        for (iccid, command) in self.registry.take_ended() {
-            self.end_command(iccid, command, Outcome::NotRegistered);
+        for (iccid, command, ending) in self.registry.take_ended() {
+            let outcome = match ending {
+                Ending::Removed => Outcome::NotRegistered,
+                Ending::Overdue => operations::overdue(),
+            };
+            self.end_command(iccid, command, outcome);
         }
     }
 }

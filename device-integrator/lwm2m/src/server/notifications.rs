@@ -17,6 +17,7 @@ use crate::path::Path;
 use crate::record::{Record, by_time, flat_json};
 use crate::registration::Observation;
 use crate::registry::{Flight, NotificationOrder};
+use crate::value::Value;
 
 /// Large notifications of one device that wait to be read whole; more are left to be repeated.
 const FETCHES_PER_DEVICE_MAX: usize = 4;
@@ -58,13 +59,6 @@ impl Fetches {
     }
 }
 
-/// What a notification is to us.
-enum Place {
-    /// A newer state of this observation.
-    Newer(Observation, Noted),
-    Stale,
-}
-
 impl Server {
     pub(super) fn handle_notification(
         &mut self,
@@ -76,54 +70,38 @@ impl Server {
         let token = notification.exchange.token().as_bytes().try_into().map(u64::from_be_bytes);
         let order =
             notification.sequence.map(|sequence| NotificationOrder { sequence, at: moment.now });
-        // RFC 7641 §4.2 and §3.2: an error, or a response without Observe, is the last one.
-        let is_last = order.is_none() || !notification.code.is_success();
-        let place = token.ok().and_then(|token| {
-            let place = self.registry.with_own(device, moment.at, |entry| {
+        let found = token.ok().and_then(|token| {
+            let found = self.registry.with_own(device, moment.at, |entry| {
                 let watched = entry.watched_mut(token)?;
-                let before = watched.newest;
-                if let (Some(before), Some(order)) = (before, order)
-                    && !before.is_followed_by(order)
-                {
-                    return Some((Place::Stale, None));
-                }
-                watched.newest = order.or(before);
-                let observation = watched.observation.clone();
-                let noted = Noted { iccid, token, before, order };
-                let state = is_last.then(|| {
-                    entry.unwatch(token);
-                    entry.save()
-                });
-                Some((Place::Newer(observation, noted), state))
+                Some((token, watched.observation.clone(), watched.is_overtaken(order)))
             });
-            place.flatten()
+            found.flatten()
         });
         let exchange = notification.exchange;
-        let (observation, noted) = match place {
-            // Of another device, ended, or an answer that came too late.
-            None => {
-                self.counters.notifications_unknown += 1;
-                self.endpoint.reject(exchange);
-                return;
-            }
-            Some((Place::Stale, _)) => {
-                self.counters.notifications_stale += 1;
-                let _answered = self.endpoint.acknowledge(exchange);
-                return;
-            }
-            Some((Place::Newer(observation, noted), state)) => {
-                if state.is_some() {
-                    self.emit(Event::SaveSoon { iccid, state });
-                }
-                (observation, noted)
-            }
+        // Of another device, ended, or an answer that came too late.
+        let Some((token, observation, is_stale)) = found else {
+            self.counters.notifications_unknown += 1;
+            self.endpoint.reject(exchange);
+            return;
         };
         if !notification.code.is_success() {
+            self.end_watch(iccid, token);
             let _answered = self.endpoint.acknowledge(exchange);
             let description = format!("{}: {}", paths_text(&observation), notification.code);
             self.notice(iccid, "LwM2M device ended an observation", description);
             return;
         }
+        if is_stale {
+            self.counters.notifications_stale += 1;
+            // A confirmable one is a value that the device wants to be kept, if only for the
+            // history: it comes late because its first copy was lost, or could not be kept.
+            if !exchange.is_confirmable() {
+                let _answered = self.endpoint.acknowledge(exchange);
+                return;
+            }
+        }
+        // RFC 7641 §3.2: a response without Observe is the last one.
+        let noted = Noted { iccid, token, is_last: order.is_none() };
         self.counters.notifications += 1;
         let format = notification
             .options
@@ -165,12 +143,16 @@ impl Server {
                 let what = (&records[..], Origin::Notification);
                 self.hand_on(moment, source, what, Some((exchange, noted)));
             }
-            // Repeating it would not help.
+            // Repeating it would not help, and what is acknowledged must not be lost: it is handed
+            // on as the bytes that came.
             Err(error) => {
                 self.counters.notifications_unreadable += 1;
-                let _answered = self.endpoint.acknowledge(exchange);
                 let description = format!("{}: {error}", paths_text(observation));
                 self.notice(noted.iccid, "LwM2M notification cannot be read", description);
+                let records = [Record::new(base, Value::Opaque(payload.to_vec()))];
+                let source = (noted.iccid, exchange.peer());
+                let what = (&records[..], Origin::Notification);
+                self.hand_on(moment, source, what, Some((exchange, noted)));
             }
         }
     }
@@ -192,8 +174,8 @@ impl Server {
                 let Some(ticket) = self.open(moment, action, groups.len()) else { return };
                 Some(ticket)
             }
-            Some((exchange, _)) => {
-                let _answered = self.endpoint.acknowledge(exchange);
+            Some((exchange, noted)) => {
+                self.accept_notification(exchange, &noted);
                 None
             }
             None => None,
@@ -208,6 +190,23 @@ impl Server {
                 payload: flat_json(&group.records),
                 origin,
             });
+        }
+    }
+
+    /// Acknowledges a notification that is durable, or need not be.
+    pub(super) fn accept_notification(&mut self, exchange: Exchange<Contact>, noted: &Noted) {
+        let _answered = self.endpoint.acknowledge(exchange);
+        if noted.is_last {
+            self.end_watch(noted.iccid, noted.token);
+        }
+    }
+
+    /// Forgets an observation that the device has ended.
+    pub(super) fn end_watch(&mut self, iccid: Iccid, token: u64) {
+        let state =
+            self.registry.with(iccid, |entry| entry.unwatch(token).then(|| entry.save())).flatten();
+        if state.is_some() {
+            self.emit(Event::SaveSoon { iccid, state });
         }
     }
 

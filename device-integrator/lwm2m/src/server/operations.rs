@@ -126,8 +126,7 @@ impl Server {
                     return;
                 }
                 Some(Turn::Overdue(command)) => {
-                    let reason = "the device was not heard for too long".to_owned();
-                    self.end_command(iccid, command, Outcome::Unreachable(reason));
+                    self.end_command(iccid, command, overdue());
                     continue;
                 }
                 Some(Turn::Command(queued, target)) => {
@@ -214,28 +213,24 @@ impl Server {
         let begun = self.registry.with(iccid, |entry| {
             // RFC 7641 §3.3.1: the same token refreshes an observation of the same.
             if let Some(observation) = entry.watch_of(&paths) {
-                return Ok(observation.token);
+                return Ok((observation.token, false));
             }
             if entry.watched.len() >= max {
                 return Err(format!("{max} observations of the device are the limit"));
             }
             let observation = Observation { token: fresh, paths, composite, format };
             entry.watched.push(Watched { observation, newest: None, confirmed: false });
-            Ok(fresh)
+            Ok((fresh, true))
         });
-        begun.unwrap_or(Err("the registration ended".to_owned())).map(Watch::Begin)
+        let (token, is_new) = begun.unwrap_or(Err("the registration ended".to_owned()))?;
+        Ok(Watch::Begin { token, is_new })
     }
 
-    /// Forgets an observation that did not begin.
+    /// Forgets an observation that did not begin. One that was to be refreshed goes on: the device
+    /// has not said otherwise.
     fn forget_watch(&mut self, iccid: Iccid, watch: &Watch) {
-        let Watch::Begin(token) = watch else { return };
-        let state = self.registry.with(iccid, |entry| {
-            let was_kept = entry.watched_mut(*token).is_some_and(|watched| watched.confirmed);
-            entry.unwatch(*token);
-            was_kept.then(|| entry.save())
-        });
-        if let Some(Some(state)) = state {
-            self.emit(Event::SaveSoon { iccid, state: Some(state) });
+        if let Watch::Begin { token, is_new: true } = *watch {
+            self.registry.with(iccid, |entry| entry.unwatch(token));
         }
     }
 
@@ -329,7 +324,7 @@ impl Server {
         };
         let payload = crate::record::flat_json(&records);
         let origin = if asked.command.is_some() { Origin::Command } else { Origin::Passive };
-        let noted = tickets::Noted { iccid, token: 0, before: None, order: None };
+        let noted = tickets::Noted { iccid, token: 0, is_last: false };
         let carrier = response.notification.map(|exchange| (exchange, noted));
         self.hand_on(moment, (iccid, response.peer), (&records, origin), carrier);
         Outcome::Answered { code, format, payload, decoded: true }
@@ -342,13 +337,15 @@ impl Server {
         iccid: Iccid,
         (watch, response): (&Watch, &IncomingResponse<Contact>),
     ) {
-        let Watch::Begin(token) = watch else { return };
-        let Some(sequence) = response.sequence.filter(|_| response.code.is_success()) else {
-            self.forget_watch(iccid, watch);
-            return;
-        };
+        let Watch::Begin { token, .. } = *watch else { return };
+        let sequence = response.sequence.filter(|_| response.code.is_success());
         let state = self.registry.with(iccid, |entry| {
-            let watched = entry.watched_mut(*token)?;
+            let watched = entry.watched_mut(token)?;
+            let was_kept = watched.confirmed;
+            let Some(sequence) = sequence else {
+                entry.unwatch(token);
+                return was_kept.then(|| entry.save());
+            };
             watched.confirmed = true;
             watched.newest = Some(NotificationOrder { sequence, at: moment.now });
             Some(entry.save())
@@ -444,6 +441,11 @@ impl Server {
         }
         self.emit(Event::CommandEnded { command, iccid, outcome });
     }
+}
+
+/// The end of an operation that waited for too long.
+pub(super) fn overdue() -> Outcome {
+    Outcome::Unreachable("the device was not heard for too long".to_owned())
 }
 
 /// What an answer without a format is in: the text of a value, or TLV (LwM2M Core 1.0 §6.4).

@@ -11,24 +11,26 @@ use super::{Server, ServerConfig};
 use crate::contact::{Contact, Device, Moment, Security};
 use crate::event::{Event, Outcome};
 use crate::registration::{Links, Parameters, Refused, Registration, RegistrationId, Version};
-use crate::registry::Entry;
+use crate::registry::{Claim, Entry, NotInstalled, Revision};
 
 /// When a device may come back that did not fit.
 const RETRY_SECONDS: u32 = 60;
+/// When a device may come back that registered twice at once: the acknowledgement timeout.
+const OVERTAKEN_RETRY_SECONDS: u32 = 2;
 
 /// A registration that is not durable yet.
 #[derive(Debug)]
 pub(super) struct Registering {
     pub(super) iccid: Iccid,
     registration: Registration,
-    /// How often the one before was given out to be saved.
-    revision: Option<u32>,
+    claim: Claim,
 }
 
 /// An update of links that is not durable yet.
 #[derive(Debug)]
 pub(super) struct Updating {
     pub(super) iccid: Iccid,
+    revision: Revision,
 }
 
 /// A de-registration that is not durable yet.
@@ -36,7 +38,7 @@ pub(super) struct Updating {
 pub(super) struct Deregistering {
     pub(super) iccid: Iccid,
     id: RegistrationId,
-    revision: u32,
+    revision: Revision,
 }
 
 impl Server {
@@ -59,9 +61,9 @@ impl Server {
             self.refuse_full(moment, request.exchange);
             return;
         }
-        let revision = self.registry.with(iccid, |entry| entry.revision);
+        let claim = self.registry.claim(iccid);
         let state = Entry::new(registration.clone()).save();
-        let registering = Box::new(Registering { iccid, registration, revision });
+        let registering = Box::new(Registering { iccid, registration, claim });
         if let Some(ticket) = self.open(moment, Action::Register(request.exchange, registering), 1)
         {
             self.emit(Event::Save { ticket, iccid, state: Some(state) });
@@ -75,6 +77,9 @@ impl Server {
         request: &IncomingRequest<Contact>,
     ) -> Result<Registration, Refused> {
         let parameters = self.read_parameters(device, request, Security::BootstrapKey)?;
+        if device.security == Security::NoSec && self.registry.is_bound(device.iccid, moment.at) {
+            return Err(needs_key());
+        }
         let links = read_links(request)?;
         let lifetime_seconds = parameters.lifetime_seconds.unwrap_or(self.config.lifetime_seconds);
         Ok(Registration {
@@ -99,20 +104,24 @@ impl Server {
         exchange: Exchange<Contact>,
         registering: Registering,
     ) {
-        let Registering { iccid, registration, revision } = registering;
+        let Registering { iccid, registration, claim } = registering;
         let id = registration.id;
-        if self.registry.install(iccid, registration, moment).is_err() {
-            // The limit was reached while this one was made durable.
-            self.emit(Event::SaveSoon { iccid, state: None });
-            self.refuse_full(moment, exchange);
-            return;
+        let installed = match self.registry.install(iccid, (registration, claim), moment) {
+            Ok(installed) => installed,
+            Err(reason) => {
+                self.refuse_durable(moment, iccid, (exchange, &reason));
+                return;
+            }
+        };
+        if installed.rebound {
+            self.abandon_flight(moment, iccid);
         }
-        // What was given out of the registration before may have overtaken the new one.
-        let overtaken = self.registry.with(iccid, |entry| {
-            (revision.is_some_and(|revision| revision != entry.revision)).then(|| entry.save())
-        });
-        if let Some(Some(state)) = overtaken {
-            self.emit(Event::SaveSoon { iccid, state: Some(state) });
+        for command in installed.ended {
+            self.end_command(iccid, command, Outcome::NotRegistered);
+        }
+        if installed.overtaken {
+            let state = self.registry.save(iccid);
+            self.emit(Event::SaveSoon { iccid, state });
         }
         self.counters.registrations += 1;
         let text = id.to_string();
@@ -123,6 +132,34 @@ impl Server {
             .unwrap_or(Response::new(Code::INTERNAL_SERVER_ERROR));
         self.endpoint.respond(moment.now, exchange, response);
         self.wake(moment, iccid, true);
+    }
+
+    /// Refuses a registration that was made durable, and puts the disk right.
+    fn refuse_durable(
+        &mut self,
+        moment: Moment,
+        iccid: Iccid,
+        (exchange, reason): (Exchange<Contact>, &NotInstalled),
+    ) {
+        let state = self.registry.save(iccid);
+        self.emit(Event::SaveSoon { iccid, state });
+        match reason {
+            // The device hears of its newer one. If this is the one that it waits for, it asks
+            // again.
+            NotInstalled::Overtaken => {
+                let response =
+                    Response::new(Code::SERVICE_UNAVAILABLE).with_max_age(OVERTAKEN_RETRY_SECONDS);
+                self.endpoint.respond(moment.now, exchange, response);
+            }
+            // The limit was reached meanwhile.
+            NotInstalled::Full => self.refuse_full(moment, exchange),
+            // The device registered with its key meanwhile.
+            NotInstalled::Bound => {
+                let refused = needs_key();
+                self.notice(iccid, "LwM2M registration refused", refused.reason.clone());
+                self.refuse(moment, exchange, &refused);
+            }
+        }
     }
 
     pub(super) fn handle_update(
@@ -150,31 +187,41 @@ impl Server {
                 registration.expires_at = expiry(&self.config, moment.at, lifetime);
                 let has_new_links = apply(registration, parameters, links);
                 registration.updated_at = moment.at;
-                (entry.save(), has_new_links)
+                (entry.save(), has_new_links.then_some(entry.revision))
             })
         });
         let iccid = device.iccid;
         match updated.flatten() {
             None => self.refuse_unknown(moment, request.exchange),
-            Some((state, true)) => {
-                let action = Action::Update(request.exchange, Updating { iccid });
+            Some((state, Some(revision))) => {
+                let action = Action::Update(request.exchange, Updating { iccid, revision });
                 if let Some(ticket) = self.open(moment, action, 1) {
                     self.emit(Event::Save { ticket, iccid, state: Some(state) });
                 }
             }
-            Some((state, false)) => {
+            Some((state, None)) => {
                 self.emit(Event::SaveSoon { iccid, state: Some(state) });
                 self.finish_update(moment, request.exchange, iccid);
             }
         }
     }
 
-    pub(super) fn finish_update(
+    /// Ends an update that is durable.
+    pub(super) fn finish_durable_update(
         &mut self,
         moment: Moment,
         exchange: Exchange<Contact>,
-        iccid: Iccid,
+        updating: &Updating,
     ) {
+        let iccid = updating.iccid;
+        // What was given out meanwhile may have been written before.
+        if let Some(state) = self.registry.overtaken(iccid, updating.revision) {
+            self.emit(Event::SaveSoon { iccid, state });
+        }
+        self.finish_update(moment, exchange, iccid);
+    }
+
+    fn finish_update(&mut self, moment: Moment, exchange: Exchange<Contact>, iccid: Iccid) {
         self.counters.updates += 1;
         self.endpoint.respond(moment.now, exchange, Response::new(Code::CHANGED));
         self.wake(moment, iccid, false);
@@ -217,6 +264,9 @@ impl Server {
             for queued in entry.commands() {
                 self.end_command(iccid, queued.command, Outcome::NotRegistered);
             }
+        } else if let Some(state) = self.registry.with(iccid, Entry::save) {
+            // The device registered meanwhile, and its state may have been deleted after that.
+            self.emit(Event::SaveSoon { iccid, state: Some(state) });
         }
         self.counters.deregistrations += 1;
         self.endpoint.respond(moment.now, exchange, Response::new(Code::DELETED));
@@ -247,6 +297,11 @@ impl Server {
         }
         RegistrationId(id)
     }
+}
+
+/// A device that has registered with a key is not known by its address alone.
+fn needs_key() -> Refused {
+    Refused::new(Code::FORBIDDEN, "the device is registered with a key, which registering needs")
 }
 
 /// When a registration ends that is not updated.

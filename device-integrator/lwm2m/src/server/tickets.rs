@@ -10,7 +10,6 @@ use super::bootstrap::{Keys, Request as BootstrapRequest};
 use super::register::{Deregistering, Registering, Updating};
 use crate::contact::{Contact, Moment};
 use crate::event::{Ticket, Verdict};
-use crate::registry::NotificationOrder;
 
 /// What follows a verdict.
 #[derive(Debug)]
@@ -28,9 +27,8 @@ pub(super) enum Action {
 pub(super) struct Noted {
     pub(super) iccid: Iccid,
     pub(super) token: u64,
-    /// The newest one before it, to be restored if it is not taken.
-    pub(super) before: Option<NotificationOrder>,
-    pub(super) order: Option<NotificationOrder>,
+    /// It ends its observation, once it is taken.
+    pub(super) is_last: bool,
 }
 
 #[derive(Debug)]
@@ -138,7 +136,7 @@ impl Server {
                 self.finish_registration(moment, exchange, *registering);
             }
             (Action::Update(exchange, updating), Verdict::Done) => {
-                self.finish_update(moment, exchange, updating.iccid);
+                self.finish_durable_update(moment, exchange, &updating);
             }
             (Action::Deregister(exchange, deregistering), Verdict::Done) => {
                 self.finish_deregistration(moment, exchange, deregistering);
@@ -148,8 +146,8 @@ impl Server {
                 self.endpoint.respond(moment.now, exchange, Response::new(Code::CHANGED));
                 self.advance_quietly(moment, iccid);
             }
-            (Action::Notification(exchange, _), Verdict::Done) => {
-                let _answered = self.endpoint.acknowledge(exchange);
+            (Action::Notification(exchange, noted), Verdict::Done) => {
+                self.accept_notification(exchange, &noted);
             }
             (
                 Action::Bootstrap(exchange, request),
@@ -200,17 +198,13 @@ impl Server {
     ) {
         if matches!(refusal, Verdict::Unauthorised(_)) {
             self.endpoint.reject(exchange);
+            if noted.is_last {
+                self.end_watch(noted.iccid, noted.token);
+            }
             return;
         }
-        // Its copy must count as a new one, and as newer than the one before.
+        // Its copy must count as a new one.
         self.endpoint.forget(&exchange);
-        self.registry.with(noted.iccid, |entry| {
-            if let Some(watched) = entry.watched_mut(noted.token)
-                && watched.newest == noted.order
-            {
-                watched.newest = noted.before;
-            }
-        });
     }
 }
 

@@ -18,7 +18,12 @@ use crate::value::{ResourceType, Value};
 pub(super) enum Watch {
     Nothing,
     /// One begins, with this token.
-    Begin(u64),
+    Begin {
+        /// Its token.
+        token: u64,
+        /// There was none of this yet, which is to be refreshed otherwise.
+        is_new: bool,
+    },
     /// This one ends.
     End(Observation),
 }
@@ -355,7 +360,7 @@ impl Draft {
     fn finish(mut self, watch: &Watch) -> Plan {
         match watch {
             Watch::Nothing => {}
-            Watch::Begin(token) => {
+            Watch::Begin { token, .. } => {
                 self.request.observe = true;
                 self.request.token = Some(Token::from_u64(*token));
             }
