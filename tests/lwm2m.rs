@@ -548,3 +548,28 @@ fn each_datagram_of_a_busy_device_is_counted_once() {
     assert_eq!(api.history(ICCID).len(), 9);
     assert!(gateway.terminate().success());
 }
+
+#[test]
+fn a_registration_goes_with_its_sim_and_operations_do_not_go_to_its_old_address() {
+    let (_place, gateway, api, mut device) = world("127.0.6.40");
+    device.register(ICCID, 600, OBJECTS);
+    let registration = format!("/simgate/v1/devices/{ICCID}/registration");
+    let shown = api.get(&registration);
+    assert_eq!((&shown["security"], &shown["lifetimeSeconds"]), (&json!("NONE"), &json!(600)));
+    assert!(shown["objects"].as_array().unwrap().contains(&json!("/3303/0")), "{shown}");
+    // Whoever has the address next must not be asked what this device was to be asked.
+    let moved = json!({ "ip": "127.0.6.41" });
+    assert_eq!(api.call("PATCH", &format!("/simgate/v1/sims/{ICCID}"), Some(moved)).0, 200);
+    // A change of a SIM is in memory within half a second.
+    std::thread::sleep(Duration::from_secs(1));
+    let id = api.act(ICCID, "LWM2M", json!({ "action": "read", "resourceAddress": "/3/0" }));
+    let failed = api.ended(&id);
+    let message = failed["resultData"]["errorMessage"].as_str().unwrap();
+    assert!(message.contains("address of the SIM has changed"), "{failed}");
+    assert_eq!(failed["status"], "FAILED");
+    assert_eq!(api.call("DELETE", &format!("/simgate/v1/sims/{ICCID}"), None).0, 204);
+    eventually("the end of the registration", || {
+        (api.call("GET", &registration, None).0 == 404).then_some(())
+    });
+    assert!(gateway.terminate().success());
+}

@@ -361,6 +361,8 @@ impl<P: PeerKey, I: Ingest> Service<P> for Lwm2mService<I> {
     }
 
     fn update_metrics(&mut self) {
+        // Operations that ended without a message are told with the next call, and in time.
+        self.server.handle_timeout(moment());
         // Looked at now and then: whoever turns it may wait half a second.
         self.server.set_passive_reporting(self.passive_reporting.load(Ordering::Relaxed));
         self.coap_metrics.update(&self.server.coap_counters());

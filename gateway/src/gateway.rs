@@ -112,7 +112,7 @@ impl Gateway {
         tokio::spawn(upkeep::registrations(registry.clone(), registrations.clone()));
         tokio::spawn(upkeep::commands(commands.clone()));
         let lwm2m = Lwm2mParts {
-            registry,
+            registry: registry.clone(),
             model,
             server: addresses.lwm2m_server(config),
             passive_reporting: house.switches.handle(Switch::Lwm2mPassiveReporting),
@@ -120,7 +120,9 @@ impl Gateway {
         let gateway = Self {
             servers: servers.serve(&api, &stopped),
             inspector: house.inspector.reader()?.spawn()?,
-            sims: sims.spawn(Arc::clone(&sims_stop))?,
+            sims: sims
+                .with_registrations(registry, registrations.clone())
+                .spawn(Arc::clone(&sims_stop))?,
             firmware: FirmwareThread::spawn(commands.clone())?,
             devices: listeners.run(&ingest, sessions, &lwm2m)?,
             commands,

@@ -8,9 +8,11 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use connectivity::{ChangesError, Revision, Sim, SimChange, SimRegistry, StoreError};
 use device_authenticator::{DirectoryChange, SimDirectory};
+use registration_store::Change;
 use tracing::{error, info, warn};
 
 use crate::recovered::RecoveredExchanges;
+use crate::registration_desk::RegistrationDesk;
 
 /// How soon a change of a SIM reaches the listeners.
 const WATCH_INTERVAL: Duration = Duration::from_millis(200);
@@ -28,6 +30,8 @@ pub(crate) struct SimWatch {
     recovered: Arc<RecoveredExchanges>,
     revision: Revision,
     seen_version: i64,
+    /// Where devices are registered by LwM2M, in memory and on disk.
+    registrations: Option<(lwm2m::Registry, RegistrationDesk)>,
 }
 
 impl SimWatch {
@@ -42,7 +46,19 @@ impl SimWatch {
         let seen_version = registry.data_version().context(unreadable)?;
         let revision = load_all(&registry, &directory).context(unreadable)?;
         info!(sims = directory.len(), "SIMs loaded");
-        Ok(Self { registry, directory, recovered, revision, seen_version })
+        let registrations = None;
+        Ok(Self { registry, directory, recovered, revision, seen_version, registrations })
+    }
+
+    /// Lets the registrations of devices go with their SIMs.
+    #[must_use]
+    pub(crate) fn with_registrations(
+        mut self,
+        registry: lwm2m::Registry,
+        desk: RegistrationDesk,
+    ) -> Self {
+        self.registrations = Some((registry, desk));
+        self
     }
 
     /// Watches until `stop` turns true.
@@ -80,12 +96,25 @@ impl SimWatch {
         loop {
             let news = self.registry.changes_since(self.revision, CHANGES)?;
             self.revision = news.revision;
+            self.forget_registrations(&news.changes);
             let changes: Vec<_> = news.changes.into_iter().map(directory_change).collect();
             for takeover in self.directory.apply(&changes).takeovers {
                 warn!(ip = %takeover.ip, from = ?takeover.from, to = ?takeover.to, "address moved");
             }
             if changes.len() < CHANGES as usize {
                 return Ok(());
+            }
+        }
+    }
+}
+
+impl SimWatch {
+    fn forget_registrations(&self, changes: &[SimChange]) {
+        let Some((registry, desk)) = &self.registrations else { return };
+        for change in changes {
+            if let SimChange::Removed(iccid) = change {
+                registry.forget(*iccid);
+                desk.note(vec![Change { iccid: *iccid, state: None }]);
             }
         }
     }

@@ -48,7 +48,7 @@ pub(crate) async fn rate(ingest: Ingest) {
 const EXPIRY_INTERVAL: Duration = Duration::from_millis(100);
 const EXPIRED_MAX: usize = 10_000;
 
-/// Forgets registrations that have expired, for ever.
+/// Forgets registrations that have expired, and ends operations that waited for too long, for ever.
 pub(crate) async fn registrations(registry: Registry, desk: RegistrationDesk) {
     let mut due = tokio::time::interval(EXPIRY_INTERVAL);
     let mut clock = Clock::new();
@@ -60,6 +60,7 @@ pub(crate) async fn registrations(registry: Registry, desk: RegistrationDesk) {
         } else {
             Vec::new()
         };
+        registry.overdue(now, EXPIRED_MAX);
         if !expired.is_empty() {
             desk.note(expired.into_iter().map(|iccid| Change { iccid, state: None }).collect());
         }

@@ -232,6 +232,18 @@ impl Registry {
         expired
     }
 
+    /// Removes the registration of a device that is none of the owner's any more; the owner deletes
+    /// its state. Operations that waited end with the next call of any server.
+    pub fn forget(&self, iccid: Iccid) {
+        let mut shard = self.shard(iccid);
+        if let Some(entry) = self.take_out(&mut shard, iccid) {
+            let commands = entry.commands().map(|queued| queued.command);
+            self.end(iccid, commands, Ending::Removed);
+        }
+        shard.expired.insert(iccid);
+        shard.deletions += 1;
+    }
+
     /// Ends operations that have waited for too long, at most so many; says how many it were. The
     /// next call of any server reports them. The owner calls this every second or so: nothing else
     /// looks at what waits for a device that is not heard.
