@@ -292,6 +292,27 @@ fn an_observation_is_ended_with_its_token() {
     scene.receive(sim(1), &notify(9, &token, 9, b"2")).sends(&["RST 0.00"]);
 }
 
+/// A notification that was on its way was taken for the answer to the cancel: it was acknowledged,
+/// and its value was lost.
+#[test]
+fn a_notification_during_a_cancel_is_kept() {
+    let mut scene = Scene::new();
+    scene.register(sim(1), "lt=600&lwm2m=1.1", LINKS);
+    let token = scene.observe(sim(1), PATH);
+    let cancel = Operation::CancelObservation { path: path(PATH) };
+    let asked = scene.command(sim(1), 2, cancel).sent[0].1.clone();
+    let step = scene.receive(sim(1), &notify(9, &token, 2, b"22"));
+    step.sends(&[]);
+    assert!(step.ended().is_empty());
+    assert_eq!(step.uplinks(), [r#"{"/3303/0/5700":22.0}"#]);
+    // Nobody else speaks for the device.
+    scene.receive(sim(2), &notify(9, &token, 3, b"666")).sends(&["RST 0.00"]);
+    scene.settle(0, step.ticket(), Verdict::Done).sends(&["ACK 0.00"]);
+    let done = answer(&asked, Code::CONTENT, None, Some((0, b"1")));
+    assert_eq!(scene.receive(sim(1), &done).ended(), [(2, "2.05 1".to_owned())]);
+    scene.receive(sim(1), &notify(10, &token, 9, b"2")).sends(&["RST 0.00"]);
+}
+
 #[test]
 fn an_error_ends_an_observation() {
     let mut scene = Scene::new();

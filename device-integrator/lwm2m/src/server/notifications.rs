@@ -75,7 +75,8 @@ impl Server {
                 let watched = entry.watched_mut(token)?;
                 Some((token, watched.observation.clone(), watched.is_overtaken(order)))
             });
-            found.flatten()
+            let watched = found.flatten();
+            watched.or_else(|| self.find_ending(moment, device, token))
         });
         let exchange = notification.exchange;
         // Of another device, ended, or an answer that came too late.
@@ -122,6 +123,18 @@ impl Server {
             &observation,
             (format, &notification.payload),
         );
+    }
+
+    /// The observation that is being cancelled: a notification of it was on its way.
+    fn find_ending(
+        &self,
+        moment: Moment,
+        device: Device,
+        token: u64,
+    ) -> Option<(u64, Observation, bool)> {
+        let observation = self.flights.ending(device.iccid, token)?;
+        let is_own = self.registry.with_own(device, moment.at, |_| ()).is_some();
+        is_own.then(|| (token, observation.clone(), false))
     }
 
     /// Reads a whole notification and hands it on.
