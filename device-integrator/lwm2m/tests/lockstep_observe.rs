@@ -370,6 +370,49 @@ fn a_large_notification_is_read_whole_before_it_is_taken() {
     scene.receive(sim(1), &datagram).sends(&["CON 0.01 /3/0/0 accept=0"]);
 }
 
+/// The first of two blocks, of 16 bytes.
+fn notify_in_blocks(id: u8, token: &[u8], sequence: u8) -> Vec<u8> {
+    // Observe, Content-Format 0, Block2 0/more/16.
+    let head = [&[0x48, 0x45, 0, id], token, &[0x61, sequence, 0x60, 0xb1, 0x08, 0xff]].concat();
+    [&head[..], b"0123456789abcdef"].concat()
+}
+
+/// A large notification waited for its turn, and went on waiting when its registration had ended.
+#[test]
+fn a_large_notification_ends_with_its_registration() {
+    let mut scene = Scene::new();
+    let location = scene.register(sim(1), "lt=600&lwm2m=1.1", LINKS);
+    let token = scene.observe(sim(1), "/3/0/0");
+    let asked = scene.command(sim(1), 2, read(PATH)).sent[0].1.clone();
+    scene.receive(sim(1), &notify_in_blocks(9, &token, 2)).sends(&[]);
+    let ticket = scene.ask(sim(1), Code::POST, "/rd?lwm2m=1.1&lt=600", None).ticket();
+    scene.settle(0, ticket, Verdict::Done).sends(&["RST 0.00", "ACK 2.01"]);
+    scene.receive(sim(1), &answer(&asked, Code::NOT_FOUND, None, None)).sends(&[]);
+    // The owner forgets it: the device is not heard, and time passes.
+    let token = scene.observe(sim(1), "/3/0/0");
+    scene.command(sim(1), 3, read(PATH));
+    scene.receive(sim(1), &notify_in_blocks(10, &token, 2)).sends(&[]);
+    scene.at(20_000);
+    assert_eq!(scene.registry.expired(scene.moment.at, 10), [iccid(1)]);
+    assert!(scene.timeout(0).says().contains(&"RST 0.00".to_owned()));
+    scene.ask(sim(1), Code::POST, &location, None).sends(&["ACK 4.04"]);
+}
+
+#[test]
+fn a_large_notification_is_repeated_where_its_device_is_heard() {
+    let mut scene = Scene::new();
+    let location = scene.register(sim(1), "lt=600&lwm2m=1.1", LINKS);
+    let token = scene.observe(sim(1), "/3/0/0");
+    scene.command(sim(1), 2, read(PATH));
+    let datagram = notify_in_blocks(9, &token, 2);
+    scene.receive(sim(1), &datagram).sends(&[]);
+    let moved = sim(1).at(1, "10.9.9.9:5683");
+    scene.ask(moved, Code::POST, &location, None).sends(&["ACK 2.04"]);
+    // A reset would end the observation, which goes on.
+    assert!(!scene.pass(0, 0..120).says().contains(&"RST 0.00".to_owned()));
+    scene.receive(moved, &datagram).sends(&["CON 0.01 /3/0/0 accept=0"]);
+}
+
 #[test]
 fn a_composite_observation_names_all_its_paths() {
     let mut scene = Scene::new();
