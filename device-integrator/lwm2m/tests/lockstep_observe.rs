@@ -292,6 +292,27 @@ fn an_observation_is_ended_with_its_token() {
     scene.receive(sim(1), &notify(9, &token, 9, b"2")).sends(&["RST 0.00"]);
 }
 
+/// A notification that was on its way was taken for the answer to the cancel: it was acknowledged,
+/// and its value was lost.
+#[test]
+fn a_notification_during_a_cancel_is_kept() {
+    let mut scene = Scene::new();
+    scene.register(sim(1), "lt=600&lwm2m=1.1", LINKS);
+    let token = scene.observe(sim(1), PATH);
+    let cancel = Operation::CancelObservation { path: path(PATH) };
+    let asked = scene.command(sim(1), 2, cancel).sent[0].1.clone();
+    let step = scene.receive(sim(1), &notify(9, &token, 2, b"22"));
+    step.sends(&[]);
+    assert!(step.ended().is_empty());
+    assert_eq!(step.uplinks(), [r#"{"/3303/0/5700":22.0}"#]);
+    // Nobody else speaks for the device.
+    scene.receive(sim(2), &notify(9, &token, 3, b"666")).sends(&["RST 0.00"]);
+    scene.settle(0, step.ticket(), Verdict::Done).sends(&["ACK 0.00"]);
+    let done = answer(&asked, Code::CONTENT, None, Some((0, b"1")));
+    assert_eq!(scene.receive(sim(1), &done).ended(), [(2, "2.05 1".to_owned())]);
+    scene.receive(sim(1), &notify(10, &token, 9, b"2")).sends(&["RST 0.00"]);
+}
+
 #[test]
 fn an_error_ends_an_observation() {
     let mut scene = Scene::new();
@@ -347,6 +368,49 @@ fn a_large_notification_is_read_whole_before_it_is_taken() {
     let step = scene.receive(sim(1), &gone);
     assert!(step.sent.is_empty() && step.uplinks().is_empty());
     scene.receive(sim(1), &datagram).sends(&["CON 0.01 /3/0/0 accept=0"]);
+}
+
+/// The first of two blocks, of 16 bytes.
+fn notify_in_blocks(id: u8, token: &[u8], sequence: u8) -> Vec<u8> {
+    // Observe, Content-Format 0, Block2 0/more/16.
+    let head = [&[0x48, 0x45, 0, id], token, &[0x61, sequence, 0x60, 0xb1, 0x08, 0xff]].concat();
+    [&head[..], b"0123456789abcdef"].concat()
+}
+
+/// A large notification waited for its turn, and went on waiting when its registration had ended.
+#[test]
+fn a_large_notification_ends_with_its_registration() {
+    let mut scene = Scene::new();
+    let location = scene.register(sim(1), "lt=600&lwm2m=1.1", LINKS);
+    let token = scene.observe(sim(1), "/3/0/0");
+    let asked = scene.command(sim(1), 2, read(PATH)).sent[0].1.clone();
+    scene.receive(sim(1), &notify_in_blocks(9, &token, 2)).sends(&[]);
+    let ticket = scene.ask(sim(1), Code::POST, "/rd?lwm2m=1.1&lt=600", None).ticket();
+    scene.settle(0, ticket, Verdict::Done).sends(&["RST 0.00", "ACK 2.01"]);
+    scene.receive(sim(1), &answer(&asked, Code::NOT_FOUND, None, None)).sends(&[]);
+    // The owner forgets it: the device is not heard, and time passes.
+    let token = scene.observe(sim(1), "/3/0/0");
+    scene.command(sim(1), 3, read(PATH));
+    scene.receive(sim(1), &notify_in_blocks(10, &token, 2)).sends(&[]);
+    scene.at(20_000);
+    assert_eq!(scene.registry.expired(scene.moment.at, 10), [iccid(1)]);
+    assert!(scene.timeout(0).says().contains(&"RST 0.00".to_owned()));
+    scene.ask(sim(1), Code::POST, &location, None).sends(&["ACK 4.04"]);
+}
+
+#[test]
+fn a_large_notification_is_repeated_where_its_device_is_heard() {
+    let mut scene = Scene::new();
+    let location = scene.register(sim(1), "lt=600&lwm2m=1.1", LINKS);
+    let token = scene.observe(sim(1), "/3/0/0");
+    scene.command(sim(1), 2, read(PATH));
+    let datagram = notify_in_blocks(9, &token, 2);
+    scene.receive(sim(1), &datagram).sends(&[]);
+    let moved = sim(1).at(1, "10.9.9.9:5683");
+    scene.ask(moved, Code::POST, &location, None).sends(&["ACK 2.04"]);
+    // A reset would end the observation, which goes on.
+    assert!(!scene.pass(0, 0..120).says().contains(&"RST 0.00".to_owned()));
+    scene.receive(moved, &datagram).sends(&["CON 0.01 /3/0/0 accept=0"]);
 }
 
 #[test]

@@ -124,7 +124,7 @@ impl<P: Copy + Eq + Hash> Endpoint<P> {
                         || ongoing.id == message.id)
             })
         });
-        let Some(id) = found else {
+        let Some(id) = found.filter(|id| !self.is_late_notification(*id, &inbound)) else {
             self.handle_unmatched(&inbound);
             return;
         };
@@ -143,6 +143,21 @@ impl<P: Copy + Eq + Hash> Endpoint<P> {
                 self.fail(inbound.now, id, Failure::BadOption);
             }
         }
+    }
+
+    /// Whether a message of an observation came while the owner cancels that with its token (RFC
+    /// 7641 §3.6): it was on its way already, and the answer to the cancel is still to come. That
+    /// one has no Observe option, except with peers that put it on the acknowledgement regardless.
+    fn is_late_notification(&self, id: RequestId, inbound: &Inbound<'_, P>) -> bool {
+        let message = &inbound.message;
+        self.config.owner_keeps_observations
+            && message.message_type != MessageType::Acknowledgement
+            && message.option(OptionNumber::OBSERVE).is_some()
+            && self.clients.ongoing(id).is_some_and(|ongoing| {
+                !ongoing.request.observe
+                    && ongoing.request.options.first(OptionNumber::OBSERVE).is_some()
+                    && message.token == ongoing.token
+            })
     }
 
     /// A copy of a response taken before, or a response to nothing. Nobody asked for it, so it

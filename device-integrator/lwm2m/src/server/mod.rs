@@ -113,6 +113,7 @@ impl Server {
     pub fn handle_timeout(&mut self, moment: Moment) {
         self.end_removed();
         self.endpoint.handle_timeout(moment.now);
+        self.sweep_fetches(moment);
         self.drain(moment, None);
     }
 

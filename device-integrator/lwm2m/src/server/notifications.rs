@@ -1,6 +1,7 @@
 //! Notifications of devices (RFC 7641, OMA LwM2M Core 1.1 §6.4).
 
 use std::collections::VecDeque;
+use std::time::{Duration, Instant};
 
 use coap::wire::ContentFormat;
 use coap::{Exchange, IncomingNotification, IncomingResponse};
@@ -31,17 +32,24 @@ pub(super) struct Fetch {
     noted: Noted,
 }
 
+/// How often large notifications are looked for whose devices are not heard here any more. After
+/// `MAX_TRANSMIT_WAIT`, 93 s (RFC 7252 §4.8.2), such a device does not repeat them either.
+const FETCHES_SWEPT_EVERY: Duration = Duration::from_secs(60);
+
 /// Large notifications that wait to be read whole.
 #[derive(Debug, Default)]
-pub(super) struct Fetches(HashMap<Iccid, VecDeque<Box<Fetch>>>);
+pub(super) struct Fetches {
+    waiting: HashMap<Iccid, VecDeque<Box<Fetch>>>,
+    swept_at: Option<Instant>,
+}
 
 impl Fetches {
     pub(super) fn has(&self, iccid: Iccid) -> bool {
-        self.0.contains_key(&iccid)
+        self.waiting.contains_key(&iccid)
     }
 
     fn push(&mut self, iccid: Iccid, fetch: Box<Fetch>) -> Result<(), Box<Fetch>> {
-        let waiting = self.0.entry(iccid).or_default();
+        let waiting = self.waiting.entry(iccid).or_default();
         if waiting.len() >= FETCHES_PER_DEVICE_MAX {
             return Err(fetch);
         }
@@ -50,12 +58,23 @@ impl Fetches {
     }
 
     fn pop(&mut self, iccid: Iccid) -> Option<Box<Fetch>> {
-        let waiting = self.0.get_mut(&iccid)?;
+        let waiting = self.waiting.get_mut(&iccid)?;
         let fetch = waiting.pop_front();
         if waiting.is_empty() {
-            self.0.remove(&iccid);
+            self.waiting.remove(&iccid);
         }
         fetch
+    }
+
+    /// Devices that have some, if it is time to look at them.
+    fn due_for_sweep(&mut self, now: Instant) -> Vec<Iccid> {
+        let is_due =
+            self.swept_at.is_none_or(|at| now.saturating_duration_since(at) >= FETCHES_SWEPT_EVERY);
+        if !is_due || self.waiting.is_empty() {
+            return Vec::new();
+        }
+        self.swept_at = Some(now);
+        self.waiting.keys().copied().collect()
     }
 }
 
@@ -75,7 +94,8 @@ impl Server {
                 let watched = entry.watched_mut(token)?;
                 Some((token, watched.observation.clone(), watched.is_overtaken(order)))
             });
-            found.flatten()
+            let watched = found.flatten();
+            watched.or_else(|| self.find_ending(moment, device, token))
         });
         let exchange = notification.exchange;
         // Of another device, ended, or an answer that came too late.
@@ -122,6 +142,18 @@ impl Server {
             &observation,
             (format, &notification.payload),
         );
+    }
+
+    /// The observation that is being cancelled: a notification of it was on its way.
+    fn find_ending(
+        &self,
+        moment: Moment,
+        device: Device,
+        token: u64,
+    ) -> Option<(u64, Observation, bool)> {
+        let observation = self.flights.ending(device.iccid, token)?;
+        let is_own = self.registry.with_own(device, moment.at, |_| ()).is_some();
+        is_own.then(|| (token, observation.clone(), false))
     }
 
     /// Reads a whole notification and hands it on.
@@ -212,7 +244,7 @@ impl Server {
 
     /// Asks for the whole of a large notification, if the device is free.
     pub(super) fn begin_fetch(&mut self, moment: Moment, iccid: Iccid) -> bool {
-        if !self.fetches.has(iccid) {
+        if !self.drop_fetches(iccid) {
             return false;
         }
         let flight = Flight { seat: self.seat, serial: self.flights.next_serial() };
@@ -240,6 +272,36 @@ impl Server {
                 self.decline_fetch(*fetch);
                 false
             }
+        }
+    }
+
+    /// Drops large notifications of a device whose observation has ended, and those of one that is
+    /// heard elsewhere, where it repeats them; whether any are left.
+    pub(super) fn drop_fetches(&mut self, iccid: Iccid) -> bool {
+        let Some(waiting) = self.fetches.waiting.remove(&iccid) else { return false };
+        let mut left = VecDeque::new();
+        for fetch in waiting {
+            let contact = self.registry.with(iccid, |entry| {
+                let is_watched = entry.watched_mut(fetch.noted.token).is_some();
+                is_watched.then_some(entry.registration.contact)
+            });
+            match contact.flatten() {
+                None => self.endpoint.reject(fetch.exchange),
+                Some(Some(contact)) if contact.seat == self.seat => left.push_back(fetch),
+                Some(_) => self.decline_fetch(*fetch),
+            }
+        }
+        let has_some = !left.is_empty();
+        if has_some {
+            self.fetches.waiting.insert(iccid, left);
+        }
+        has_some
+    }
+
+    /// Looks now and then at large notifications whose devices may not be heard any more.
+    pub(super) fn sweep_fetches(&mut self, moment: Moment) {
+        for iccid in self.fetches.due_for_sweep(moment.now) {
+            self.drop_fetches(iccid);
         }
     }
 

@@ -69,6 +69,17 @@ impl Flights {
         Some(flying)
     }
 
+    /// The observation with this token that a request under way cancels.
+    pub(super) fn ending(&self, iccid: Iccid, token: u64) -> Option<&Observation> {
+        match &self.by_request.get(self.by_device.get(&iccid)?)?.kind {
+            Kind::Operation(asked) => match &asked.watch {
+                Watch::End(observation) if observation.token == token => Some(observation),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
     pub(super) fn next_serial(&mut self) -> u64 {
         self.serial += 1;
         self.serial

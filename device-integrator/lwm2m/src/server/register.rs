@@ -113,6 +113,8 @@ impl Server {
                 return;
             }
         };
+        // What was observed before is not any more.
+        self.drop_fetches(iccid);
         if installed.rebound {
             self.abandon_flight(moment, iccid);
         }
@@ -260,6 +262,7 @@ impl Server {
                 // What was given out meanwhile must not come back.
                 self.emit(Event::SaveSoon { iccid, state: None });
             }
+            self.drop_fetches(iccid);
             self.abandon_flight(moment, iccid);
             for queued in entry.commands() {
                 self.end_command(iccid, queued.command, Outcome::NotRegistered);
