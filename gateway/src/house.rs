@@ -122,14 +122,13 @@ impl House {
         seat: impl Fn(Link) -> Option<u32>,
     ) -> anyhow::Result<RegistrationDesk> {
         let file = StateFile::new(config.data.dir.join("registrations.db"));
-        let now = Timestamp::from(SystemTime::now());
         let mut unreadable = 0;
         let store = RegistrationStore::open(&file, |iccid, state| {
             let contact = Registry::saved_link(state)
                 .ok()
                 .flatten()
                 .and_then(|link| Some(Contact { seat: seat(link)?, link }));
-            if let Err(error) = registry.restore(iccid, state, contact, now) {
+            if let Err(error) = registry.restore(iccid, state, contact) {
                 debug!(?iccid, %error, "a registration cannot be read");
                 unreadable += 1;
             }

@@ -234,8 +234,6 @@ impl Request {
 pub struct IncomingResponse<P> {
     /// The request that it answers.
     pub request: RequestId,
-    /// The token of the request's first message, which notifications carry.
-    pub token: Token,
     /// Who sent it.
     pub peer: P,
     /// The response code.

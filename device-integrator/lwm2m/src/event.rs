@@ -56,8 +56,6 @@ pub enum Event {
         ticket: Option<Ticket>,
         /// Whose values.
         iccid: Iccid,
-        /// From where they came.
-        from: Contact,
         /// The message that brought them, if it was a Send or a notification.
         exchange: Option<Exchanged>,
         /// When they were measured, if the device says so.

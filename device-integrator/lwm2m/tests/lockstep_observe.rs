@@ -257,7 +257,7 @@ fn an_observation_goes_on_after_a_restart() {
     let Some(link) = Registry::saved_link(&state).unwrap() else { panic!("a link") };
     assert_eq!(link, sim(1).contact.link);
     let contact = Contact { seat: 5, link };
-    registry.restore(iccid(1), &state, Some(contact), scene.moment.at).unwrap();
+    registry.restore(iccid(1), &state, Some(contact)).unwrap();
     assert_eq!((registry.len(), registry.observations()), (1, 1));
     scene.registry = registry.clone();
     scene.servers[0] = Server::new(config(), registry, Arc::new(Model::builtin()), 0, 0xdead_beef);
@@ -269,10 +269,10 @@ fn an_observation_goes_on_after_a_restart() {
     let location = format!("/rd/{}", scene.registry.snapshot(iccid(1)).unwrap().id);
     scene.ask(sim(1), Code::POST, &location, None).sends(&["ACK 2.04"]);
     // What is damaged is not taken.
-    assert!(scene.registry.restore(iccid(2), &state[1..], None, scene.moment.at).is_err());
+    assert!(scene.registry.restore(iccid(2), &state[1..], None).is_err());
     assert!(!scene.registry.is_registered(iccid(2)));
     // What expired meanwhile is named to be deleted.
-    scene.registry.restore(iccid(3), &state, None, scene.moment.at).unwrap();
+    scene.registry.restore(iccid(3), &state, None).unwrap();
     scene.at(7_000);
     assert_eq!(scene.registry.expired(scene.moment.at, 10).len(), 2);
 }

@@ -213,7 +213,7 @@ fn a_registration_made_with_a_key_is_not_replaced_without_one() {
     let step = scene.settle(0, plain, Verdict::Done);
     step.sends(&[refusal]);
     let fresh = lwm2m::Registry::new(RegistryLimits::default());
-    fresh.restore(iccid(1), &step.state().unwrap(), None, scene.moment.at).unwrap();
+    fresh.restore(iccid(1), &step.state().unwrap(), None).unwrap();
     assert_eq!(fresh.snapshot(iccid(1)).unwrap().security, Security::ServerKey);
     let step = scene.ask(sim(1), Code::POST, "/rd?lt=60", None);
     step.sends(&[refusal]);
@@ -279,15 +279,15 @@ fn what_was_saved_while_a_registration_waited_does_not_come_back() {
     assert!(step.state().is_some());
     let step = scene.settle(0, ticket, Verdict::Done);
     let fresh = lwm2m::Registry::new(RegistryLimits::default());
-    fresh.restore(iccid(1), &step.state().unwrap(), None, scene.moment.at).unwrap();
+    fresh.restore(iccid(1), &step.state().unwrap(), None).unwrap();
     assert_eq!(fresh.snapshot(iccid(1)).unwrap().lifetime_seconds, 300);
 }
 
 /// The lifetime that a restart would find.
 #[track_caller]
-fn saved_lifetime(scene: &Scene, step: &Step) -> u32 {
+fn saved_lifetime(step: &Step) -> u32 {
     let fresh = lwm2m::Registry::new(RegistryLimits::default());
-    fresh.restore(iccid(1), &step.state().unwrap(), None, scene.moment.at).unwrap();
+    fresh.restore(iccid(1), &step.state().unwrap(), None).unwrap();
     fresh.snapshot(iccid(1)).unwrap().lifetime_seconds
 }
 
@@ -299,7 +299,7 @@ fn what_was_saved_while_an_update_waited_is_saved_again() {
     let ticket = scene.ask(sim(1), Code::POST, &location, Some((40, b"</3/0>"))).ticket();
     scene.ask(sim(1), Code::POST, &format!("{location}?lt=300"), None).sends(&["ACK 2.04"]);
     let step = scene.settle(0, ticket, Verdict::Done);
-    assert_eq!(saved_lifetime(&scene, &step), 300);
+    assert_eq!(saved_lifetime(&step), 300);
     // Of one that ended meanwhile nothing comes back.
     let update = scene.ask(sim(1), Code::POST, &location, Some((40, b"</3/1>"))).ticket();
     let end = scene.ask(sim(1), Code::DELETE, &location, None).ticket();
@@ -323,12 +323,12 @@ fn a_registration_outlives_the_deletion_of_the_one_before() {
     assert_eq!(scene.registry.expired(scene.moment.at, 10), [iccid(1)]);
     let ticket = scene.ask(sim(1), Code::POST, "/rd?lt=70", None).ticket();
     let step = scene.settle(0, ticket, Verdict::Done);
-    assert_eq!(saved_lifetime(&scene, &step), 70);
+    assert_eq!(saved_lifetime(&step), 70);
     scene.at(800);
     let ticket = scene.ask(sim(1), Code::POST, "/rd?lt=80", None).ticket();
     assert_eq!(scene.registry.expired(scene.moment.at, 10), [iccid(1)]);
     let step = scene.settle(0, ticket, Verdict::Done);
-    assert_eq!(saved_lifetime(&scene, &step), 80);
+    assert_eq!(saved_lifetime(&step), 80);
     // Once the owner is through with it, one write is enough.
     scene.at(1_200);
     assert_eq!(scene.registry.expired(scene.moment.at, 10), [iccid(1)]);
@@ -358,7 +358,7 @@ fn of_two_registrations_at_once_the_newer_stays() {
             step.sends(&["ACK 5.03 max-age=2"]);
             step
         };
-        assert_eq!(saved_lifetime(&scene, &last), 600);
+        assert_eq!(saved_lifetime(&last), 600);
         let registration = scene.registry.snapshot(iccid(1)).unwrap();
         assert_eq!(registration.lifetime_seconds, 600);
         assert_eq!(registration.contact, Some(elsewhere.contact));
@@ -374,7 +374,7 @@ fn a_registration_outlives_a_deregistration_under_way() {
     scene.register(sim(1), "lt=300", LINKS);
     let step = scene.settle(0, end, Verdict::Done);
     step.sends(&["ACK 2.02"]);
-    assert_eq!(saved_lifetime(&scene, &step), 300);
+    assert_eq!(saved_lifetime(&step), 300);
 }
 
 #[test]

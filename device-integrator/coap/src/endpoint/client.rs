@@ -307,7 +307,6 @@ impl<P: Copy + Eq + Hash> Endpoint<P> {
         let Some(head) = ongoing.head.take() else { return };
         let response = IncomingResponse {
             request: id,
-            token: ongoing.token,
             peer: ongoing.peer,
             code: head.code,
             options: head.options,

@@ -150,7 +150,6 @@ impl Registry {
         iccid: Iccid,
         state: &[u8],
         contact: Option<Contact>,
-        _at: Timestamp,
     ) -> Result<(), StateError> {
         let restored = registration::decode(state)?;
         let mut registration = restored.registration;
@@ -748,7 +747,7 @@ mod tests {
                 let state = self.registry.with(iccid(*device), Entry::save).unwrap();
                 assert_eq!(Registry::saved_link(&state), Ok(Some(contact(known.port).link)));
                 let place = Some(contact(known.port));
-                fresh.restore(iccid(*device), &state, place, self.moment.at).unwrap();
+                fresh.restore(iccid(*device), &state, place).unwrap();
                 known.commands.clear();
             }
             self.registry = fresh;

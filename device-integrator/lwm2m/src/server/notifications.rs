@@ -97,6 +97,7 @@ impl Server {
             let watched = found.flatten();
             watched.or_else(|| self.find_ending(moment, device, token))
         });
+        let (format, is_partial) = (notification.content_format(), notification.is_partial());
         let exchange = notification.exchange;
         // Of another device, ended, or an answer that came too late.
         let Some((token, observation, is_stale)) = found else {
@@ -123,11 +124,6 @@ impl Server {
         // RFC 7641 §3.2: a response without Observe is the last one.
         let noted = Noted { iccid, token, is_last: order.is_none() };
         self.counters.notifications += 1;
-        let format = notification
-            .options
-            .recognised_uint(coap::wire::OptionNumber::CONTENT_FORMAT)
-            .and_then(ContentFormat::from_uint);
-        let is_partial = notification.block2.is_some_and(|block| block.more || block.number > 0);
         if is_partial {
             let fetch = Box::new(Fetch { exchange, observation, format, noted });
             match self.fetches.push(iccid, fetch) {
@@ -171,9 +167,8 @@ impl Server {
         let format = format.unwrap_or_else(|| default_format(&base));
         match codec::decode(format, &base, payload, &self.model, unix(moment.at)) {
             Ok(records) => {
-                let source = (noted.iccid, exchange.peer());
                 let what = (&records[..], Origin::Notification);
-                self.hand_on(moment, source, what, Some((exchange, noted)));
+                self.hand_on(moment, noted.iccid, what, Some((exchange, noted)));
             }
             // Repeating it would not help, and what is acknowledged must not be lost: it is handed
             // on as the bytes that came.
@@ -182,9 +177,8 @@ impl Server {
                 let description = format!("{}: {error}", paths_text(observation));
                 self.notice(noted.iccid, "LwM2M notification cannot be read", description);
                 let records = [Record::new(base, Value::Opaque(payload.to_vec()))];
-                let source = (noted.iccid, exchange.peer());
                 let what = (&records[..], Origin::Notification);
-                self.hand_on(moment, source, what, Some((exchange, noted)));
+                self.hand_on(moment, noted.iccid, what, Some((exchange, noted)));
             }
         }
     }
@@ -194,7 +188,7 @@ impl Server {
     pub(super) fn hand_on(
         &mut self,
         moment: Moment,
-        (iccid, from): (Iccid, Contact),
+        iccid: Iccid,
         (records, origin): (&[Record], Origin),
         carrier: Option<(Exchange<Contact>, Noted)>,
     ) {
@@ -216,7 +210,6 @@ impl Server {
             self.emit(Event::Uplink {
                 ticket,
                 iccid,
-                from,
                 exchange: exchanged.map(|exchanged| Exchanged { part, ..exchanged }),
                 measured_at: group.time.map(timestamp),
                 payload: flat_json(&group.records),

@@ -337,7 +337,7 @@ impl Server {
         let origin = if asked.command.is_some() { Origin::Command } else { Origin::Passive };
         let noted = tickets::Noted { iccid, token: 0, is_last: false };
         let carrier = response.notification.map(|exchange| (exchange, noted));
-        self.hand_on(moment, (iccid, response.peer), (&records, origin), carrier);
+        self.hand_on(moment, iccid, (&records, origin), carrier);
         Outcome::Answered { code, format, payload, decoded: true }
     }
 

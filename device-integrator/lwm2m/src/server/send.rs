@@ -35,7 +35,6 @@ impl Server {
             }
         };
         let exchange = &request.exchange;
-        let from = exchange.peer();
         let exchanged = Exchanged::of(exchange);
         let groups = by_time(&records);
         let action = Action::Send(request.exchange, device.iccid);
@@ -44,7 +43,6 @@ impl Server {
             self.emit(Event::Uplink {
                 ticket: Some(ticket),
                 iccid: device.iccid,
-                from,
                 exchange: Some(Exchanged { part, ..exchanged }),
                 measured_at: group.time.map(super::notifications::timestamp),
                 payload: flat_json(&group.records),

@@ -161,7 +161,7 @@ impl World {
     fn check(&self, iccid: Iccid, state: Option<Vec<u8>>) {
         if let Some(state) = state {
             let fresh = Registry::new(RegistryLimits::default());
-            assert_eq!(fresh.restore(iccid, &state, None, self.moment.at), Ok(()));
+            assert_eq!(fresh.restore(iccid, &state, None), Ok(()));
         }
     }
 
