@@ -178,7 +178,7 @@ fn another_format_is_tried_once() {
     step.sends(&[]);
     let reason = "the device answered 4.15".to_owned();
     assert_eq!(outcomes(&step), [BootstrapOutcome::Failed { step: "write /0/0", reason }]);
-    assert_eq!(step.notices(), ["LwM2M bootstrap failed"]);
+    assert_eq!(step.notices(), ["Lwm2m[BootstrapFailed]"]);
 }
 
 #[test]

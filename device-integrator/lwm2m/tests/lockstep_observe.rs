@@ -322,7 +322,7 @@ fn an_error_ends_an_observation() {
     let gone = respond(MessageType::Confirmable, 9, token, (Code::NOT_FOUND, None, None));
     let step = scene.receive(sim(1), &gone);
     step.sends(&["ACK 0.00"]);
-    assert_eq!(step.notices(), ["LwM2M device ended an observation"]);
+    assert_eq!(step.notices(), ["Lwm2m[ObservationEnded]"]);
     assert!(step.state().is_some());
     assert_eq!(scene.registry.observations(), 0);
     scene.receive(sim(1), &notify(10, &bytes, 9, b"2")).sends(&["RST 0.00"]);
@@ -336,7 +336,7 @@ fn an_unreadable_notification_is_kept_as_it_came_and_noticed() {
     let token = scene.observe(sim(1), PATH);
     let step = scene.receive(sim(1), &notify(9, &token, 2, b"warm"));
     step.sends(&[]);
-    assert_eq!(step.notices(), ["LwM2M notification cannot be read"]);
+    assert_eq!(step.notices(), ["Lwm2m[NotificationUnreadable]"]);
     // Base64.
     assert_eq!(step.uplinks(), [r#"{"/3303/0/5700":"d2FybQ=="}"#]);
     scene.settle(0, step.ticket(), Verdict::Done).sends(&["ACK 0.00"]);

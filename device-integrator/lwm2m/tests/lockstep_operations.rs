@@ -432,7 +432,7 @@ fn an_answer_that_lies_is_given_as_it_is() {
     let lie = answer(&asked, Code::CONTENT, None, Some((TLV, b"\x08\x00\xc8\x01")));
     let step = scene.receive(sim(1), &lie);
     assert!(step.uplinks().is_empty());
-    assert_eq!(step.notices(), ["LwM2M answer cannot be read"]);
+    assert_eq!(step.notices(), ["Lwm2m[AnswerUnreadable]"]);
     assert!(matches!(
         &step.events[..],
         [_, Event::CommandEnded { outcome: lwm2m::Outcome::Answered { decoded: false, .. }, .. }]
@@ -456,7 +456,7 @@ fn passive_reporting_reads_each_object_after_registration_and_update() {
     let value = answer(&asked, Code::CONTENT, None, Some((TLV, &value[..3])));
     let step = scene.receive(sim(1), &value);
     // What cannot be read is noticed once and skipped.
-    assert_eq!(step.notices()[1..], ["LwM2M passive report failed"]);
+    assert_eq!(step.notices()[1..], ["Lwm2m[PassiveReportFailed]"]);
     step.sends(&["CON 0.01 /3/0/9 accept=11542"]);
     let step = scene.receive(sim(1), &answer(&step.sent[0].1, Code::NOT_FOUND, None, None));
     step.sends(&["CON 0.01 /3311 accept=11542"]);
@@ -467,7 +467,7 @@ fn passive_reporting_reads_each_object_after_registration_and_update() {
     step.sends(&["CON 0.01 /33000 accept=11542"]);
     let refused = answer(&step.sent[0].1, Code::METHOD_NOT_ALLOWED, None, None);
     let step = scene.receive(sim(1), &refused);
-    assert_eq!(step.notices(), ["LwM2M passive report failed"]);
+    assert_eq!(step.notices(), ["Lwm2m[PassiveReportFailed]"]);
     step.sends(&[]);
     scene
         .ask(sim(1), Code::POST, &location, None)

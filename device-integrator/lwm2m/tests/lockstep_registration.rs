@@ -217,7 +217,7 @@ fn a_registration_made_with_a_key_is_not_replaced_without_one() {
     assert_eq!(fresh.snapshot(iccid(1)).unwrap().security, Security::ServerKey);
     let step = scene.ask(sim(1), Code::POST, "/rd?lt=60", None);
     step.sends(&[refusal]);
-    assert_eq!(step.notices(), ["LwM2M registration refused"]);
+    assert_eq!(step.notices(), ["Lwm2m[RegistrationRefused]"]);
     assert_eq!(scene.registry.contact(iccid(1)), Some(secured.contact));
     // Once it has expired, the address is enough; what waited is not sent in clear.
     scene.at(900);

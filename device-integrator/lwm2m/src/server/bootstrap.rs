@@ -118,7 +118,7 @@ impl Server {
         let asked = match self.read_bootstrap(device, &request, is_pack) {
             Ok(asked) => asked,
             Err(refused) => {
-                self.notice(iccid, "LwM2M bootstrap refused", refused.reason.clone());
+                self.notice(iccid, "Lwm2m[BootstrapRefused]", refused.reason.clone());
                 self.refuse(moment, request.exchange, &refused);
                 return;
             }
@@ -332,7 +332,7 @@ impl Server {
     fn fail_bootstrap(&mut self, iccid: Iccid, step: Step, reason: String) {
         self.counters.bootstraps_failed += 1;
         let step = step.name();
-        self.notice(iccid, "LwM2M bootstrap failed", format!("{step}: {reason}"));
+        self.notice(iccid, "Lwm2m[BootstrapFailed]", format!("{step}: {reason}"));
         let outcome = BootstrapOutcome::Failed { step, reason };
         self.emit(Event::BootstrapEnded { iccid, outcome });
     }

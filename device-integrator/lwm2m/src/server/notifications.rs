@@ -109,7 +109,7 @@ impl Server {
             self.end_watch(iccid, token);
             let _answered = self.endpoint.acknowledge(exchange);
             let description = format!("{}: {}", paths_text(&observation), notification.code);
-            self.notice(iccid, "LwM2M device ended an observation", description);
+            self.notice(iccid, "Lwm2m[ObservationEnded]", description);
             return;
         }
         if is_stale {
@@ -175,7 +175,7 @@ impl Server {
             Err(error) => {
                 self.counters.notifications_unreadable += 1;
                 let description = format!("{}: {error}", paths_text(observation));
-                self.notice(noted.iccid, "LwM2M notification cannot be read", description);
+                self.notice(noted.iccid, "Lwm2m[NotificationUnreadable]", description);
                 let records = [Record::new(base, Value::Opaque(payload.to_vec()))];
                 let what = (&records[..], Origin::Notification);
                 self.hand_on(moment, noted.iccid, what, Some((exchange, noted)));

@@ -325,7 +325,7 @@ impl Server {
         let records = match decoded {
             Ok(records) => records,
             Err(error) => {
-                self.notice(iccid, "LwM2M answer cannot be read", format!("{base}: {error}"));
+                self.notice(iccid, "Lwm2m[AnswerUnreadable]", format!("{base}: {error}"));
                 if let Some(exchange) = response.notification {
                     let _answered = self.endpoint.acknowledge(exchange);
                 }
@@ -432,7 +432,7 @@ impl Server {
             Outcome::NotRegistered => return,
         };
         self.counters.passive_failures += 1;
-        self.notice(iccid, "LwM2M passive report failed", reason);
+        self.notice(iccid, "Lwm2m[PassiveReportFailed]", reason);
     }
 
     /// Frees the device for the next request.

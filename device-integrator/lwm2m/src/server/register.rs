@@ -52,7 +52,7 @@ impl Server {
         let registration = match self.read_registration(moment, device, &request) {
             Ok(registration) => registration,
             Err(refused) => {
-                self.notice(iccid, "LwM2M registration refused", refused.reason.clone());
+                self.notice(iccid, "Lwm2m[RegistrationRefused]", refused.reason.clone());
                 self.refuse(moment, request.exchange, &refused);
                 return;
             }
@@ -158,7 +158,7 @@ impl Server {
             // The device registered with its key meanwhile.
             NotInstalled::Bound => {
                 let refused = needs_key();
-                self.notice(iccid, "LwM2M registration refused", refused.reason.clone());
+                self.notice(iccid, "Lwm2m[RegistrationRefused]", refused.reason.clone());
                 self.refuse(moment, exchange, &refused);
             }
         }
@@ -177,7 +177,7 @@ impl Server {
         let (parameters, links) = match read {
             Ok(read) => read,
             Err(refused) => {
-                self.notice(device.iccid, "LwM2M update refused", refused.reason.clone());
+                self.notice(device.iccid, "Lwm2m[UpdateRefused]", refused.reason.clone());
                 self.refuse(moment, request.exchange, &refused);
                 return;
             }

@@ -141,7 +141,7 @@ impl Server {
                 Security::BootstrapKey => "registering needs the key that bootstrapping gives",
                 _ => "bootstrapping needs the bootstrap key",
             };
-            self.notice(device.iccid, "LwM2M request with the wrong key", reason);
+            self.notice(device.iccid, "Lwm2m[WrongKey]", reason);
             return Err(Refused::new(Code::FORBIDDEN, reason));
         }
         Ok(parameters)
@@ -150,6 +150,6 @@ impl Server {
     fn notice_name(&mut self, iccid: Iccid, name: &str) {
         let name = crate::excerpt::Excerpt::of(name);
         let description = format!("endpoint name {name}, allowed: the device's ICCID, or none");
-        self.notice(iccid, "LwM2M endpoint name of another device", description);
+        self.notice(iccid, "Lwm2m[WrongEndpointName]", description);
     }
 }

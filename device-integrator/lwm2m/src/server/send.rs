@@ -29,7 +29,7 @@ impl Server {
         let records = match self.read_send(moment, &request, &objects) {
             Ok(records) => records,
             Err(refused) => {
-                self.notice(device.iccid, "LwM2M Send refused", refused.reason.clone());
+                self.notice(device.iccid, "Lwm2m[SendRefused]", refused.reason.clone());
                 self.refuse(moment, request.exchange, &refused);
                 return;
             }
