@@ -33,8 +33,6 @@ pub const POLL_SPACING: Duration = Duration::from_secs(5);
 /// A step without an outcome for so long means that the device sleeps and the step waits for it:
 /// beyond the 93 s of a CoAP exchange (RFC 7252 §4.8.2, `MAX_TRANSMIT_WAIT`).
 pub const SLEEP_AFTER: Duration = Duration::from_secs(120);
-/// When a device that has registered again is asked once more what it never answered.
-pub const LOST_AFTER: Duration = Duration::from_secs(600);
 /// Entries of one device that are kept; a device that sleeps and wakes all the time fills them.
 pub const ENTRIES_MAX: u32 = 300;
 
@@ -271,11 +269,11 @@ impl DeviceUpdate {
         }
     }
 
-    /// Whatever it observed is forgotten, and a step under way may be lost.
+    /// Whatever it observed is forgotten. A step that waits goes on waiting, and its end is told;
+    /// one that restarts the device may have done so.
     fn on_registered(&mut self, now: Timestamp) {
-        let is_lost = |flight: &Flight| now.saturating_since(flight.sent) >= LOST_AFTER;
         let is_execute = |flight: &Flight| matches!(flight.step, Step::Execute(_));
-        if self.in_flight.as_ref().is_some_and(|flight| is_lost(flight) || is_execute(flight)) {
+        if self.in_flight.as_ref().is_some_and(is_execute) {
             let lost = self.in_flight.take();
             self.repeat(lost.map(|flight| flight.step), now);
         }

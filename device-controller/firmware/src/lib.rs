@@ -23,8 +23,8 @@ mod table;
 mod updates;
 
 pub use device::{
-    Delivery, DeviceUpdate, ENTRIES_MAX, Entry, LOST_AFTER, POLL_INTERVAL, POLL_SPACING, Presence,
-    Progress, SLEEP_AFTER, Stage, result_text,
+    Delivery, DeviceUpdate, ENTRIES_MAX, Entry, POLL_INTERVAL, POLL_SPACING, Presence, Progress,
+    SLEEP_AFTER, Stage, result_text,
 };
 pub use images::{
     Digest, Image, ImageError, ImageLimits, Images, LABEL_CHARS_MAX, NAME_CHARS, ParseDigestError,
