@@ -3,10 +3,13 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use coap::wire::Code;
 use serde_json::{Value, json};
 use simulator::{BASE, Fleet, Lwm2m, Plan, Protocol, Traffic};
 
-use crate::support::{Api, Gateway, Load, Place, eventually, foreign, plan, random};
+use crate::support::{
+    Api, Gateway, LINKS, Load, Place, ScriptedDevice, eventually, foreign, one_sim, plan, random,
+};
 
 const FIRMWARE: &str = "/simgate/v1/firmware";
 
@@ -210,4 +213,33 @@ fn a_push_outlives_a_crash() {
 #[test]
 fn an_installation_outlives_a_crash() {
     survive("PULL", "REBOOTING", 500);
+}
+
+#[test]
+fn a_sleeping_device_hears_nothing_of_a_job_that_was_cancelled() {
+    let iccid = "8988280666000002890";
+    let mut place = Place::with_ports_of_its_own();
+    place.set("SIMGATE_LWM2M_AWAKE_SECONDS", "1");
+    assert!(place.import(&one_sim(iccid, "127.0.6.50")).status.success());
+    let gateway = place.start();
+    let api = place.api(&gateway);
+    let mut device = ScriptedDevice::new("127.0.6.50", gateway.lwm2m);
+    let links = Some((LINKS, &b"</3/0>,</5/0>"[..]));
+    let registered = device.ask(Code::POST, &format!("/rd?ep={iccid}&lwm2m=1.1&b=U&Q"), links);
+    assert_eq!(registered.code, Code::CREATED);
+    let image = Image::new(&place, "2.0", 50);
+    image.upload(&api, "2.0");
+    // Asleep.
+    std::thread::sleep(Duration::from_secs(2));
+    let job = start_job(&api, &[iccid.to_owned()], &image, "PULL");
+    assert!(device.next().is_none(), "it is not asked while it sleeps");
+    let (code, cancelled) = api.call("POST", &format!("{FIRMWARE}/jobs/{job}/cancel"), None);
+    assert_eq!(code, 200, "{cancelled}");
+    // Twice as long as the gateway takes to look.
+    std::thread::sleep(Duration::from_secs(1));
+    let updated = device.ask(Code::POST, &registered.path, None);
+    assert_eq!(updated.code, Code::CHANGED);
+    let asked: Vec<String> = std::iter::from_fn(|| device.next()).map(|heard| heard.path).collect();
+    assert!(!asked.iter().any(|path| path.starts_with("/5/0/8") || path == "/3/0/3"), "{asked:?}");
+    assert!(gateway.terminate().success());
 }

@@ -36,8 +36,8 @@ struct Parts {
     /// Steps of updates that are to be sent. Never more than devices under way, and the few that
     /// are said to each when its update ends.
     steps: Mutex<Receiver<StepOrder>>,
-    /// The resources of steps under way.
-    resources: Mutex<HashMap<u64, &'static str>>,
+    /// The devices and resources of steps under way.
+    resources: Mutex<HashMap<u64, (Iccid, &'static str)>>,
     downlink: Downlink,
     log: MessageLog,
     directory: Arc<SimDirectory>,
@@ -157,7 +157,7 @@ impl Commands {
         let steps: Vec<StepOrder> = lock(&self.0.steps).try_iter().collect();
         for StepOrder { serial, iccid, step } in steps {
             let resource = step.path();
-            lock(&self.0.resources).insert(serial, resource);
+            lock(&self.0.resources).insert(serial, (iccid, resource));
             let sent =
                 firmware::operation(&step).map_err(OrderEnd::Invalid).and_then(|operation| {
                     let what = What::Operation(Box::new(operation));
@@ -170,8 +170,24 @@ impl Commands {
         }
     }
 
+    /// Takes back steps that wait for their devices, and that nobody waits for any more.
+    pub(crate) fn withdraw_steps(&self) {
+        let serials: Vec<u64> = lock(&self.0.resources).keys().copied().collect();
+        if serials.is_empty() {
+            return;
+        }
+        for serial in self.0.updates.abandoned(&serials) {
+            let mut resources = lock(&self.0.resources);
+            let Some((device, _)) = resources.get(&serial) else { continue };
+            // One that is under way is reported like any other, and nobody listens.
+            if self.0.downlink.registry().withdraw(*device, serial | STEP) {
+                resources.remove(&serial);
+            }
+        }
+    }
+
     fn report_step(&self, serial: u64, end: OrderEnd) {
-        if let Some(resource) = lock(&self.0.resources).remove(&serial) {
+        if let Some((_, resource)) = lock(&self.0.resources).remove(&serial) {
             self.0.updates.on_outcome(serial, firmware::outcome(resource, end));
         }
     }

@@ -83,6 +83,7 @@ impl FirmwareThread {
             while !stopped.load(Ordering::Relaxed) {
                 commands.updates().wait(INTERVAL);
                 commands.updates().tick(SystemTime::now().into());
+                commands.withdraw_steps();
                 commands.send_steps();
             }
         })?;

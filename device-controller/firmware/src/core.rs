@@ -108,6 +108,11 @@ impl JobUnderWay {
 }
 
 impl Core {
+    /// Whether the outcome of a step is waited for.
+    pub(crate) fn waits_for(&self, serial: u64) -> bool {
+        self.serials.contains_key(&serial)
+    }
+
     /// Takes up every job that has not ended.
     pub(crate) fn open(
         connection: Connection,

@@ -230,6 +230,13 @@ impl Updates {
         self.0.watched.contains(iccid)
     }
 
+    /// Which of these steps nobody waits for any more, because their job was paused or cancelled:
+    /// where they were not sent yet, they should not be.
+    pub fn abandoned(&self, serials: &[u64]) -> Vec<u64> {
+        let core = self.core();
+        serials.iter().copied().filter(|serial| !core.waits_for(*serial)).collect()
+    }
+
     fn dispatch(&self, orders: Vec<StepOrder>) {
         for order in orders {
             (self.0.dispatch)(order);
