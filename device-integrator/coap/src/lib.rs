@@ -34,4 +34,4 @@ pub use message::{
     Exchange, IncomingNotification, IncomingRequest, IncomingResponse, ObserveAction, Request,
     Response,
 };
-pub use observe::{ObservationEnded, ObservationId, ObservationRefused};
+pub use observe::{NotificationOrder, ObservationEnded, ObservationId, ObservationRefused};

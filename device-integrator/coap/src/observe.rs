@@ -149,14 +149,16 @@ impl<P: Copy + Eq + Hash> Observations<P> {
 
 /// The newest notification seen: its sequence number and when it came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct NotificationOrder {
-    pub(crate) sequence: u32,
-    pub(crate) at: Instant,
+pub struct NotificationOrder {
+    /// The value of Observe: 24 bits.
+    pub sequence: u32,
+    /// When it came.
+    pub at: Instant,
 }
 
 impl NotificationOrder {
     /// Whether a notification is newer than this one (RFC 7641 §3.4).
-    pub(crate) fn is_followed_by(self, next: Self) -> bool {
+    pub fn is_followed_by(self, next: Self) -> bool {
         const HALF: u32 = 1 << 23;
         let (old, new) = (self.sequence, next.sequence);
         (old < new && new - old < HALF)

@@ -3,9 +3,10 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use coap::NotificationOrder;
 use vocabulary::Timestamp;
 
-use super::{NotificationOrder, RegistryLimits, Revision};
+use super::{RegistryLimits, Revision};
 use crate::contact::{Contact, Moment, Security};
 use crate::operation::Operation;
 use crate::path::Path;

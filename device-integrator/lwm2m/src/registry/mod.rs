@@ -2,7 +2,6 @@
 //! back on another one: with a new port, with a new DTLS session.
 
 mod entry;
-mod order;
 mod revision;
 
 use std::collections::BTreeSet;
@@ -14,7 +13,6 @@ use hashbrown::{HashMap, HashSet};
 use vocabulary::{Iccid, Timestamp};
 
 pub(crate) use entry::{Entry, Flight, Queued, Target, Turn, Watched};
-pub(crate) use order::NotificationOrder;
 pub(crate) use revision::{Claim, Revision};
 
 use crate::contact::{Contact, Device, Link, Moment, Security};

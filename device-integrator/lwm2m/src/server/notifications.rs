@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use coap::wire::ContentFormat;
-use coap::{Exchange, IncomingNotification, IncomingResponse};
+use coap::{Exchange, IncomingNotification, IncomingResponse, NotificationOrder};
 use hashbrown::HashMap;
 use vocabulary::{Iccid, Timestamp};
 
@@ -17,7 +17,7 @@ use crate::event::{Event, Exchanged, Origin};
 use crate::path::Path;
 use crate::record::{Record, by_time, flat_json};
 use crate::registration::Observation;
-use crate::registry::{Flight, NotificationOrder};
+use crate::registry::Flight;
 use crate::value::Value;
 
 /// Large notifications of one device that wait to be read whole; more are left to be repeated.

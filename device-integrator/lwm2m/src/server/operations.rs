@@ -1,7 +1,7 @@
 //! Operations on devices: their turns, their answers, and what ends them without one.
 
 use coap::wire::{Code, ContentFormat};
-use coap::{Failure, IncomingResponse, RequestId};
+use coap::{Failure, IncomingResponse, NotificationOrder, RequestId};
 use hashbrown::HashMap;
 use vocabulary::Iccid;
 
@@ -14,7 +14,7 @@ use crate::event::{Event, Origin, Outcome};
 use crate::operation::Operation;
 use crate::path::Path;
 use crate::registration::Observation;
-use crate::registry::{Flight, NotificationOrder, Queued, Target, Turn, Watched};
+use crate::registry::{Flight, Queued, Target, Turn, Watched};
 
 /// Our requests under way.
 #[derive(Debug, Default)]
