@@ -346,7 +346,7 @@ fn a_tlv_with_a_wrong_length_is_told_to_the_operator_and_ends_nothing() {
     let tlv: &[u8] = &[0xe8, 0x16, 0x44, 0xff, 0x00];
     device.notify(&token, 2, (TLV, tlv));
     eventually("the notice about the notification", || {
-        let unread = |(message, _): &(String, String)| message.contains("notification");
+        let unread = |(message, _): &(String, String)| message == "Lwm2m[NotificationUnreadable]";
         errors(&api).iter().any(unread).then_some(())
     });
     device.notify(&token, 3, (TEXT, b"23.5"));
