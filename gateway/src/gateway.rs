@@ -205,6 +205,7 @@ impl Addresses {
             lifetime_max: Duration::from_hours(24 * u64::from(shared.lifetime_days_max)),
             expiry_grace: Duration::from_secs(u64::from(shared.grace_seconds)),
             awake_for: Duration::from_secs(u64::from(shared.awake_seconds)),
+            bootstrap_discover: shared.bootstrap_discover,
             ..lwm2m::ServerConfig::new(plain, secure)
         }
     }

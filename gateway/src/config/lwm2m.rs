@@ -24,6 +24,8 @@ pub(crate) struct Lwm2m {
     pub(crate) grace_seconds: u32,
     /// How long a device in queue mode listens after it was heard, in seconds.
     pub(crate) awake_seconds: u32,
+    /// Whether a bootstrap asks a device first what it has.
+    pub(crate) bootstrap_discover: bool,
     /// Registrations kept.
     pub(crate) registrations_max: usize,
 }
@@ -40,6 +42,7 @@ impl Default for Lwm2m {
             // repeated, and late.
             grace_seconds: 247,
             awake_seconds: 93,
+            bootstrap_discover: false,
             registrations_max: 1_000_000,
         }
     }
