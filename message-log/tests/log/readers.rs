@@ -70,9 +70,12 @@ fn list_as_sealed(dir: &Path, records: &[Record]) {
 /// write-ahead file beside the sealed segment was removed unread.
 #[test]
 fn a_write_ahead_file_beside_a_sealed_segment_is_carried_over_at_the_start() {
+    // The records are of one day, which the clock leaves behind.
+    let years = Duration::from_hours(24 * 365 * 50);
+    let options = Options { retention: years, ..options_of(100) };
     for is_in_the_way in [false, true] {
         let folder = tempfile::tempdir().unwrap();
-        let log = open(folder.path(), &options_of(100));
+        let log = open(folder.path(), &options);
         let mut reader = Some(fill_behind_a_reader(&log, folder.path()));
         let truth = read_all(&log);
         drop(log);
@@ -87,13 +90,13 @@ fn a_write_ahead_file_beside_a_sealed_segment_is_carried_over_at_the_start() {
         let limits = message_log::ReadLimits::default();
         assert_eq!(only_read.read(message_log::Offset::BEGINNING, limits).unwrap().records, truth);
         drop(only_read);
-        let (log, opened) = MessageLog::open(folder.path(), options_of(100)).unwrap();
+        let (log, opened) = MessageLog::open(folder.path(), options.clone()).unwrap();
         assert_eq!((read_all(&log), opened.damaged), (truth.clone(), 0));
         fill(&log, 120..350);
         drop(reader);
         wait_until("sealing", || log.status().unsealed == 1);
         drop(log);
-        let log = open(folder.path(), &options_of(100));
+        let log = open(folder.path(), &options);
         assert_eq!((read_all(&log).len(), &read_all(&log)[..120]), (350, &truth[..]));
     }
 }
