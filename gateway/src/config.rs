@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use device_integrator::CoapLimits;
-use key_store::KeySource;
+use sealing::KeySource;
 use serde::Deserialize;
 
 mod coaps;

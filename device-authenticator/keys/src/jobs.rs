@@ -8,12 +8,12 @@ use std::sync::PoisonError;
 use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension as _, Row};
+use sealing::Unopened;
 use thiserror::Error;
 use vocabulary::{Iccid, Timestamp};
 use zeroize::Zeroizing;
 
 use crate::keys::{Keys, StoreError};
-use crate::vault::Unopened;
 use crate::{KeyFormat, KeyProtocol, Secret};
 
 /// How long a job that is done is shown, as 1NCE OS documents it.
@@ -264,7 +264,7 @@ fn decode(mut bytes: &[u8]) -> Result<Vec<JobEntry>, Unopened> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::KeySource;
+    use sealing::KeySource;
     use state::StateFile;
     use std::cell::Cell;
 

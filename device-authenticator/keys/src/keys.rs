@@ -5,15 +5,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode, TransactionBehavior};
+use sealing::{DataKeyError, KeySource, Unopened, Vault};
 use state::StateFile;
 use thiserror::Error;
 use vocabulary::{Iccid, Timestamp};
 
-use crate::data_key::{DataKeyError, KeySource};
 use crate::generate::generate;
 use crate::look_up::{LookUp, Psk, place_of};
 use crate::table::{self, MIGRATIONS, SealedKey};
-use crate::vault::{Unopened, Vault};
 use crate::{KeyFormat, KeyProtocol, Origin, Secret};
 
 /// A bootstrap this long after the one before gets a new key, as 1NCE OS documents it.

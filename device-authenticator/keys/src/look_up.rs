@@ -8,11 +8,11 @@ use std::hash::BuildHasher as _;
 use std::sync::{PoisonError, RwLock};
 
 use hashbrown::{DefaultHashBuilder, HashMap};
+use sealing::{Unopened, Vault};
 use vocabulary::Iccid;
 use zeroize::Zeroizing;
 
 use crate::secret::key_bytes;
-use crate::vault::{Unopened, Vault};
 use crate::{KeyFormat, KeyProtocol};
 
 /// Pieces of each table. Whoever changes a key holds one of them for one insertion; with a million

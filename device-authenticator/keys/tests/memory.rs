@@ -5,7 +5,8 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use key_store::{KeyProtocol, KeySource, Keys};
+use key_store::{KeyProtocol, Keys};
+use sealing::KeySource;
 use state::StateFile;
 use vocabulary::{Iccid, Timestamp};
 

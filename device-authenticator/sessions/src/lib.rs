@@ -15,8 +15,8 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 
-use key_store::Sealer;
 use rusqlite::{Connection, params};
+use sealing::Sealer;
 use state::{Migrations, StateFile};
 use thiserror::Error;
 use zeroize::Zeroizing;
@@ -80,7 +80,7 @@ pub enum StoreError {
     Sqlite(#[from] rusqlite::Error),
     /// The system has no randomness.
     #[error("file of sessions: {0}")]
-    Seal(#[from] key_store::SealError),
+    Seal(#[from] sealing::SealError),
     /// Not one of the listeners that the store was opened for.
     #[error("no listener at {0}")]
     Listener(SocketAddr),
@@ -137,7 +137,7 @@ impl SessionStore {
                 let place = id.cast_signed();
                 match session {
                     Some(session) => {
-                        let sealed = self.sealer.seal(*id, session)?;
+                        let sealed = self.sealer.seal(&id.to_be_bytes(), session)?;
                         save.execute(params![place, listener, now_s, sealed])?
                     }
                     None => forget.execute([place])?,
@@ -158,7 +158,7 @@ impl SessionStore {
         while let Some(row) = rows.next()? {
             let (id, listener): (i64, i64) = (row.get(0)?, row.get(1)?);
             let sealed = row.get_ref(2)?.as_blob().map_err(rusqlite::Error::from)?;
-            match (self.sealer.unseal(id.cast_unsigned(), sealed), addresses.get(&listener)) {
+            match (self.sealer.unseal(&id.to_be_bytes(), sealed), addresses.get(&listener)) {
                 (Ok(session), Some(address)) => {
                     sessions.entry(*address).or_default().push(session);
                 }
@@ -199,7 +199,7 @@ fn name_listeners(
 mod tests {
     use std::path::Path;
 
-    use key_store::{KeySource, Keys};
+    use sealing::KeySource;
 
     use super::*;
 
@@ -213,7 +213,7 @@ mod tests {
 
     fn open_at(folder: &Path, listeners: &[SocketAddr], now_s: u32) -> Opened {
         let source = KeySource::File(folder.join("data.key"));
-        Keys::open(&StateFile::new(folder.join("state.db")), &source).unwrap();
+        source.load(false).unwrap();
         let sealer = Sealer::open(&source, SEALED_FOR).unwrap();
         let file = StateFile::new(folder.join("sessions.db"));
         SessionStore::open_at(&file, sealer, listeners, now_s, Duration::from_secs(60)).unwrap()

@@ -131,7 +131,7 @@ impl Gateway {
             Inspector::open_for_customer(&state, log.clone(), templates.clone(), ACCOUNT).unwrap();
         let registry = Arc::new(SimRegistry::open(&state).unwrap());
         let integrations = integrations(&state);
-        let key_file = key_store::KeySource::File(folder.path().join("data.key"));
+        let key_file = sealing::KeySource::File(folder.path().join("data.key"));
         let keys = key_store::Keys::open(&state, &key_file).unwrap();
         let firmware = firmware(folder.path());
         let readiness = Readiness::default();

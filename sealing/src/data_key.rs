@@ -79,7 +79,10 @@ impl fmt::Debug for KeySource {
 
 impl KeySource {
     /// The data key. A file that is not there is made, unless it is `needed`.
-    pub(crate) fn load(&self, needed: bool) -> Result<DataKey, DataKeyError> {
+    ///
+    /// # Errors
+    /// Where it is not there and needed, cannot be made, or is no data key.
+    pub fn load(&self, needed: bool) -> Result<Zeroizing<[u8; DATA_KEY_BYTES]>, DataKeyError> {
         match self {
             Self::Text(text) => parse(text),
             Self::File(path) => match read(path) {
@@ -129,8 +132,12 @@ fn parse(text: &str) -> Result<DataKey, DataKeyError> {
         return Err(DataKeyError::Length { found: text.len() });
     }
     let mut key = Zeroizing::new([0; DATA_KEY_BYTES]);
-    let bytes = crate::secret::key_bytes(text.as_bytes(), crate::KeyFormat::Hex);
-    key.copy_from_slice(&bytes);
+    let digit = |char: char| char.to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+    let mut digits = text.chars().filter_map(digit);
+    for byte in key.iter_mut() {
+        let (high, low) = (digits.next().unwrap_or(0), digits.next().unwrap_or(0));
+        *byte = high << 4 | low;
+    }
     Ok(key)
 }
 

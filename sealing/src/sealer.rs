@@ -1,4 +1,4 @@
-//! Sealing for others: what must not lie on a disk as it is, and is no key of a device.
+//! Sealing for others: what must not lie on a disk as it is.
 
 use std::fmt;
 
@@ -31,7 +31,7 @@ pub enum SealerError {
 }
 
 impl Sealer {
-    /// Under the data key that [`Keys::open`](crate::Keys::open) has made or found before.
+    /// Under the data key that [`KeySource::load`] has made or found before.
     ///
     /// # Errors
     /// Where the data key is not there.
@@ -44,16 +44,16 @@ impl Sealer {
     ///
     /// # Errors
     /// Where the system has no randomness.
-    pub fn seal(&self, place: u64, text: &[u8]) -> Result<Vec<u8>, SealError> {
-        self.vault.seal(&place.to_be_bytes(), text).map_err(|_| SealError)
+    pub fn seal(&self, place: &[u8], text: &[u8]) -> Result<Vec<u8>, SealError> {
+        self.vault.seal(place, text).map_err(|_| SealError)
     }
 
     /// Opens what was sealed for the same place and purpose.
     ///
     /// # Errors
     /// Where it was not.
-    pub fn unseal(&self, place: u64, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, SealError> {
-        self.vault.open(&place.to_be_bytes(), sealed).map_err(|_| SealError)
+    pub fn unseal(&self, place: &[u8], sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, SealError> {
+        self.vault.open(place, sealed).map_err(|_| SealError)
     }
 }
 
@@ -74,11 +74,11 @@ mod tests {
         assert!(Sealer::open(&source, "shoes").is_err(), "there is no data key yet");
         source.load(false).unwrap();
         let sealer = |purpose| Sealer::open(&source, purpose).unwrap();
-        let sealed = sealer("shoes").seal(43, b"red").unwrap();
+        let sealed = sealer("shoes").seal(b"43", b"red").unwrap();
         assert_eq!(sealed.len(), 3 + 28);
-        assert_eq!(**sealer("shoes").unseal(43, &sealed).unwrap(), *b"red");
-        assert_eq!(sealer("shoes").unseal(44, &sealed), Err(SealError));
-        assert_eq!(sealer("hats").unseal(43, &sealed), Err(SealError));
-        assert_eq!(sealer("shoes").unseal(43, &sealed[..20]), Err(SealError));
+        assert_eq!(**sealer("shoes").unseal(b"43", &sealed).unwrap(), *b"red");
+        assert_eq!(sealer("shoes").unseal(b"44", &sealed), Err(SealError));
+        assert_eq!(sealer("hats").unseal(b"43", &sealed), Err(SealError));
+        assert_eq!(sealer("shoes").unseal(b"43", &sealed[..20]), Err(SealError));
     }
 }

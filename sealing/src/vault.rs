@@ -13,24 +13,28 @@ use thiserror::Error;
 use zeroize::{Zeroize as _, Zeroizing};
 
 /// Bytes of the data key.
-pub(crate) const DATA_KEY_BYTES: usize = 32;
+pub const DATA_KEY_BYTES: usize = 32;
 
 /// Bytes that sealing adds to a text.
 #[cfg(test)]
-pub(crate) const SEAL_BYTES: usize = NONCE_LEN + 16;
+const SEAL_BYTES: usize = NONCE_LEN + 16;
 
 /// Opens and closes what is secret.
-pub(crate) struct Vault {
+pub struct Vault {
     key: RandomizedNonceKey,
 }
 
 /// It was sealed under another data key, for another place, or was changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-#[error("a sealed key does not open: it was changed, or sealed under another data key")]
-pub(crate) struct Unopened;
+#[error("a sealed text does not open: it was changed, or sealed under another data key")]
+pub struct Unopened;
 
 impl Vault {
-    pub(crate) fn new(data_key: &[u8; DATA_KEY_BYTES]) -> Result<Self, Unopened> {
+    /// Under the data key itself, by AES-256-GCM.
+    ///
+    /// # Errors
+    /// Where the library refuses the key, which it does not.
+    pub fn new(data_key: &[u8; DATA_KEY_BYTES]) -> Result<Self, Unopened> {
         let key = RandomizedNonceKey::new(&AES_256_GCM, data_key).map_err(|_| Unopened)?;
         Ok(Self { key })
     }
@@ -52,8 +56,11 @@ impl Vault {
         Ok(Self { key })
     }
 
-    /// Seals `text` for `place`.
-    pub(crate) fn seal(&self, place: &[u8], text: &[u8]) -> Result<Vec<u8>, Unopened> {
+    /// Seals `text` for `place`. It grows by 28 bytes.
+    ///
+    /// # Errors
+    /// Where the system has no randomness.
+    pub fn seal(&self, place: &[u8], text: &[u8]) -> Result<Vec<u8>, Unopened> {
         let mut sealed = Vec::with_capacity(NONCE_LEN + text.len() + 16);
         sealed.extend_from_slice(&[0; NONCE_LEN]);
         sealed.extend_from_slice(text);
@@ -69,7 +76,10 @@ impl Vault {
     }
 
     /// Opens what was sealed for `place`.
-    pub(crate) fn open(&self, place: &[u8], sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, Unopened> {
+    ///
+    /// # Errors
+    /// Where it was not.
+    pub fn open(&self, place: &[u8], sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, Unopened> {
         let (nonce, body) = sealed.split_first_chunk::<NONCE_LEN>().ok_or(Unopened)?;
         let mut text = Zeroizing::new(body.to_vec());
         let nonce = Nonce::assume_unique_for_key(*nonce);
