@@ -291,7 +291,7 @@ impl<S: Sink> Run<S> {
             let sink = Arc::clone(&self.sink);
             let event_type = delivery.event_type;
             self.attempts.push(Box::pin(async move {
-                Ended { place, event_type, outcome: sink.deliver(delivery).await }
+                Ended { place, event_type, outcome: sink.deliver(vec![delivery]).await }
             }));
         }
     }

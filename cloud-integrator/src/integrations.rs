@@ -304,9 +304,11 @@ impl Integrations {
             id,
             event_type: EventType::TestMessage,
             subject: Subject::default(),
+            source: None,
+            topic: None,
             body: Bytes::from(body),
         };
-        Ok(match sink.deliver(delivery).await {
+        Ok(match sink.deliver(vec![delivery]).await {
             Outcome::Delivered => {
                 TestReport { success: true, message: format!("{what} was successful") }
             }

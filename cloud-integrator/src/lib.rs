@@ -11,6 +11,7 @@
 //! What it is not: it decides nothing about messages, decodes nothing by itself and never writes
 //! telemetry.
 
+mod delivery_options;
 mod envelope;
 mod event_type;
 mod forwarder;
@@ -23,9 +24,14 @@ mod reading;
 mod schedule;
 mod sink;
 mod store;
+mod target;
 mod webhook;
 mod window;
 
+pub use delivery_options::{
+    BATCH_EVENTS_MAX, BATCH_WAIT_MAX, BatchOptions, CONCURRENCY_DEFAULT, CONCURRENCY_MAX,
+    DeliveryOptions, InvalidDeliveryOptions, Order, RetryProfile,
+};
 pub use event_type::{CatalogueEntry, EVENT_VERSION, EventType, EventTypes, EventTypesError};
 pub use forwarder::{Forwarder, ForwarderSettings};
 pub use gate::GateSettings;
@@ -36,10 +42,14 @@ pub use integration::{
 pub use integrations::{Integrations, OpenError, Settings};
 pub use reading::{Source, Subscription};
 pub use schedule::Schedule;
-pub use sink::{DELIVERY_TIMEOUT, Delivery, Failure, FailureClass, Outcome, Sink, Subject};
+pub use sink::{
+    ANSWER_CHARS_MAX, Answer, DELIVERY_TIMEOUT, Delivery, Failure, FailureClass, Outcome, Sink,
+    Subject,
+};
 pub use store::{Bookmark, Store, StoreError};
+pub use target::{AwsTarget, AwsTransport, ClientTls, MqttTarget, Target, WebhookTarget};
 pub use webhook::{
-    ClientError, Endpoint, EndpointError, HEADER_BYTES_MAX, HEADERS_MAX, URL_BYTES_MAX,
+    ClientError, Endpoint, EndpointError, HEADER_BYTES_MAX, HEADERS_MAX, Signing, URL_BYTES_MAX,
     WebhookClient, WebhookOptions, WebhookSink,
 };
 pub use window::{RetryPolicy, WindowLimits};

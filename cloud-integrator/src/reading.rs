@@ -188,6 +188,8 @@ impl Reader {
             id: record.id,
             event_type: EventType::TelemetryData,
             subject: envelope::subject_of(telemetry),
+            source: Some(telemetry.protocol),
+            topic: telemetry.topic.map(Into::into),
             body: Bytes::from(body),
         })
     }
@@ -205,6 +207,8 @@ impl Reader {
             id: record.id,
             event_type,
             subject: Subject { iccid: notice.iccid, imsi: notice.imsi, ip: notice.ip },
+            source: None,
+            topic: None,
             body: Bytes::from(body),
         })
     }

@@ -6,6 +6,8 @@
 
 mod client;
 mod endpoint;
+mod signature;
 
 pub use client::{ClientError, WebhookClient, WebhookOptions, WebhookSink};
 pub use endpoint::{Endpoint, EndpointError, HEADER_BYTES_MAX, HEADERS_MAX, URL_BYTES_MAX};
+pub use signature::Signing;

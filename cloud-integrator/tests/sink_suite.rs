@@ -43,7 +43,8 @@ impl Scripted {
 }
 
 impl Sink for Scripted {
-    async fn deliver(&self, delivery: Delivery) -> Outcome {
+    async fn deliver(&self, events: Vec<Delivery>) -> Outcome {
+        let [delivery] = <[Delivery; 1]>::try_from(events).unwrap();
         let number = self.count.fetch_add(1, Ordering::Relaxed);
         // Attempts overlap and end in another order than they began.
         tokio::time::sleep(Duration::from_millis(number as u64 * 7 % 5)).await;
@@ -55,7 +56,7 @@ impl Sink for Scripted {
 }
 
 fn retry() -> Outcome {
-    let reason = Failure { class: FailureClass::Status, text: "not now".to_owned() };
+    let reason = Failure::new(FailureClass::Status, "not now");
     Outcome::Retry { reason, after: None }
 }
 
@@ -202,7 +203,7 @@ async fn what_is_rejected_is_not_tried_again_and_holds_nothing_up() {
     let sink = Scripted::new(|delivery, _| {
         let text = String::from_utf8_lossy(&delivery.body).into_owned();
         if text.contains(&base64_of(1)) {
-            let reason = Failure { class: FailureClass::Request, text: "never".to_owned() };
+            let reason = Failure::new(FailureClass::Request, "never");
             return Outcome::Rejected { reason };
         }
         Outcome::Delivered
@@ -418,6 +419,8 @@ fn delivery() -> Delivery {
         id: "msg_01GHZX5Q3M0000000000000000".parse().unwrap(),
         event_type: EventType::TelemetryData,
         subject: Subject::default(),
+        source: None,
+        topic: None,
         body: b"{}".as_slice().into(),
     }
 }
@@ -427,7 +430,7 @@ async fn outcome_of(answer: Answer) -> Outcome {
     let url = format!("http://{}/", receiver::serve(script).await);
     let endpoint = Endpoint::new(&url, &BTreeMap::new(), true).unwrap();
     let client = WebhookClient::new(&WebhookOptions::default(), 4).unwrap();
-    client.sink(endpoint).deliver(delivery()).await
+    client.sink(endpoint).deliver(vec![delivery()]).await
 }
 
 #[tokio::test]
@@ -454,7 +457,9 @@ async fn an_endless_answer_costs_neither_time_nor_memory() {
 async fn an_endpoint_that_is_not_there_is_a_failure_to_connect() {
     let endpoint = Endpoint::new("http://127.0.0.1:1/s3cret", &BTreeMap::new(), true).unwrap();
     let sink = WebhookClient::new(&WebhookOptions::default(), 4).unwrap().sink(endpoint);
-    let Outcome::Retry { reason, .. } = sink.deliver(delivery()).await else { panic!("taken") };
+    let Outcome::Retry { reason, .. } = sink.deliver(vec![delivery()]).await else {
+        panic!("taken")
+    };
     assert_eq!(reason.class, FailureClass::Connect);
     assert!(!reason.text.contains("s3cret"));
 }
@@ -492,7 +497,7 @@ async fn a_certificate_must_be_trusted_and_have_the_right_name() {
         let url = format!("https://{host}:{port}/");
         let options = WebhookOptions { extra_roots_pem, ..WebhookOptions::default() };
         let endpoint = Endpoint::new(&url, &BTreeMap::new(), false).unwrap();
-        WebhookClient::new(&options, 4).unwrap().sink(endpoint).deliver(delivery()).await
+        WebhookClient::new(&options, 4).unwrap().sink(endpoint).deliver(vec![delivery()]).await
     };
     assert_eq!(outcome("localhost", vec![root.clone()]).await, Outcome::Delivered);
     for (host, roots) in [("localhost", vec![]), ("127.0.0.1", vec![root])] {

@@ -93,10 +93,11 @@ impl WebhookClient {
 }
 
 impl Sink for WebhookSink {
-    async fn deliver(&self, delivery: Delivery) -> Outcome {
-        let Some(request) = self.request(delivery) else {
+    async fn deliver(&self, events: Vec<Delivery>) -> Outcome {
+        let request = events.into_iter().next().and_then(|event| self.request(event));
+        let Some(request) = request else {
             let text = "a header value is not valid".to_owned();
-            return Outcome::Rejected { reason: Failure { class: FailureClass::Request, text } };
+            return Outcome::Rejected { reason: Failure::new(FailureClass::Request, text) };
         };
         match self.http.execute(request).await {
             Ok(response) => judge(response).await,
@@ -131,7 +132,7 @@ async fn judge(response: Response) -> Outcome {
         return Outcome::Delivered;
     }
     let text = format!("the endpoint answered {}", status.as_u16());
-    Outcome::Retry { reason: Failure { class: FailureClass::Status, text }, after }
+    Outcome::Retry { reason: Failure::new(FailureClass::Status, text), after }
 }
 
 async fn drain(mut response: Response) {
@@ -171,7 +172,7 @@ fn describe(error: reqwest::Error) -> Failure {
     }
     let class = classify(&error, &causes);
     // The innermost cause says most.
-    Failure { class, text: causes.pop().unwrap_or_default() }
+    Failure::new(class, causes.pop().unwrap_or_default())
 }
 
 fn classify(error: &reqwest::Error, causes: &[String]) -> FailureClass {
