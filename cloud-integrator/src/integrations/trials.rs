@@ -67,7 +67,7 @@ impl Integrations {
         let sink = self.0.sinks.sink(&integration.target)?;
         let received_at = now();
         let id = self.event_id(received_at);
-        let body = test_message(Stamp { id, received_at }, &integration.id, &integration.name);
+        let body = test_message(Stamp { id, received_at, replayed: false }, &integration.id, &integration.name);
         let delivery = Delivery {
             id,
             event_type: EventType::TestMessage,
