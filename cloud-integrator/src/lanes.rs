@@ -23,11 +23,18 @@ use crate::window::Rules;
 pub(crate) struct Lanes<T> {
     pub(crate) main: Lane<T>,
     fresh: Option<Fresh<T>>,
+    /// Of the last lane that was opened.
+    last_tag: Tag,
 }
+
+/// Which lane an attempt was started by: one that has ended was taken over by the main lane.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Tag(u32);
 
 #[derive(Debug)]
 struct Fresh<T> {
     lane: Lane<T>,
+    tag: Tag,
     start: u64,
     filter: Filter,
 }
@@ -70,9 +77,10 @@ impl<T: Clone> Lanes<T> {
         let fresh = position.fresh.take().zip(filter).map(|(fresh, filter)| {
             let start = fresh.start;
             let lane = Lane::new(rules.clone(), fresh.into_position(), moment, !seed);
-            Fresh { lane, start, filter }
+            Fresh { lane, tag: Tag(1), start, filter }
         });
-        Self { main: Lane::new(rules.clone(), position, moment, seed), fresh }
+        let main = Lane::new(rules.clone(), position, moment, seed);
+        Self { main, fresh, last_tag: Tag(1) }
     }
 
     /// Opens the second lane at `start`: `filter` has the devices of all that is not done below.
@@ -85,7 +93,8 @@ impl<T: Clone> Lanes<T> {
         seed: u64,
     ) {
         let lane = Lane::new(rules.clone(), Position::at(start), moment, seed);
-        self.fresh = Some(Fresh { lane, start, filter });
+        self.last_tag.0 += 1;
+        self.fresh = Some(Fresh { lane, tag: self.last_tag, start, filter });
     }
 
     /// Whether there is a second lane.
@@ -99,6 +108,22 @@ impl<T: Clone> Lanes<T> {
             Kind::Main => Some(&mut self.main),
             Kind::Fresh => self.fresh.as_mut().map(|fresh| &mut fresh.lane),
             Kind::Replay => None,
+        }
+    }
+
+    /// What the attempts of a lane are marked by.
+    pub(crate) fn tag(&self, kind: Kind) -> Tag {
+        match (&self.fresh, kind) {
+            (Some(fresh), Kind::Fresh) => fresh.tag,
+            _ => Tag(0),
+        }
+    }
+
+    /// The lane that answers for an attempt.
+    pub(crate) fn tagged(&mut self, tag: Tag) -> &mut Lane<T> {
+        match &mut self.fresh {
+            Some(fresh) if fresh.tag == tag => &mut fresh.lane,
+            _ => &mut self.main,
         }
     }
 

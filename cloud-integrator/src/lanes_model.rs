@@ -80,7 +80,7 @@ struct World {
     oldest: u64,
     lanes: Lanes<u64>,
     reading: HashMap<bool, Plan>,
-    flying: Vec<(bool, Attempt<u64>)>,
+    flying: Vec<(Tag, Attempt<u64>)>,
     now: Instant,
     saved: (Position, Option<Filter>),
     /// Filter and start of a scan that has ended, to open the lane with.
@@ -192,11 +192,11 @@ impl World {
                 assert!(is_before || self.done.contains(&at), "{at} is before {place}");
             }
         }
-        self.flying.push((fresh, attempt));
+        self.flying.push((self.lanes.tag(kind_of(fresh)), attempt));
     }
 
     fn finish(&mut self, which: usize, taken: bool) {
-        let (fresh, Attempt { flight, items }) = self.flying.swap_remove(which);
+        let (tag, Attempt { flight, items }) = self.flying.swap_remove(which);
         let ending = if taken {
             self.done.extend(&items);
             Ending::Delivered
@@ -204,11 +204,7 @@ impl World {
             let class = FailureClass::Timeout;
             Ending::Failed { class, after: None, is_final: false, counts: true }
         };
-        let now = self.now;
-        // The lanes may have become one meanwhile.
-        let kind = if self.lanes.is_split() { kind_of(fresh) } else { Kind::Main };
-        let lane = self.lanes.lane(kind).expect("it has attempts");
-        lane.window.finish(flight, ending, now);
+        self.lanes.tagged(tag).window.finish(flight, ending, self.now);
     }
 
     fn scan(&mut self) {

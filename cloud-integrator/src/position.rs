@@ -14,40 +14,40 @@ use vocabulary::Timestamp;
 /// How far an integration has come: the place of its main lane, and of the lane for devices
 /// without backlog where one is open.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Position {
+pub(crate) struct Position {
     /// Everything that the lane takes below this place is done, except `holes`.
-    pub resume: u64,
+    pub(crate) resume: u64,
     /// In rising order; never more than the window holds and defers.
-    pub holes: Vec<u64>,
+    pub(crate) holes: Vec<u64>,
     /// The events that failed and will be tried again, by rising places.
-    pub retries: Vec<Retry>,
+    pub(crate) retries: Vec<Retry>,
     /// The second lane.
-    pub fresh: Option<FreshPosition>,
+    pub(crate) fresh: Option<FreshPosition>,
 }
 
 /// How far the lane for devices without backlog has come.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct FreshPosition {
+pub(crate) struct FreshPosition {
     /// From this place on, the main lane takes only the devices of the filter, and this lane all
     /// others.
-    pub start: u64,
+    pub(crate) start: u64,
     /// As in [`Position`].
-    pub resume: u64,
+    pub(crate) resume: u64,
     /// As in [`Position`].
-    pub holes: Vec<u64>,
+    pub(crate) holes: Vec<u64>,
     /// As in [`Position`].
-    pub retries: Vec<Retry>,
+    pub(crate) retries: Vec<Retry>,
 }
 
 /// An event that failed and will be tried again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Retry {
+pub(crate) struct Retry {
     /// Its place in the log.
-    pub place: u64,
+    pub(crate) place: u64,
     /// Attempts that failed and count.
-    pub failures: u32,
+    pub(crate) failures: u32,
     /// When it is tried again.
-    pub due: Timestamp,
+    pub(crate) due: Timestamp,
 }
 
 /// Both clocks at once: the one that only goes forward for waits, the wall clock for what outlives
@@ -78,17 +78,17 @@ const LIST_MAX: usize = 1 << 20;
 
 impl Position {
     /// A position at `resume` with nothing left behind.
-    pub fn at(resume: u64) -> Self {
+    pub(crate) fn at(resume: u64) -> Self {
         Self { resume, ..Self::default() }
     }
 
     /// The lowest place that is not done.
-    pub fn cursor(&self) -> u64 {
+    pub(crate) fn cursor(&self) -> u64 {
         self.holes.first().copied().unwrap_or(self.resume)
     }
 
     /// The form in the state file.
-    pub fn encode(&self) -> Vec<u8> {
+    pub(crate) fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(32 + 2 * self.holes.len() + 12 * self.retries.len());
         out.push(FORMAT);
         put(&mut out, self.resume);
@@ -105,7 +105,7 @@ impl Position {
     }
 
     /// The position of [`Position::encode`]; `None` for anything else.
-    pub fn decode(bytes: &[u8]) -> Option<Self> {
+    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
         let (&FORMAT, rest) = bytes.split_first()? else { return None };
         let mut input = rest;
         let input = &mut input;

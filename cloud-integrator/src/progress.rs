@@ -1,129 +1,124 @@
-//! What passes between a forwarder and the store: what it has achieved, and what it is asked to
-//! deliver again.
-//!
-//! A [`Progress`] is one transaction: the place in the log never moves past an event whose dead
-//! letter is not there, nor past one whose filter is not.
+//! What a forwarder has achieved, as it is kept: what passes between it and the store.
 
 use std::sync::Arc;
 
 use vocabulary::{EventId, Protocol, Timestamp};
 
 use crate::event_type::EventType;
-use crate::position::Position;
 use crate::sink::Failure;
+use crate::window::Position;
 
-/// What a forwarder has achieved since it saved last.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Progress {
+/// What a forwarder has achieved since its last save, and where it stands.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub(crate) struct Progress {
     /// How far it has come in the log.
-    pub position: Position,
-    /// The filter of the second lane, once, with the first position that has that lane. Kept until
-    /// a position without it is saved.
-    pub filter: Option<Arc<[u8]>>,
-    /// Whether anything was ever delivered, as far as this forwarder knows.
-    pub delivered: bool,
+    pub(crate) position: Position,
+    /// Which devices have a backlog, where that is new.
+    pub(crate) filter: Option<Arc<[u8]>>,
+    /// Whether anything was delivered.
+    pub(crate) delivered: bool,
     /// When the first message of a device was delivered, as far as this forwarder knows.
-    pub first_delivery_at: Option<Timestamp>,
-    /// Since when the endpoint has been down; `None` while it works.
-    pub trouble: Option<Trouble>,
-    /// Events that are given up: new, or again where a replay failed.
-    pub dead: Vec<DeadLetter>,
-    /// How far the replays have come that moved.
-    pub replays: Vec<ReplayProgress>,
+    pub(crate) first_delivery_at: Option<Timestamp>,
+    /// Since when nothing was delivered although it was tried.
+    pub(crate) trouble: Option<Trouble>,
+    /// What has become a dead letter.
+    pub(crate) dead: Vec<DeadLetter>,
+    /// How far replays have come.
+    pub(crate) replays: Vec<ReplayProgress>,
 }
 
-/// An endpoint that is down.
+/// What was saved.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub(crate) struct Saved {
+    /// How far it has come in the log; `None` before the first run.
+    pub(crate) position: Option<Position>,
+    /// Which devices had a backlog when a lane for the others was opened.
+    pub(crate) filter: Option<Arc<[u8]>>,
+    /// Since when nothing was delivered although it was tried.
+    pub(crate) trouble: Option<Trouble>,
+    /// Whether anything was delivered before.
+    pub(crate) delivered: bool,
+}
+
+/// An endpoint that takes nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Trouble {
-    /// Since when, with no success after it.
-    pub since: Timestamp,
+pub(crate) struct Trouble {
+    /// Since when.
+    pub(crate) since: Timestamp,
     /// How many of the notices about it have been written.
-    pub told: u8,
+    pub(crate) told: u8,
 }
 
-/// An event that is given up, with what its customer needs to know about it.
+/// An event that will not be tried again unless somebody asks for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DeadLetter {
+pub(crate) struct DeadLetter {
     /// Its place in the log.
-    pub place: u64,
-    /// Its id, which a replay keeps.
-    pub id: EventId,
-    /// The device that it is about: the number of its ICCID, 0 for none.
-    pub device: u64,
-    /// Its type.
-    pub event_type: EventType,
-    /// When the gateway accepted it.
-    pub received_at: Timestamp,
-    /// When it was given up.
-    pub died_at: Timestamp,
-    /// Why its last attempt failed.
-    pub failure: Failure,
-    /// Attempts that counted.
-    pub attempts: u32,
-}
-
-/// Events that are to be delivered again.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ReplayJob {
+    pub(crate) place: u64,
     /// Its id.
-    pub id: String,
-    /// Which events.
-    pub source: ReplaySource,
-    /// The version of the template to translate with, for each protocol that is named, in place of
-    /// the one of the message's day.
-    pub versions: Vec<(Protocol, u32)>,
-    /// How far it has come; `None` at its beginning.
-    pub position: Option<Position>,
+    pub(crate) id: EventId,
+    /// The device that it is about; 0 for none.
+    pub(crate) device: u64,
+    /// Its type.
+    pub(crate) event_type: EventType,
+    /// When the gateway accepted it.
+    pub(crate) received_at: Timestamp,
+    /// When it was given up.
+    pub(crate) died_at: Timestamp,
+    /// Why the last attempt failed.
+    pub(crate) failure: Failure,
+    /// How often it was tried.
+    pub(crate) attempts: u32,
 }
 
-/// Which events a replay delivers.
+/// What is to be delivered again.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct ReplayJob {
+    /// Its id.
+    pub(crate) id: String,
+    /// Which events.
+    pub(crate) source: ReplaySource,
+    /// The versions of templates that take the place of those of the messages' day.
+    pub(crate) versions: Vec<(Protocol, u32)>,
+    /// How far it has come; `None` before it began.
+    pub(crate) position: Option<Position>,
+}
+
+/// Which events are to be delivered again.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ReplaySource {
-    /// Those of a part of the log that the integration subscribes to.
+pub(crate) enum ReplaySource {
+    /// A part of the log.
     Log {
         /// The first place.
         start: u64,
         /// The place after the last.
         end: u64,
-        /// Only received at this moment or later.
+        /// Only what was received at this moment or later.
         from: Option<Timestamp>,
-        /// Only received before this moment.
+        /// Only what was received before this moment.
         until: Option<Timestamp>,
-        /// Only of these devices, the numbers of their ICCIDs; empty for all.
+        /// Only of these devices; all where there are none.
         devices: Vec<u64>,
     },
-    /// Dead letters: the store knows which.
+    /// The dead letters that were chosen for it: the store knows them.
     DeadLetters,
 }
 
 /// How far a replay has come.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct ReplayProgress {
-    /// The replay.
-    pub id: String,
-    /// Its place.
-    pub position: Position,
+pub(crate) struct ReplayProgress {
+    /// Which replay.
+    pub(crate) id: String,
+    /// How far it has come.
+    pub(crate) position: Position,
     /// Events delivered since the last save.
-    pub delivered: u64,
-    /// Events that failed, and became or stayed dead letters, since the last save.
-    pub failed: u64,
-    /// Events that are gone, cannot be read or cannot be translated, since the last save.
-    pub passed_over: u64,
-    /// Whether nothing is left to do.
-    pub ended: bool,
-    /// Places that were delivered since the last save: the store removes their dead letters.
-    pub settled: Vec<u64>,
-}
-
-/// What the store kept of a forwarder.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Saved {
-    /// Where to go on.
-    pub position: Position,
-    /// The filter of the second lane, where the position has one.
-    pub filter: Option<Arc<[u8]>>,
-    /// Since when the endpoint has been down.
-    pub trouble: Option<Trouble>,
-    /// Whether anything was ever delivered.
-    pub delivered: bool,
+    pub(crate) delivered: u64,
+    /// Events that became dead letters (again) since the last save.
+    pub(crate) failed: u64,
+    /// Events that there was nothing to deliver of since the last save: expired, unreadable, or not
+    /// translatable.
+    pub(crate) passed_over: u64,
+    /// Whether that was all.
+    pub(crate) ended: bool,
+    /// Places delivered since the last save: they are dead letters no more.
+    pub(crate) settled: Vec<u64>,
 }

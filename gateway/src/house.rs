@@ -77,18 +77,23 @@ impl House {
         let templates = Templates::open(&state)?;
         let recovered = RecoveredExchanges::read(&log, Timestamp::from(SystemTime::now()))
             .context("the newest messages cannot be read")?;
+        // The keys make the data key, so they come first.
+        let keys = Keys::open(&state, &config.key_source())?;
+        let sealer = Sealer::open(&config.key_source(), cloud_integrator::SEALED_FOR)?;
+        let settings = integration_settings(config);
+        let integrations = Integrations::open(&state, sealer, settings)?;
         Ok(Self {
             clients: Clients::open(&state, &config.account.number)?,
             registry: Arc::new(SimRegistry::open(&state)?),
             directory: Arc::new(SimDirectory::new()),
-            keys: Keys::open(&state, &config.key_source())?,
+            keys,
             inspector: Inspector::open_for_customer(
                 &state,
                 log.clone(),
                 templates.clone(),
                 &config.account.number,
             )?,
-            integrations: Integrations::open(&state, integration_settings(config))?,
+            integrations,
             switches: Switches::open(&state)?,
             templates,
             log,

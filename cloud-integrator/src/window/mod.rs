@@ -35,7 +35,8 @@ use line::{Line, State};
 
 use crate::delivery_options::{BatchOptions, Order};
 use crate::policy::RetryPolicy;
-use crate::position::{Moment, Position, Retry};
+pub(crate) use crate::position::Position;
+use crate::position::{Moment, Retry};
 
 /// The limits of one window.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -155,6 +156,11 @@ impl<T: Clone> Window<T> {
     /// The lowest place that is not done.
     pub(crate) fn cursor(&self) -> u64 {
         self.first_undone(0).unwrap_or(self.read_to)
+    }
+
+    /// Attempts that run now.
+    pub(crate) fn in_flight(&self) -> usize {
+        self.in_flight
     }
 
     /// Whether everything that was read is done.
