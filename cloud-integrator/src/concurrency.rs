@@ -5,7 +5,7 @@
 //! answers late, throttles, or takes much longer than it once did for the same. A limit that is
 //! not used does not grow.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// A limit that follows the endpoint.
 #[derive(Debug)]
@@ -110,8 +110,8 @@ impl Concurrency {
 
     /// The smoothed round trip.
     #[cfg(test)]
-    fn round_trip(&self) -> Duration {
-        Duration::from_secs_f64(self.smoothed)
+    fn round_trip(&self) -> std::time::Duration {
+        std::time::Duration::from_secs_f64(self.smoothed)
     }
 }
 
@@ -119,6 +119,7 @@ impl Concurrency {
 mod tests {
     use std::cmp::Reverse;
     use std::collections::BinaryHeap;
+    use std::time::Duration;
 
     use proptest::prelude::*;
 

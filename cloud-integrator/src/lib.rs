@@ -11,18 +11,26 @@
 //! What it is not: it decides nothing about messages, decodes nothing by itself and never writes
 //! telemetry.
 
+mod concurrency;
 mod delivery_options;
 mod envelope;
 mod event_type;
+mod filter;
+mod flow;
 mod forwarder;
 mod gate;
 mod integration;
 mod integrations;
+mod lane;
+mod lanes;
 mod meters;
 mod placeholders;
+mod policy;
+mod position;
 mod progress;
 mod reading;
 mod schedule;
+mod shares;
 mod sink;
 mod sinks;
 mod store;
@@ -35,7 +43,7 @@ pub use delivery_options::{
     DeliveryOptions, InvalidDeliveryOptions, Order, RetryProfile,
 };
 pub use event_type::{CatalogueEntry, EVENT_VERSION, EventType, EventTypes, EventTypesError};
-pub use forwarder::{Forwarder, ForwarderSettings};
+pub use forwarder::{Forwarder, ForwarderSettings, ForwarderStatus};
 pub use gate::GateSettings;
 pub use integration::{
     ChangeError, CreateError, Integration, IntegrationState, InvalidIntegration, NAME_CHARS_MAX,
@@ -44,6 +52,7 @@ pub use integration::{
 pub use integrations::{
     AwsRollout, Integrations, OpenError, ROLLOUT_TIME, ReplayError, ReplayRequest, Settings,
 };
+pub use policy::{Exhausted, RetryPolicy};
 pub use reading::{Source, Subscription};
 pub use schedule::Schedule;
 pub use sink::{
@@ -59,4 +68,4 @@ pub use webhook::{
     ClientError, Endpoint, EndpointError, HEADER_BYTES_MAX, HEADERS_MAX, Signing, URL_BYTES_MAX,
     WebhookClient, WebhookOptions, WebhookSink,
 };
-pub use window::{RetryPolicy, WindowLimits};
+pub use window::WindowLimits;

@@ -102,6 +102,8 @@ pub(crate) struct Reading {
     pub(crate) next: u64,
     pub(crate) unreadable: u64,
     pub(crate) untranslated: u64,
+    /// Of a replay's events so many cannot be delivered.
+    pub(crate) passed_over: u64,
     /// Why the last record could not be translated now; it is the next to be read.
     pub(crate) cut_short: Option<TranslateError>,
 }

@@ -94,7 +94,7 @@ impl Integrations {
     /// Where the state file or the clients cannot be set up.
     pub fn open(file: &StateFile, sealer: Sealer, settings: Settings) -> Result<Self, OpenError> {
         let store = Store::open(file, sealer)?;
-        let connections = settings.forwarder.window.concurrency;
+        let connections = settings.forwarder.concurrency_max;
         let webhooks = WebhookClient::new(&settings.webhook, connections)?;
         let seed = getrandom::u64().map_err(|error| StoreError::Random(error.to_string()))?;
         Ok(Self(Arc::new(Inner {
@@ -195,7 +195,7 @@ impl Integrations {
                 json_payload_enabled: integration.json_payload_enabled,
             },
             sink,
-            self.0.settings.forwarder,
+            ForwarderSettings::for_integration(&integration.delivery, &self.0.settings.forwarder),
         );
         engine.forwarders.insert(id.clone(), forwarder);
     }

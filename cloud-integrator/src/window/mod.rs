@@ -30,7 +30,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
-pub(crate) use attempts::{Attempt, Dead, Ending, Finish, Flight};
+pub(crate) use attempts::{Attempt, Dead, Ending, Flight};
 use line::{Line, State};
 
 use crate::delivery_options::{BatchOptions, Order};
