@@ -56,7 +56,8 @@ pub use store::{Bookmark, Store, StoreError};
 pub use target::{AwsTarget, AwsTransport, ClientTls, MqttTarget, Target, WebhookTarget};
 pub use tls::{TlsError, authorities};
 pub use webhook::{
-    ClientError, Endpoint, EndpointError, HEADER_BYTES_MAX, HEADERS_MAX, Signing, URL_BYTES_MAX,
-    WebhookClient, WebhookOptions, WebhookSink,
+    ClientError, Endpoint, EndpointError, HEADER_BYTES_MAX, HEADERS_MAX, ShownKey, Signing,
+    SigningError, SigningKind, URL_BYTES_MAX, WebhookClient, WebhookError, WebhookOptions,
+    WebhookSink,
 };
 pub use window::{RetryPolicy, WindowLimits};
