@@ -107,11 +107,7 @@ impl Flow {
         if matches!(class, FailureClass::Timeout | FailureClass::Throttled) {
             self.concurrency.overloaded(begun, now);
         }
-        // What is too large says nothing about the endpoint.
         let Some(gate) = &mut self.gate else { return false };
-        if class == FailureClass::TooLarge {
-            return false;
-        }
         let was_open = gate.probe_at().is_none();
         gate.failed(now, after, blames_events(class));
         was_open && gate.probe_at().is_some()

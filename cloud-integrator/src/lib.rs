@@ -24,6 +24,7 @@ mod integrations;
 mod lane;
 mod lanes;
 mod meters;
+mod network;
 mod placeholders;
 mod policy;
 mod position;
@@ -35,6 +36,7 @@ mod sink;
 mod sinks;
 mod store;
 mod target;
+mod tls;
 mod webhook;
 mod window;
 
@@ -52,6 +54,10 @@ pub use integration::{
 pub use integrations::{
     AwsRollout, Integrations, OpenError, ROLLOUT_TIME, ReplayError, ReplayRequest, Settings,
 };
+pub use network::{
+    ADDRESSES_MAX, Blocked, LOOKUP_TIMEOUT, Network, NetworkPolicy, NetworkTextError, ResolveError,
+    Resolver,
+};
 pub use policy::{Exhausted, RetryPolicy};
 pub use reading::{Source, Subscription};
 pub use schedule::Schedule;
@@ -64,8 +70,10 @@ pub use store::{
     Store, StoreError,
 };
 pub use target::{AwsTarget, AwsTransport, ClientTls, MqttTarget, Target, WebhookTarget};
+pub use tls::{TlsError, authorities};
 pub use webhook::{
-    ClientError, Endpoint, EndpointError, HEADER_BYTES_MAX, HEADERS_MAX, Signing, URL_BYTES_MAX,
-    WebhookClient, WebhookOptions, WebhookSink,
+    ClientError, Endpoint, EndpointError, HEADER_BYTES_MAX, HEADERS_MAX, ShownKey, Signing,
+    SigningError, SigningKind, URL_BYTES_MAX, WebhookClient, WebhookError, WebhookOptions,
+    WebhookSink,
 };
 pub use window::WindowLimits;

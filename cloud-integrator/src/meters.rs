@@ -13,8 +13,6 @@ pub(crate) struct Meters {
     pub(crate) delivered: Counter,
     /// Attempts that failed and will be made again.
     pub(crate) retried: Counter,
-    /// Events that can never be delivered.
-    pub(crate) rejected: Counter,
     /// Records that no release of this age can read; passed over.
     pub(crate) unreadable: Counter,
     /// Messages that their template could not translate; not pushed.
@@ -54,7 +52,6 @@ impl Meters {
             id: id.to_owned(),
             delivered: count("simgate_push_delivered_total"),
             retried: count("simgate_push_retried_total"),
-            rejected: count("simgate_push_rejected_total"),
             unreadable: count("simgate_push_unreadable_total"),
             untranslated: count("simgate_push_untranslated_total"),
             faults: count("simgate_push_faults_total"),

@@ -33,8 +33,8 @@ impl<S: Sink> Run<'_, S> {
                     self.append(&down_notice(id, &self.name, lasted));
                 }
                 Told::Dead(count) => self.append(&dead_notice(id, &self.name, count)),
-                Told::FiveDays => {
-                    self.downfall.get_or_insert(Downfall::FiveDays);
+                Told::TooLong(lasted) => {
+                    self.downfall.get_or_insert(Downfall::TooLong(lasted));
                 }
             }
             self.saving.touch();

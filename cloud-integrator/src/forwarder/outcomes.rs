@@ -8,6 +8,7 @@ use vocabulary::Timestamp;
 use super::reading::lane_of;
 use super::run::{Ended, Job, Owner, Run};
 use super::telling::Downfall;
+use crate::policy::blames_events;
 use crate::progress::DeadLetter;
 use crate::reading::Item;
 use crate::sink::{Failure, Outcome, Sink};
@@ -81,7 +82,9 @@ impl<S: Sink> Run<'_, S> {
         let ending = Ending::Failed { class, after, is_final, counts };
         let finish = lane.window.finish(flight, ending, now);
         let at = Timestamp::from(SystemTime::now());
-        if finish.is_split || is_final {
+        // An event that is refused again and again says nothing about the endpoint: others may pass.
+        let is_known = counts && blames_events(class) && !finish.is_first;
+        if finish.is_split || is_final || is_known {
             self.flow.ended();
         } else if self.flow.failed(class, after, begun, now) {
             tracing::warn!(integration, %reason, "the endpoint counts as down");

@@ -122,7 +122,7 @@ impl<'a, S: Sink> Run<'a, S> {
             read_after: now,
             scan: Scan::new(now),
             saving: Saving::new(saved.delivered, now),
-            telling: Telling::new(saved.trouble),
+            telling: Telling::new(saved.trouble, settings.disable_after),
             name,
             dead_count,
             is_counting: false,

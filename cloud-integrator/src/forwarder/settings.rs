@@ -25,6 +25,8 @@ pub struct ForwarderSettings {
     pub retry_compat_1nce: RetryPolicy,
     /// The same for events that are replayed.
     pub retry_replay: RetryPolicy,
+    /// After so long without any success while the endpoint counts as down, the integration fails.
+    pub disable_after: Duration,
     /// The least time between two writes of its cursor.
     pub save_interval: Duration,
 }
@@ -60,6 +62,7 @@ impl Default for ForwarderSettings {
             retry: RetryPolicy::standard(),
             retry_compat_1nce: RetryPolicy::compat_1nce(),
             retry_replay: RetryPolicy::replay(),
+            disable_after: Duration::from_secs(5 * 24 * 3_600),
             save_interval: Duration::from_millis(200),
         }
     }

@@ -2,7 +2,7 @@
 //! clock or I/O; the run appends the notices to the log.
 //!
 //! An endpoint that is down is told of when it is first seen to be, after an hour, and after a day;
-//! after five days without success the integration fails. Dead letters are told of at once, then
+//! after some days without success the integration fails. Dead letters are told of at once, then
 //! once a minute at most.
 
 use std::time::Duration;
@@ -15,8 +15,6 @@ use crate::sink::{Failure, FailureClass};
 /// When the first, second and third notice about an endpoint that is down are due.
 const STEPS: [Duration; 3] =
     [Duration::ZERO, Duration::from_secs(3_600), Duration::from_secs(24 * 3_600)];
-/// After so long without success the integration fails.
-const FAILS_AFTER: Duration = Duration::from_secs(5 * 24 * 3_600);
 /// An endpoint that comes and goes is told of once in so long.
 const DOWN_INTERVAL: Duration = Duration::from_secs(3_600);
 /// The least time between two notices about dead letters.
@@ -29,13 +27,15 @@ pub(super) enum Told {
     Down(Timestamp),
     /// So many events became dead letters.
     Dead(u64),
-    /// The integration is to fail.
-    FiveDays,
+    /// The endpoint has been down for so long that the integration is to fail.
+    TooLong(Duration),
 }
 
 /// What has been told, and what is to be.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Telling {
+    /// After so long without success the integration fails.
+    fails_after: Duration,
     trouble: Option<Trouble>,
     down_told_at: Option<Timestamp>,
     dead: u64,
@@ -44,8 +44,8 @@ pub(super) struct Telling {
 
 impl Telling {
     /// Goes on where the last run ended.
-    pub(super) fn new(trouble: Option<Trouble>) -> Self {
-        Self { trouble, ..Self::default() }
+    pub(super) fn new(trouble: Option<Trouble>, fails_after: Duration) -> Self {
+        Self { fails_after, trouble, down_told_at: None, dead: 0, dead_told_at: None }
     }
 
     /// What is to be saved.
@@ -76,9 +76,9 @@ impl Telling {
         }
         let trouble = self.trouble.as_mut()?;
         let lasted = at.saturating_since(trouble.since);
-        if lasted >= FAILS_AFTER {
+        if lasted >= self.fails_after {
             self.trouble = None;
-            return Some(Told::FiveDays);
+            return Some(Told::TooLong(lasted));
         }
         let steps = STEPS.iter().filter(|step| **step <= lasted).count();
         let steps = u8::try_from(steps).unwrap_or(u8::MAX);
@@ -101,8 +101,8 @@ impl Telling {
             told.saturating_add(DEAD_INTERVAL).saturating_since(at)
         });
         let down = self.trouble.map(|trouble| {
-            let step = STEPS.get(usize::from(trouble.told)).copied().unwrap_or(FAILS_AFTER);
-            trouble.since.saturating_add(step).saturating_since(at)
+            let step = STEPS.get(usize::from(trouble.told)).copied().unwrap_or(Duration::MAX);
+            trouble.since.saturating_add(step.min(self.fails_after)).saturating_since(at)
         });
         dead.into_iter().chain(down).min()
     }
@@ -117,8 +117,8 @@ fn is_over(last: Option<Timestamp>, interval: Duration, at: Timestamp) -> bool {
 pub(super) enum Downfall {
     /// An event used up its attempts, where that ends the integration; the last failure.
     Exhausted(Failure),
-    /// Nothing was delivered for five days.
-    FiveDays,
+    /// Nothing was delivered for so long.
+    TooLong(Duration),
     /// More dead letters than are kept.
     DeadLetters(u64),
 }
@@ -131,7 +131,9 @@ impl Downfall {
                 format!("the address is blocked: {}", failure.text)
             }
             Self::Exhausted(failure) => failure.to_string(),
-            Self::FiveDays => "the endpoint took nothing for five days".to_owned(),
+            Self::TooLong(lasted) => {
+                format!("the endpoint took nothing for {} hours", lasted.as_secs() / 3_600)
+            }
             Self::DeadLetters(count) => format!("{count} dead letters"),
         }
     }
@@ -152,7 +154,7 @@ impl Downfall {
                 "{begins} because its endpoint refused too many events: there are {count} dead \
                  letters. Please review affected integration details in Cloud Integrator."
             ),
-            Self::Exhausted(_) | Self::FiveDays => format!(
+            Self::Exhausted(_) | Self::TooLong(_) => format!(
                 "{begins} due to consecutive failed requests. Please review affected integration \
                  details in Cloud Integrator."
             ),
@@ -206,6 +208,15 @@ mod tests {
     use super::*;
 
     const HOUR: u64 = 3_600;
+    const FIVE_DAYS: Duration = Duration::from_secs(120 * HOUR);
+
+    fn telling(trouble: Option<Trouble>) -> Telling {
+        Telling::new(trouble, FIVE_DAYS)
+    }
+
+    fn resumed(before: &Telling) -> Telling {
+        telling(before.trouble())
+    }
 
     fn at(secs: u64) -> Timestamp {
         Timestamp::from_millis(0).saturating_add(Duration::from_secs(secs))
@@ -213,11 +224,11 @@ mod tests {
 
     #[test]
     fn an_outage_is_told_of_three_times_and_fails_the_integration_after_five_days() {
-        let mut telling = Telling::default();
+        let mut telling = telling(None);
         assert_eq!((telling.due(at(0)), telling.next(at(0))), (None, None));
         telling.down(at(10));
         assert_eq!(telling.due(at(10)), Some(Told::Down(at(10))));
-        for (hours, told) in [(1, Told::Down(at(10))), (24, Told::Down(at(10))), (120, Told::FiveDays)]
+        for (hours, told) in [(1, Told::Down(at(10))), (24, Told::Down(at(10))), (120, Told::TooLong(FIVE_DAYS))]
         {
             telling.down(at(20));
             assert_eq!(telling.due(at(hours * HOUR + 9)), None);
@@ -229,28 +240,28 @@ mod tests {
 
     #[test]
     fn a_restart_tells_nothing_twice_and_does_not_restart_the_clock() {
-        let mut telling = Telling::default();
+        let mut telling = telling(None);
         telling.down(at(0));
         assert!(telling.due(at(1)).is_some());
-        let mut telling = Telling::new(telling.trouble());
+        let mut telling = resumed(&telling);
         telling.down(at(50));
         assert_eq!(telling.due(at(60)), None);
         assert_eq!(telling.due(at(HOUR)), Some(Told::Down(at(0))));
-        let mut telling = Telling::new(telling.trouble());
+        let mut telling = resumed(&telling);
         assert_eq!(telling.due(at(2 * HOUR)), None);
-        assert_eq!(telling.due(at(5 * 24 * HOUR)), Some(Told::FiveDays));
+        assert_eq!(telling.due(at(5 * 24 * HOUR)), Some(Told::TooLong(FIVE_DAYS)));
     }
 
     #[test]
     fn what_was_missed_while_the_gateway_was_off_is_told_once() {
-        let mut telling = Telling::new(Some(Trouble { since: at(0), told: 1 }));
+        let mut telling = telling(Some(Trouble { since: at(0), told: 1 }));
         assert_eq!(telling.due(at(30 * HOUR)), Some(Told::Down(at(0))));
         assert_eq!(telling.due(at(31 * HOUR)), None);
     }
 
     #[test]
     fn an_endpoint_that_comes_and_goes_is_told_of_once_an_hour() {
-        let mut telling = Telling::default();
+        let mut telling = telling(None);
         let mut told = 0;
         for minute in 0..120 {
             telling.down(at(minute * 60));
@@ -262,7 +273,7 @@ mod tests {
 
     #[test]
     fn dead_letters_are_told_of_at_once_and_then_once_a_minute() {
-        let mut telling = Telling::default();
+        let mut telling = telling(None);
         telling.died(1);
         assert_eq!(telling.due(at(0)), Some(Told::Dead(1)));
         for second in 1..60 {

@@ -71,6 +71,14 @@ pub(crate) struct Finish<T> {
     pub(crate) is_split: bool,
     /// The integration is to fail.
     pub(crate) fails: bool,
+    /// Whether one of the events failed for the first time.
+    pub(crate) is_first: bool,
+}
+
+impl<T> Default for Finish<T> {
+    fn default() -> Self {
+        Self { dead: Vec::new(), is_split: false, fails: false, is_first: false }
+    }
 }
 
 /// A record that is given up.
@@ -137,7 +145,7 @@ impl<T: Clone> Window<T> {
     /// Takes the end of an attempt that was started here.
     pub(crate) fn finish(&mut self, flight: Flight, ending: Ending, now: Instant) -> Finish<T> {
         self.in_flight = self.in_flight.saturating_sub(1);
-        let mut finish = Finish { dead: Vec::new(), is_split: false, fails: false };
+        let mut finish = Finish::default();
         match ending {
             Ending::Delivered => self.deliver(flight.piece, now),
             Ending::Failed { class, is_final, .. }
@@ -315,8 +323,9 @@ impl<T: Clone> Window<T> {
         for (key, head) in heads {
             let judgement = self.judge(key, ending);
             finish.fails |= judgement == Judgement::Fail;
+            let attempts = self.lines.get(&key).map_or(0, |line| line.failures);
+            finish.is_first |= attempts <= 1;
             if judgement == Judgement::Dead {
-                let attempts = self.lines.get(&key).map_or(0, |line| line.failures);
                 if let Some(Slot { device, item, .. }) = self.complete(head) {
                     finish.dead.push(Dead { place: head, device, attempts, item });
                 }
@@ -344,15 +353,13 @@ impl<T: Clone> Window<T> {
             return Judgement::Again;
         };
         let Some(line) = self.lines.get_mut(&key) else { return Judgement::Again };
-        // How large an event is has nothing to do with the endpoint's health.
-        if counts || is_final || class == FailureClass::TooLarge {
+        if counts || is_final {
             line.failures = line.failures.saturating_add(1);
         }
         line.is_suspect = blames_events(class);
-        let is_counted = counts || class == FailureClass::TooLarge;
         match self.rules.policy.judge(class, line.failures) {
             _ if is_final => Judgement::Dead,
-            Judgement::Dead if !is_counted => Judgement::Again,
+            Judgement::Dead if !counts => Judgement::Again,
             judgement => judgement,
         }
     }

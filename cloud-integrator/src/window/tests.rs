@@ -167,12 +167,7 @@ fn what_can_never_be_delivered_dies_at_once_and_what_is_too_large_at_the_third()
     };
     let finish = window.finish(flights.remove(0), never, now);
     assert_eq!(finish.dead, [Dead { place: 0, device: 1, attempts: 1, item: 0 }]);
-    let too_large = Ending::Failed {
-        class: FailureClass::TooLarge,
-        after: None,
-        is_final: false,
-        counts: false,
-    };
+    let too_large = failed(FailureClass::TooLarge);
     for deaths in [0, 0, 1] {
         let finish = window.finish(flights.remove(0), too_large, now);
         assert_eq!(finish.dead.len(), deaths);
