@@ -4,18 +4,20 @@
 
 #![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 
-mod receiver;
+mod bare;
 mod world;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
+use bare::{bare_integration, everything};
 use cloud_integrator::{
     Delivery, EventTypes, Failure, FailureClass, Forwarder, Outcome, Sink, Store, Subscription,
 };
-use vocabulary::{Notice, NoticeCategory, NoticeKind};
-use world::{Entry, Ledger, PATIENCE, World, base64_of, everything, hasty, interleaved, until};
+use message_log::{DeviceKey, Kind, NewRecord};
+use vocabulary::{EventKind, Notice, NoticeCategory, NoticeKind};
+use world::{Entry, Ledger, PATIENCE, World, base64_of, hasty, interleaved, until};
 
 type Decide = dyn Fn(&Delivery, usize) -> Outcome + Send + Sync;
 
@@ -51,6 +53,16 @@ fn retry() -> Outcome {
     Outcome::Retry { reason, after: None }
 }
 
+async fn notice(world: &World, notice: &Notice) {
+    let record = NewRecord {
+        kind: Kind::new(EventKind::Notice.code()),
+        device: DeviceKey::NONE,
+        received_at: SystemTime::now().into(),
+        body: notice.encode(),
+    };
+    world.log.append(vec![record]).await.unwrap();
+}
+
 fn start(world: &World, store: &Store, id: &str, sink: impl Sink) -> Forwarder {
     Forwarder::start(world.source.clone(), store.bookmark(id), everything(), sink, hasty())
 }
@@ -58,7 +70,7 @@ fn start(world: &World, store: &Store, id: &str, sink: impl Sink) -> Forwarder {
 #[tokio::test]
 async fn every_message_arrives_in_its_devices_order_although_half_of_the_attempts_fail() {
     let world = World::new();
-    let (store, id) = world.bare_integration().await;
+    let (store, id) = bare_integration(&world).await;
     let sink =
         Scripted::new(|_, number| if number % 2 == 0 { retry() } else { Outcome::Delivered });
     let forwarder = start(&world, &store, &id, sink.clone());
@@ -72,7 +84,7 @@ async fn every_message_arrives_in_its_devices_order_although_half_of_the_attempt
 #[tokio::test]
 async fn a_message_that_is_stuck_makes_nothing_come_twice_after_a_restart() {
     let world = World::new();
-    let (store, id) = world.bare_integration().await;
+    let (store, id) = bare_integration(&world).await;
     let poison = vocabulary::Iccid::from_u64(2);
     let sink =
         Scripted::new(
@@ -103,7 +115,7 @@ async fn a_message_that_is_stuck_makes_nothing_come_twice_after_a_restart() {
 #[tokio::test]
 async fn a_failing_device_holds_up_no_other() {
     let world = World::new();
-    let (store, id) = world.bare_integration().await;
+    let (store, id) = bare_integration(&world).await;
     let poison = vocabulary::Iccid::from_u64(3);
     let sink =
         Scripted::new(
@@ -127,7 +139,7 @@ async fn a_failing_device_holds_up_no_other() {
 #[tokio::test]
 async fn a_failing_device_with_a_long_queue_holds_up_no_other() {
     let world = World::new();
-    let (store, id) = world.bare_integration().await;
+    let (store, id) = bare_integration(&world).await;
     let poison = vocabulary::Iccid::from_u64(3);
     let is_mended = Arc::new(AtomicUsize::new(0));
     let mended = Arc::clone(&is_mended);
@@ -160,7 +172,7 @@ async fn a_failing_device_with_a_long_queue_holds_up_no_other() {
 #[tokio::test]
 async fn a_forwarder_that_panics_is_started_again_and_loses_nothing() {
     let world = World::new();
-    let (store, id) = world.bare_integration().await;
+    let (store, id) = bare_integration(&world).await;
     let sink = Scripted::new(|_, number| {
         assert_ne!(number, 7, "a fault of ours");
         Outcome::Delivered
@@ -176,7 +188,7 @@ async fn a_forwarder_that_panics_is_started_again_and_loses_nothing() {
 #[tokio::test]
 async fn a_forwarder_can_be_stopped_while_it_waits_after_a_panic() {
     let world = World::new();
-    let (store, id) = world.bare_integration().await;
+    let (store, id) = bare_integration(&world).await;
     let sink = Scripted::new(|_, _| panic!("a fault of ours"));
     let forwarder = start(&world, &store, &id, sink.clone());
     world.send(&[(1, 1)]).await;
@@ -190,7 +202,7 @@ async fn a_forwarder_can_be_stopped_while_it_waits_after_a_panic() {
 #[tokio::test]
 async fn what_is_rejected_is_not_tried_again_and_holds_nothing_up() {
     let world = World::new();
-    let (store, id) = world.bare_integration().await;
+    let (store, id) = bare_integration(&world).await;
     let sink = Scripted::new(|delivery, _| {
         let text = String::from_utf8_lossy(&delivery.body).into_owned();
         if text.contains(&base64_of(1)) {
@@ -210,7 +222,7 @@ async fn what_is_rejected_is_not_tried_again_and_holds_nothing_up() {
 #[tokio::test]
 async fn after_a_crash_nothing_is_missing_and_duplicates_carry_the_same_id() {
     let world = World::new();
-    let (store, id) = world.bare_integration().await;
+    let (store, id) = bare_integration(&world).await;
     let sink =
         Scripted::new(|_, number| if number % 5 == 0 { retry() } else { Outcome::Delivered });
     world.send(&interleaved(4, 100)).await;
@@ -231,7 +243,7 @@ async fn after_a_crash_nothing_is_missing_and_duplicates_carry_the_same_id() {
 #[tokio::test]
 async fn a_clean_stop_repeats_nothing() {
     let world = World::new();
-    let (store, id) = world.bare_integration().await;
+    let (store, id) = bare_integration(&world).await;
     let sink = Scripted::new(|_, _| Outcome::Delivered);
     world.send(&interleaved(4, 50)).await;
     for reached in [20, 60, 120, 200] {
@@ -246,7 +258,7 @@ async fn a_clean_stop_repeats_nothing() {
 #[tokio::test]
 async fn a_dead_endpoint_is_not_hammered_and_gets_everything_when_it_is_back() {
     let world = World::new();
-    let (store, id) = world.bare_integration().await;
+    let (store, id) = bare_integration(&world).await;
     let back_at = Instant::now() + Duration::from_millis(600);
     let sink = Scripted::new(
         move |_, _| {
@@ -266,7 +278,7 @@ async fn a_dead_endpoint_is_not_hammered_and_gets_everything_when_it_is_back() {
 #[tokio::test]
 async fn only_what_is_subscribed_is_pushed_and_an_integration_hears_nothing_about_itself() {
     let world = World::new();
-    let (store, id) = world.bare_integration().await;
+    let (store, id) = bare_integration(&world).await;
     let sink = Scripted::new(|_, _| Outcome::Delivered);
     let errors = EventTypes::parse([("ERROR", None)]).unwrap();
     let subscription = Subscription { event_types: errors, json_payload_enabled: false };
@@ -276,9 +288,9 @@ async fn only_what_is_subscribed_is_pushed_and_an_integration_hears_nothing_abou
     world.send(&interleaved(3, 3)).await;
     let mut own = Notice::new(NoticeCategory::Error, NoticeKind::Integration, "X[Own]");
     own.integration = Some(id.clone());
-    world.notice(&own).await;
-    world.notice(&Notice::new(NoticeCategory::Info, NoticeKind::Lifecycle, "X[Info]")).await;
-    world.notice(&Notice::new(NoticeCategory::Error, NoticeKind::General, "X[Other]")).await;
+    notice(&world, &own).await;
+    notice(&world, &Notice::new(NoticeCategory::Info, NoticeKind::Lifecycle, "X[Info]")).await;
+    notice(&world, &Notice::new(NoticeCategory::Error, NoticeKind::General, "X[Other]")).await;
     until("the error", || !sink.ledger.attempts().is_empty()).await;
     forwarder.stop(PATIENCE).await;
     assert_eq!(sink.ledger.attempts().len(), 1);
@@ -292,7 +304,7 @@ async fn a_reader_that_retention_overtook_says_so_and_goes_on_with_the_oldest() 
         check_interval: Duration::from_millis(10),
         ..message_log::Options::default()
     });
-    let (store, id) = world.bare_integration().await;
+    let (store, id) = bare_integration(&world).await;
     for byte in 0..50 {
         world.send(&[(1, byte)]).await;
     }

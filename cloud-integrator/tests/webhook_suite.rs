@@ -3,12 +3,14 @@
 
 #![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 
+mod bare;
 mod receiver;
+mod scripted;
 mod suite;
 mod world;
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::future::Future;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -17,9 +19,10 @@ use cloud_integrator::{
     WebhookClient, WebhookOptions, WebhookSink,
 };
 use receiver::{Answer, OK, Received};
+use scripted::{raw, scripted_receiver};
 use suite::Behaviour;
 use vocabulary::EventId;
-use world::{Ledger, PATIENCE, World, interleaved, raw, scripted_receiver, until, until_async, webhook};
+use world::{Ledger, PATIENCE, World, interleaved, until, webhook};
 
 /// A customer's server.
 struct Webhook {
@@ -85,6 +88,14 @@ const ENDLESS: Answer = Answer {
     endless: &[b'x'; 4_096],
     ..OK
 };
+
+async fn until_async<F: Future<Output = bool>>(what: &str, mut done: impl FnMut() -> F) {
+    let start = Instant::now();
+    while !done().await {
+        assert!(start.elapsed() < PATIENCE, "waited too long for {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
 
 #[tokio::test]
 async fn a_webhook_survives_every_kind_of_bad_answer() {

@@ -23,7 +23,7 @@ pub(super) fn batches(events: usize) -> Rules {
     let limits = WindowLimits {
         records: 1_000,
         bytes: 1 << 20,
-        device_records: 100,
+        device_records: 1_000,
         device_bytes: 1 << 20,
         deferred: 1_000,
     };
@@ -34,12 +34,8 @@ pub(super) fn failed(class: FailureClass) -> Ending {
     Ending::Failed { class, after: None, is_final: false, counts: true }
 }
 
-const AGAIN: Ending = Ending::Failed {
-    class: FailureClass::Status,
-    after: None,
-    is_final: false,
-    counts: true,
-};
+const AGAIN: Ending =
+    Ending::Failed { class: FailureClass::Status, after: None, is_final: false, counts: true };
 
 fn moment(now: Instant) -> Moment {
     Moment { now, at: Timestamp::from_millis(1_000_000) }
@@ -106,12 +102,8 @@ fn a_failed_head_holds_its_line_and_nobody_else() {
     let mut flights = started(&mut window, due);
     assert_eq!(singles(&flights), [0]);
     let after = Some(Duration::from_secs(7_000));
-    let ending = Ending::Failed {
-        class: FailureClass::Throttled,
-        after,
-        is_final: false,
-        counts: true,
-    };
+    let ending =
+        Ending::Failed { class: FailureClass::Throttled, after, is_final: false, counts: true };
     window.finish(flights.remove(0), ending, due);
     assert_eq!(window.due_at(due), Some(due + Duration::from_secs(7_000)));
     assert_eq!((window.cursor(), window.retrying()), (0, 1));
@@ -159,12 +151,8 @@ fn what_can_never_be_delivered_dies_at_once_and_what_is_too_large_at_the_third()
     let mut window = window(rules(), now);
     admit(&mut window, &[(0, 1), (1, 2)], now);
     let mut flights = started(&mut window, now);
-    let never = Ending::Failed {
-        class: FailureClass::Request,
-        after: None,
-        is_final: true,
-        counts: false,
-    };
+    let never =
+        Ending::Failed { class: FailureClass::Request, after: None, is_final: true, counts: false };
     let finish = window.finish(flights.remove(0), never, now);
     assert_eq!(finish.dead, [Dead { place: 0, device: 1, attempts: 1, item: 0 }]);
     let too_large = failed(FailureClass::TooLarge);
@@ -237,7 +225,7 @@ fn a_device_that_fails_for_long_leaves_room_for_the_others() {
     let position = window.position(moment(now));
     assert_eq!((position.resume, position.holes), (11, (0..10).collect()));
     // The line moves: what was deferred comes back, and its order is kept.
-    let mut order = Vec::new();
+    let mut order: Vec<u64> = Vec::new();
     while window.cursor() < 11 {
         now += Duration::from_secs(10);
         for flight in started(&mut window, now) {
@@ -271,9 +259,10 @@ fn a_restart_does_not_begin_the_schedule_anew() {
     let mut now = Instant::now();
     let mut first = window(rules(), now);
     admit(&mut first, &[(4, 1), (5, 1), (6, 2)], now);
-    for _ in 0..4 {
-        let flight = started(&mut first, now).remove(0);
-        first.finish(flight, AGAIN, now);
+    for _ in 0..8 {
+        for flight in started(&mut first, now) {
+            first.finish(flight, AGAIN, now);
+        }
         now = first.due_at(now).unwrap();
     }
     now -= Duration::from_secs(100);
@@ -416,7 +405,7 @@ fn one_window_takes_over_another() {
     other.advance(4);
     admit(&mut other, &[(4, 2), (5, 3), (6, 2)], now);
     one.advance(7);
-    let second = started(&mut other, now).remove(0);
+    let second = other.start(now).unwrap().flight;
     one.absorb(other);
     one.finish(second, Ending::Delivered, now);
     assert_eq!(singles(&started(&mut one, now)), [5, 6]);
