@@ -41,7 +41,8 @@ impl Filter {
 
     /// Whether `device` may be in the set.
     pub(crate) fn contains(&self, device: u64) -> bool {
-        bits_of(device, self.0.len()).all(|(byte, bit)| self.0.get(byte).is_some_and(|b| b & bit > 0))
+        bits_of(device, self.0.len())
+            .all(|(byte, bit)| self.0.get(byte).is_some_and(|b| b & bit > 0))
     }
 }
 
@@ -72,7 +73,8 @@ impl FilterBuilder {
     /// The set, as small as it may be.
     pub(crate) fn finish(mut self) -> Filter {
         let mut set: usize = self.bits.iter().map(|byte| byte.count_ones() as usize).sum();
-        while self.bits.len() > BYTES_MIN && set * 1_000 <= self.bits.len() * 8 * FOLD_BELOW_PER_MILLE
+        while self.bits.len() > BYTES_MIN
+            && set * 1_000 <= self.bits.len() * 8 * FOLD_BELOW_PER_MILLE
         {
             // A device's bits in half the room are its bits here without the highest one.
             let upper = self.bits.split_off(self.bits.len() / 2);
@@ -121,7 +123,8 @@ mod tests {
     #[test]
     fn few_others_are_and_it_is_small() {
         let start = 8_988_280_666_000_000_000;
-        for (devices, kilobytes, wrong_of_a_thousand) in [(0, 4, 0), (10_000, 64, 2), (300_000, 2_048, 2)]
+        for (devices, kilobytes, wrong_of_a_thousand) in
+            [(0, 4, 0), (10_000, 64, 2), (300_000, 2_048, 2)]
         {
             let filter = filter_of(start..start + devices);
             assert!(filter.bytes().len() <= kilobytes << 10, "{}", filter.bytes().len());

@@ -106,9 +106,8 @@ impl Gate {
         if self.failures_in_a_row >= self.settings.failures {
             return true;
         }
-        let is_recent = |moment: Instant| {
-            now.saturating_duration_since(moment) < self.settings.all_failed_time
-        };
+        let is_recent =
+            |moment: Instant| now.saturating_duration_since(moment) < self.settings.all_failed_time;
         let nth = self.settings.all_failed_min.clamp(1, REMEMBERED) - 1;
         self.last_failures[nth].is_some_and(is_recent) && !self.last_success.is_some_and(is_recent)
     }

@@ -227,7 +227,6 @@ fn millis_timestamp(millis: i64) -> Option<Timestamp> {
     millis.checked_mul(1_000).map(Timestamp::from_micros)
 }
 
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

@@ -19,7 +19,9 @@ use cloud_integrator::{
 use receiver::{Answer, OK, Received};
 use suite::Behaviour;
 use vocabulary::EventId;
-use world::{Ledger, PATIENCE, World, interleaved, raw, scripted_receiver, until, until_async, webhook};
+use world::{
+    Ledger, PATIENCE, World, interleaved, raw, scripted_receiver, until, until_async, webhook,
+};
 
 /// A customer's server.
 struct Webhook {

@@ -207,16 +207,15 @@ impl Replay {
     }
 
     fn read(&self, bookmark: &Bookmark, plan: Plan) -> Read {
-        let (reader, feed, bookmark) = (Arc::clone(&self.reader), self.feed.clone(), bookmark.clone());
+        let (reader, feed, bookmark) =
+            (Arc::clone(&self.reader), self.feed.clone(), bookmark.clone());
         match feed {
             Feed::Log { selection, .. } => Box::new(move || {
                 let reading = reader.read(&plan, &selection)?;
                 let passed_over = reading.unreadable + reading.untranslated;
                 Ok(Reading { passed_over, ..reading })
             }),
-            Feed::DeadLetters(id) => {
-                Box::new(move || read_dead(&reader, &bookmark, &id, &plan))
-            }
+            Feed::DeadLetters(id) => Box::new(move || read_dead(&reader, &bookmark, &id, &plan)),
         }
     }
 }

@@ -102,8 +102,7 @@ impl<'a, S: Sink> Run<'a, S> {
         let seed = getrandom::u64().unwrap_or(position.resume);
         let rules = settings.rules();
         let filter = saved.filter.filter(|_| position.fresh.is_some());
-        let lanes =
-            Lanes::new(&rules, position, filter.and_then(Filter::from_bytes), moment, seed);
+        let lanes = Lanes::new(&rules, position, filter.and_then(Filter::from_bytes), moment, seed);
         Self {
             parts,
             flow: Flow::new(

@@ -228,7 +228,8 @@ mod tests {
         assert_eq!((telling.due(at(0)), telling.next(at(0))), (None, None));
         telling.down(at(10));
         assert_eq!(telling.due(at(10)), Some(Told::Down(at(10))));
-        for (hours, told) in [(1, Told::Down(at(10))), (24, Told::Down(at(10))), (120, Told::TooLong(FIVE_DAYS))]
+        for (hours, told) in
+            [(1, Told::Down(at(10))), (24, Told::Down(at(10))), (120, Told::TooLong(FIVE_DAYS))]
         {
             telling.down(at(20));
             assert_eq!(telling.due(at(hours * HOUR + 9)), None);

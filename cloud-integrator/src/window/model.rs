@@ -31,7 +31,9 @@ enum Step {
 enum Fate {
     Taken,
     /// For a reason that has nothing to do with the events.
-    Failed { counts: bool },
+    Failed {
+        counts: bool,
+    },
     Asked(u64),
     TooLarge,
     Never,

@@ -34,12 +34,8 @@ pub(super) fn failed(class: FailureClass) -> Ending {
     Ending::Failed { class, after: None, is_final: false, counts: true }
 }
 
-const AGAIN: Ending = Ending::Failed {
-    class: FailureClass::Status,
-    after: None,
-    is_final: false,
-    counts: true,
-};
+const AGAIN: Ending =
+    Ending::Failed { class: FailureClass::Status, after: None, is_final: false, counts: true };
 
 fn moment(now: Instant) -> Moment {
     Moment { now, at: Timestamp::from_millis(1_000_000) }
@@ -106,12 +102,8 @@ fn a_failed_head_holds_its_line_and_nobody_else() {
     let mut flights = started(&mut window, due);
     assert_eq!(singles(&flights), [0]);
     let after = Some(Duration::from_secs(7_000));
-    let ending = Ending::Failed {
-        class: FailureClass::Throttled,
-        after,
-        is_final: false,
-        counts: true,
-    };
+    let ending =
+        Ending::Failed { class: FailureClass::Throttled, after, is_final: false, counts: true };
     window.finish(flights.remove(0), ending, due);
     assert_eq!(window.due_at(due), Some(due + Duration::from_secs(7_000)));
     assert_eq!((window.cursor(), window.retrying()), (0, 1));
@@ -159,12 +151,8 @@ fn what_can_never_be_delivered_dies_at_once_and_what_is_too_large_at_the_third()
     let mut window = window(rules(), now);
     admit(&mut window, &[(0, 1), (1, 2)], now);
     let mut flights = started(&mut window, now);
-    let never = Ending::Failed {
-        class: FailureClass::Request,
-        after: None,
-        is_final: true,
-        counts: false,
-    };
+    let never =
+        Ending::Failed { class: FailureClass::Request, after: None, is_final: true, counts: false };
     let finish = window.finish(flights.remove(0), never, now);
     assert_eq!(finish.dead, [Dead { place: 0, device: 1, attempts: 1, item: 0 }]);
     let too_large = failed(FailureClass::TooLarge);

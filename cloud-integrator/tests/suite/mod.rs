@@ -16,7 +16,9 @@ use std::time::Duration;
 
 use cloud_integrator::{DeadLetterFilter, Forwarder, ForwarderSettings, Sink, Store};
 
-use crate::world::{Entry, Ledger, PATIENCE, World, base64_of, everything, hasty, interleaved, until};
+use crate::world::{
+    Entry, Ledger, PATIENCE, World, base64_of, everything, hasty, interleaved, until,
+};
 
 /// A cloud that a test plays.
 pub(crate) trait Cloud: Sized {

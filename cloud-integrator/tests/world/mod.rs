@@ -7,9 +7,9 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
 use cloud_integrator::{
-    DeliveryOptions, EventTypes, Exhausted, ForwarderSettings, GateSettings, Integrations, NetworkPolicy,
-    NewIntegration, RetryPolicy, SEALED_FOR, Schedule, Settings, Source, Store, Subscription,
-    Target, WebhookTarget, WindowLimits,
+    DeliveryOptions, EventTypes, Exhausted, ForwarderSettings, GateSettings, Integrations,
+    NetworkPolicy, NewIntegration, RetryPolicy, SEALED_FOR, Schedule, Settings, Source, Store,
+    Subscription, Target, WebhookTarget, WindowLimits,
 };
 use message_log::{DeviceKey, Kind, MessageLog, NewRecord};
 use sealing::{KeySource, Sealer};
@@ -25,10 +25,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 /// Retries in milliseconds, so that a test need not wait for hours, and without end.
 pub(crate) fn hasty_retry() -> RetryPolicy {
     RetryPolicy {
-        schedule: Schedule {
-            waits: [5, 20].map(Duration::from_millis).into(),
-            jitter_percent: 20,
-        },
+        schedule: Schedule { waits: [5, 20].map(Duration::from_millis).into(), jitter_percent: 20 },
         attempts_max: None,
         exhausted: Exhausted::DeadLetter,
         gate: Some(GateSettings {
