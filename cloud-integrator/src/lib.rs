@@ -19,6 +19,7 @@ mod gate;
 mod integration;
 mod integrations;
 mod meters;
+mod mqtt;
 mod network;
 mod placeholders;
 mod reading;
@@ -42,6 +43,12 @@ pub use integration::{
     NewWebhook, TestReport, WebhookPatch,
 };
 pub use integrations::{Integrations, OpenError, Settings};
+pub use mqtt::{
+    AWS_PAYLOAD_BYTES_MAX, AWS_PUBLISHES_PER_SECOND, AWS_TOPIC_BYTES_MAX, AWS_TOPIC_SLASHES_MAX,
+    CLIENT_ID_BYTES_MAX, CONNECTIONS_MAX, MqttClient, MqttEndpoint, MqttEndpointError, MqttLimits,
+    MqttPurpose, MqttSink, PAYLOAD_TEMPLATE_BYTES_MAX, PayloadError, TOPIC_BYTES_MAX, TopicProblem,
+    TopicsError,
+};
 pub use network::{
     ADDRESSES_MAX, Blocked, LOOKUP_TIMEOUT, Network, NetworkPolicy, NetworkTextError, ResolveError,
     Resolver,
