@@ -24,6 +24,7 @@ mod integrations;
 mod lane;
 mod lanes;
 mod meters;
+mod mqtt;
 mod network;
 mod placeholders;
 mod policy;
@@ -53,6 +54,12 @@ pub use integration::{
 };
 pub use integrations::{
     AwsRollout, Integrations, OpenError, ROLLOUT_TIME, ReplayError, ReplayRequest, Settings,
+};
+pub use mqtt::{
+    AWS_PAYLOAD_BYTES_MAX, AWS_PUBLISHES_PER_SECOND, AWS_TOPIC_BYTES_MAX, AWS_TOPIC_SLASHES_MAX,
+    CLIENT_ID_BYTES_MAX, CONNECTIONS_MAX, MqttClient, MqttEndpoint, MqttEndpointError, MqttLimits,
+    MqttPurpose, MqttSink, PAYLOAD_TEMPLATE_BYTES_MAX, PayloadError, TOPIC_BYTES_MAX, TopicProblem,
+    TopicsError,
 };
 pub use network::{
     ADDRESSES_MAX, Blocked, LOOKUP_TIMEOUT, Network, NetworkPolicy, NetworkTextError, ResolveError,

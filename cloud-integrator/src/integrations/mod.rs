@@ -20,7 +20,7 @@ use tokio::task::{AbortHandle, spawn_blocking};
 use vocabulary::{EventId, EventIdGenerator, Timestamp};
 
 use crate::event_type::{CatalogueEntry, EventType};
-use crate::forwarder::{Forwarder, ForwarderSettings};
+use crate::forwarder::{Forwarder, ForwarderSettings, ForwarderStatus};
 use crate::integration::{ChangeError, Integration};
 use crate::network::{NetworkPolicy, Resolver};
 use crate::reading::{Source, Subscription};
@@ -153,6 +153,22 @@ impl Integrations {
     pub async fn find(&self, id: &str) -> Result<Option<Integration>, StoreError> {
         let id = id.to_owned();
         self.stored(move |store| store.find(&id)).await
+    }
+
+    /// How the forwarder of an integration fares, `None` where none runs for it, and how many dead
+    /// letters there are.
+    ///
+    /// # Errors
+    /// Where there is no such integration, or the file refuses.
+    pub async fn status(&self, id: &str) -> Result<(Option<ForwarderStatus>, u64), ChangeError> {
+        let id = self.found(id).await?.id;
+        let dead_letters = {
+            let id = id.clone();
+            self.stored(move |store| store.bookmark(&id).dead_count()).await?
+        };
+        let engine = self.0.engine.lock().await;
+        let forwarder = engine.forwarders.get(&id).filter(|forwarder| !forwarder.is_finished());
+        Ok((forwarder.map(Forwarder::status), dead_letters))
     }
 
     /// Every event type with an example.
