@@ -11,6 +11,7 @@
 //! What it is not: it decides nothing about messages, decodes nothing by itself and never writes
 //! telemetry.
 
+mod aws;
 mod delivery_options;
 mod envelope;
 mod event_type;
@@ -28,6 +29,10 @@ mod target;
 mod webhook;
 mod window;
 
+pub use aws::{
+    AWS_PAYLOAD_BYTES_MAX, AwsAccess, AwsAccessError, AwsFailure, AwsKeys, AwsOptions, AwsRole,
+    AwsSink, InvalidAws, failure_of,
+};
 pub use delivery_options::{
     BATCH_EVENTS_MAX, BATCH_WAIT_MAX, BatchOptions, CONCURRENCY_DEFAULT, CONCURRENCY_MAX,
     DeliveryOptions, InvalidDeliveryOptions, Order, RetryProfile,
