@@ -199,6 +199,16 @@ impl AwsRole {
         }
         Ok(Self { arn: arn.to_owned(), external_id: external_id.map(ToOwned::to_owned) })
     }
+
+    /// The role's name at AWS.
+    pub fn arn(&self) -> &str {
+        &self.arn
+    }
+
+    /// What the role asks for beside the gateway's identity.
+    pub fn external_id(&self) -> Option<&str> {
+        self.external_id.as_deref()
+    }
 }
 
 fn is_role_arn(arn: &str) -> bool {
