@@ -1,7 +1,6 @@
 #!/usr/bin/env bash
 # All tests, with everything they need: unit, model and whole-gateway tests, foreign CoAP clients, a
-# foreign AWS,
-# a short run of the fuzz targets. Says what it installs. Run it as often as you like.
+# foreign AWS, a short run of the fuzz targets. Says what it installs. Run it as often as you like.
 #
 #   ./test.sh            everything, bounded in time
 #   KILLS=500 ./test.sh  more rounds of the kill -9 test (default 50)

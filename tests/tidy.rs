@@ -139,10 +139,7 @@ fn no_crate_knows_more_than_its_layer() {
             "cloud-integrator",
             &["vocabulary", "state", "sealing", "message-log", "template-library"],
         ),
-        (
-            "cloud-integrator/onboarding",
-            &["vocabulary", "state", "sealing", "cloud-integrator"],
-        ),
+        ("cloud-integrator/onboarding", &["vocabulary", "state", "sealing", "cloud-integrator"]),
         ("device-controller", &["vocabulary", "state"]),
         ("inspector", &["vocabulary", "state", "message-log", "energy-saver", "template-library"]),
         ("device-controller/firmware", &["vocabulary", "state"]),

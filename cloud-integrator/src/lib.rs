@@ -20,12 +20,14 @@ mod gate;
 mod integration;
 mod integrations;
 mod meters;
+mod network;
 mod placeholders;
 mod reading;
 mod schedule;
 mod sink;
 mod store;
 mod target;
+mod tls;
 mod webhook;
 mod window;
 
@@ -45,6 +47,10 @@ pub use integration::{
     NewWebhook, TestReport, WebhookPatch,
 };
 pub use integrations::{Integrations, OpenError, Settings};
+pub use network::{
+    ADDRESSES_MAX, Blocked, LOOKUP_TIMEOUT, Network, NetworkPolicy, NetworkTextError, ResolveError,
+    Resolver,
+};
 pub use reading::{Source, Subscription};
 pub use schedule::Schedule;
 pub use sink::{
@@ -53,8 +59,10 @@ pub use sink::{
 };
 pub use store::{Bookmark, Store, StoreError};
 pub use target::{AwsTarget, AwsTransport, ClientTls, MqttTarget, Target, WebhookTarget};
+pub use tls::{TlsError, authorities};
 pub use webhook::{
-    ClientError, Endpoint, EndpointError, HEADER_BYTES_MAX, HEADERS_MAX, Signing, URL_BYTES_MAX,
-    WebhookClient, WebhookOptions, WebhookSink,
+    ClientError, Endpoint, EndpointError, HEADER_BYTES_MAX, HEADERS_MAX, ShownKey, Signing,
+    SigningError, SigningKind, URL_BYTES_MAX, WebhookClient, WebhookError, WebhookOptions,
+    WebhookSink,
 };
 pub use window::{RetryPolicy, WindowLimits};

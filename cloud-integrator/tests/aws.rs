@@ -14,7 +14,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use cloud_integrator::{
     AWS_PAYLOAD_BYTES_MAX, AwsAccess, AwsKeys, AwsOptions, AwsSink, AwsTarget, AwsTransport,
-    Delivery, EventType, FailureClass, InvalidAws, Outcome, Sink, Subject,
+    Delivery, EventType, FailureClass, InvalidAws, NetworkPolicy, Outcome, Resolver, Sink, Subject,
 };
 use moto::Moto;
 use receiver::{Answer, OK, Received};
@@ -41,7 +41,8 @@ fn access(sts_endpoint: Option<String>) -> AwsAccess {
         secret_access_key: Zeroizing::new("the-secret".to_owned()),
         session_token: None,
     };
-    AwsAccess::new(AwsOptions { keys: Some(keys), sts_endpoint, allow_loopback: true }).unwrap()
+    let policy = NetworkPolicy { allow_http_loopback: true, ..NetworkPolicy::default() };
+    AwsAccess::new(AwsOptions { keys: Some(keys), sts_endpoint }, Resolver::new(policy)).unwrap()
 }
 
 fn target(endpoint: &str, role_arn: Option<&str>) -> AwsTarget {

@@ -16,7 +16,7 @@ use aws_onboarding::{
 };
 use aws_sdk_iot::Client;
 use aws_sdk_iot::types::CertificateStatus;
-use cloud_integrator::{AwsAccess, AwsKeys, AwsOptions};
+use cloud_integrator::{AwsAccess, AwsKeys, AwsOptions, NetworkPolicy, Resolver};
 use moto::Moto;
 use proxy::Proxy;
 use sealing::{KeySource, Sealer};
@@ -41,8 +41,9 @@ fn access() -> AwsAccess {
         secret_access_key: Zeroizing::new("the-secret".to_owned()),
         session_token: None,
     };
-    let options = AwsOptions { keys: Some(keys), allow_loopback: true, ..AwsOptions::default() };
-    AwsAccess::new(options).unwrap()
+    let options = AwsOptions { keys: Some(keys), ..AwsOptions::default() };
+    let policy = NetworkPolicy { allow_http_loopback: true, ..NetworkPolicy::default() };
+    AwsAccess::new(options, Resolver::new(policy)).unwrap()
 }
 
 /// What the gateway of one folder knows, and what was told to it.

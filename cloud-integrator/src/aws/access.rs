@@ -8,17 +8,20 @@ use aws_config::sts::AssumeRoleProvider;
 use aws_config::{AppName, BehaviorVersion, Region, SdkConfig};
 use aws_credential_types::Credentials;
 use aws_credential_types::provider::SharedCredentialsProvider;
-use reqwest::{Client, redirect};
+use reqwest::{Client, ClientBuilder, redirect};
 use thiserror::Error;
 use zeroize::Zeroizing;
 
 use super::exchange::Exchange;
+use crate::network::{Blocked, Resolver};
 use crate::sink::DELIVERY_TIMEOUT;
 
 /// TCP and TLS together, as for webhooks.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Idle connections are closed before the load balancers of AWS do it (60 s).
 const IDLE_TIMEOUT: Duration = Duration::from_secs(45);
+/// Of HTTPS; 8443 is where AWS IoT Core has it beside 443.
+const USUAL_PORTS: [u16; 2] = [443, 8_443];
 /// As the sessions of an assumed role are called in the customer's audit log.
 const SESSION_NAME: &str = "simgate";
 /// A session of a role: the shortest that AWS gives is 15 minutes, the default an hour. It is
@@ -33,9 +36,6 @@ pub struct AwsOptions {
     pub keys: Option<AwsKeys>,
     /// Where roles are assumed, instead of the public endpoint of the region.
     pub sts_endpoint: Option<String>,
-    /// Whether endpoints of customers may be on this machine itself, also by plain `http`: for
-    /// tests and demonstrations.
-    pub allow_loopback: bool,
 }
 
 /// An access key. `Debug` does not show it.
@@ -84,6 +84,9 @@ pub enum InvalidAws {
         "endpoint {0:?} is not valid, allowed: a host name such as x-ats.iot.eu-central-1.amazonaws.com"
     )]
     Endpoint(String),
+    /// An endpoint that the gateway must not reach.
+    #[error(transparent)]
+    Blocked(#[from] Blocked),
     /// Meant for the sink that speaks MQTT.
     #[error("the integration delivers by MQTT, not by the HTTPS API")]
     Transport,
@@ -99,16 +102,20 @@ struct Inner {
     credentials: Exchange,
     /// For what customers configure.
     services: Exchange,
+    resolver: Resolver,
 }
 
 impl AwsAccess {
-    /// Sets up the clients; reaches for nothing yet.
+    /// Sets up the clients; reaches for nothing yet. Of what customers configure, only what
+    /// `resolver` lets through is reached.
     ///
     /// # Errors
     /// Where TLS cannot be set up.
-    pub fn new(options: AwsOptions) -> Result<Self, AwsAccessError> {
-        let client = || client().map(Exchange::new).map_err(AwsAccessError::Setup);
-        Ok(Self(Arc::new(Inner { credentials: client()?, services: client()?, options })))
+    pub fn new(options: AwsOptions, resolver: Resolver) -> Result<Self, AwsAccessError> {
+        let made = |builder: ClientBuilder| builder.build().map_err(AwsAccessError::Setup);
+        let credentials = Exchange::new(made(client())?);
+        let services = Exchange::new(made(client().dns_resolver(resolver.clone()))?);
+        Ok(Self(Arc::new(Inner { options, credentials, services, resolver })))
     }
 
     /// What clients of AWS are made from. Reads configuration files of the standard chain afresh,
@@ -156,7 +163,7 @@ impl AwsAccess {
     /// The URL of an endpoint that a customer named: its host, or a URL without a path.
     ///
     /// # Errors
-    /// Where it is no such thing, or on this machine although that is not allowed.
+    /// Where it is no such thing, or the gateway must not reach it.
     pub fn endpoint(&self, text: &str) -> Result<String, InvalidAws> {
         let invalid = || InvalidAws::Endpoint(text.chars().take(200).collect());
         let full = if text.contains("://") { text.to_owned() } else { format!("https://{text}") };
@@ -166,14 +173,14 @@ impl AwsAccess {
             && url.fragment().is_none()
             && url.username().is_empty()
             && url.password().is_none();
-        let local = matches!(url.host_str(), Some("127.0.0.1" | "[::1]" | "localhost"));
-        let is_allowed = match url.scheme() {
-            _ if local => self.0.options.allow_loopback,
-            scheme => scheme == "https",
-        };
-        if !is_bare || !is_allowed || url.host_str().is_none() {
+        let policy = self.0.resolver.policy();
+        let host = url.host_str().ok_or_else(invalid)?;
+        let is_secure = url.scheme() == "https";
+        let is_plain = url.scheme() == "http" && policy.allows_plain(host);
+        if !is_bare || !(is_secure || is_plain) {
             return Err(invalid());
         }
+        policy.check(host, url.port_or_known_default().unwrap_or_default(), &USUAL_PORTS)?;
         Ok(url.as_str().trim_end_matches('/').to_owned())
     }
 }
@@ -241,7 +248,7 @@ pub(super) fn checked_region(text: &str) -> Result<&str, InvalidAws> {
     Ok(text)
 }
 
-fn client() -> reqwest::Result<Client> {
+fn client() -> ClientBuilder {
     Client::builder()
         .timeout(DELIVERY_TIMEOUT)
         .connect_timeout(CONNECT_TIMEOUT)
@@ -250,7 +257,6 @@ fn client() -> reqwest::Result<Client> {
         .redirect(redirect::Policy::none())
         .no_proxy()
         .referer(false)
-        .build()
 }
 
 impl AwsKeys {
@@ -281,6 +287,7 @@ impl fmt::Debug for AwsAccess {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::network::NetworkPolicy;
 
     #[test]
     fn what_names_a_place_at_aws_is_checked() {
@@ -305,18 +312,20 @@ mod tests {
 
     #[test]
     fn an_endpoint_is_a_host_and_local_ones_are_for_tests() {
-        let access = |allow_loopback| {
-            AwsAccess::new(AwsOptions { allow_loopback, ..AwsOptions::default() }).unwrap()
+        let access = |allow_http_loopback| {
+            let policy = NetworkPolicy { allow_http_loopback, ..NetworkPolicy::default() };
+            AwsAccess::new(AwsOptions::default(), Resolver::new(policy)).unwrap()
         };
         let strict = access(false);
         let host = "a1b2c3-ats.iot.eu-central-1.amazonaws.com";
         let url = format!("https://{host}");
         assert_eq!(strict.endpoint(host).as_deref(), Ok(url.as_str()));
         assert_eq!(strict.endpoint(&format!("{url}/")).as_deref(), Ok(url.as_str()));
-        for bad in
-            ["", "http://h.example", "h.example/x", "u:p@h.example", "h?x", "127.0.0.1:80", "[::1]"]
-        {
-            assert!(strict.endpoint(bad).is_err(), "{bad}");
+        for bad in ["", "http://h.example", "h.example/x", "u:p@h.example", "h.example?x"] {
+            assert!(matches!(strict.endpoint(bad), Err(InvalidAws::Endpoint(_))), "{bad}");
+        }
+        for inside in ["127.0.0.1", "[::1]", "10.0.0.1", "169.254.169.254", "db.internal", "h:22"] {
+            assert!(matches!(strict.endpoint(inside), Err(InvalidAws::Blocked(_))), "{inside}");
         }
         assert!(access(true).endpoint("http://127.0.0.1:8000").is_ok());
         assert!(access(true).endpoint("http://10.0.0.1:8000").is_err());
@@ -331,6 +340,7 @@ mod tests {
         };
         let options = AwsOptions { keys: Some(keys), ..AwsOptions::default() };
         assert!(!format!("{options:?}").contains("s3cret"));
-        assert!(!format!("{:?}", AwsAccess::new(options).unwrap()).contains("s3cret"));
+        let resolver = Resolver::new(NetworkPolicy::default());
+        assert!(!format!("{:?}", AwsAccess::new(options, resolver).unwrap()).contains("s3cret"));
     }
 }

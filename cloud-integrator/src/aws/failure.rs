@@ -13,6 +13,7 @@ use aws_smithy_runtime_api::client::result::SdkError;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 
 use crate::sink::{ANSWER_CHARS_MAX, Answer, Failure, FailureClass};
+use crate::webhook::explain;
 
 /// Of a cause that comes from below, so much is shown.
 const CAUSE_CHARS_MAX: usize = 300;
@@ -141,28 +142,10 @@ fn of_credentials(error: &CredentialsError) -> Failure {
 
 /// What is between the gateway and AWS.
 fn of_transport(error: &(dyn Error + 'static)) -> Failure {
-    let causes: Vec<String> = chain(error).map(ToString::to_string).collect();
-    let says = |word: &str| causes.iter().any(|cause| cause.contains(word));
-    let http = cause::<reqwest::Error>(error);
-    let is = |test: fn(&reqwest::Error) -> bool| http.is_some_and(test);
-    let class = if says("dns error") {
-        FailureClass::Dns
-    } else if chain(error).any(is_tls) {
-        FailureClass::Tls
-    } else if is(reqwest::Error::is_timeout) && !is(reqwest::Error::is_connect) {
-        FailureClass::Timeout
-    } else if is(reqwest::Error::is_connect) {
-        FailureClass::Connect
-    } else {
-        FailureClass::Transport
-    };
-    Failure::new(class, innermost(error))
-}
-
-/// An I/O error is no cause of what it wraps, so that has to be looked at by itself.
-fn is_tls(cause: &(dyn Error + 'static)) -> bool {
-    let wrapped = cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
-    cause.is::<rustls::Error>() || wrapped.is_some_and(|inner| is_tls(inner))
+    match cause::<reqwest::Error>(error) {
+        Some(error) => explain(error),
+        None => Failure::new(FailureClass::Transport, innermost(error)),
+    }
 }
 
 fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
