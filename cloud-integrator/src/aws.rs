@@ -12,8 +12,7 @@ mod access;
 mod exchange;
 mod failure;
 mod sink;
-mod topic;
 
 pub use access::{AwsAccess, AwsAccessError, AwsKeys, AwsOptions, AwsRole, InvalidAws};
 pub use failure::{AwsFailure, failure_of};
-pub use sink::{AWS_PAYLOAD_BYTES_MAX, AwsSink};
+pub use sink::AwsSink;

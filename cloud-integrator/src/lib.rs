@@ -20,6 +20,7 @@ mod gate;
 mod integration;
 mod integrations;
 mod meters;
+mod mqtt;
 mod network;
 mod placeholders;
 mod progress;
@@ -34,8 +35,8 @@ mod webhook;
 mod window;
 
 pub use aws::{
-    AWS_PAYLOAD_BYTES_MAX, AwsAccess, AwsAccessError, AwsFailure, AwsKeys, AwsOptions, AwsRole,
-    AwsSink, InvalidAws, failure_of,
+    AwsAccess, AwsAccessError, AwsFailure, AwsKeys, AwsOptions, AwsRole, AwsSink, InvalidAws,
+    failure_of,
 };
 pub use delivery_options::{
     BATCH_EVENTS_MAX, BATCH_WAIT_MAX, BatchOptions, CONCURRENCY_DEFAULT, CONCURRENCY_MAX,
@@ -50,6 +51,12 @@ pub use integration::{
 };
 pub use integrations::{
     AwsRollout, Integrations, OpenError, ROLLOUT_TIME, ReplayError, ReplayRequest, Settings,
+};
+pub use mqtt::{
+    AWS_PAYLOAD_BYTES_MAX, AWS_PUBLISHES_PER_SECOND, AWS_TOPIC_BYTES_MAX, AWS_TOPIC_SLASHES_MAX,
+    CLIENT_ID_BYTES_MAX, CONNECTIONS_MAX, MqttClient, MqttEndpoint, MqttEndpointError, MqttLimits,
+    MqttPurpose, MqttSink, PAYLOAD_TEMPLATE_BYTES_MAX, PayloadError, TOPIC_BYTES_MAX, TopicProblem,
+    TopicsError,
 };
 pub use network::{
     ADDRESSES_MAX, Blocked, LOOKUP_TIMEOUT, Network, NetworkPolicy, NetworkTextError, ResolveError,

@@ -152,7 +152,10 @@ async fn an_event_is_published_at_least_once_to_its_topic_with_its_id() {
     let properties = request.header("x-amz-mqtt5-user-properties").unwrap();
     use base64::Engine as _;
     let properties = base64::engine::general_purpose::STANDARD.decode(properties).unwrap();
-    assert_eq!(String::from_utf8(properties).unwrap(), format!(r#"[{{"id":"{}"}}]"#, event("").id));
+    assert_eq!(
+        String::from_utf8(properties).unwrap(),
+        format!(r#"[{{"webhook-id":"{}"}}]"#, event("").id)
+    );
     let signature = request.header("authorization").unwrap();
     assert!(signature.contains("AKIAEXAMPLE"), "{signature}");
     assert!(signature.contains("/eu-central-1/iotdata/aws4_request"), "{signature}");
@@ -232,7 +235,7 @@ async fn a_wait_that_aws_asks_for_is_passed_on() {
 }
 
 #[tokio::test]
-async fn what_is_too_large_is_not_sent() {
+async fn what_aws_cannot_take_is_not_sent() {
     let count = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&count);
     let url = serve(move |_| {
@@ -245,8 +248,10 @@ async fn what_is_too_large_is_not_sent() {
     let (class, text, again) = failed(sink.deliver(vec![too_large]).await);
     assert_eq!((class, again), (FailureClass::TooLarge, false), "{text}");
     let mut wild = event("{}");
-    (wild.source, wild.topic) = (Some(Protocol::Coap), Some("a/#".into()));
-    assert_eq!(failed(sink.deliver(vec![wild]).await).0, FailureClass::Refused);
+    (wild.source, wild.topic) = (Some(Protocol::Coap), Some("a/b/c/d/e/f/g/h".into()));
+    let (class, text, again) = failed(sink.deliver(vec![wild]).await);
+    assert_eq!((class, again), (FailureClass::Request, false), "{text}");
+    assert!(text.contains("8 slashes"), "{text}");
     assert_eq!(count.load(Ordering::Relaxed), 0);
 }
 

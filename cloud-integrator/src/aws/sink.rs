@@ -12,13 +12,12 @@ use tokio::time::timeout;
 
 use super::access::{AwsAccess, AwsRole, InvalidAws, checked_region};
 use super::failure::{AwsFailure, failure_of};
-use super::topic::topic;
+use crate::mqtt::{AWS_PAYLOAD_BYTES_MAX, TopicRules, Topics};
 use crate::sink::{DELIVERY_TIMEOUT, Delivery, Failure, FailureClass, Outcome, Sink};
 use crate::target::{AwsTarget, AwsTransport};
 
-/// A payload at most (the quotas of AWS IoT Core: 128 KiB).
-pub const AWS_PAYLOAD_BYTES_MAX: usize = 131_072;
-
+/// As over MQTT and as the header of webhooks.
+const ID_PROPERTY: &str = "webhook-id";
 /// At least once: AWS answers when the message broker has it.
 const QOS_AT_LEAST_ONCE: i32 = 1;
 
@@ -32,6 +31,7 @@ struct Inner {
     region: String,
     role: Option<AwsRole>,
     endpoint: Option<String>,
+    topics: Topics,
     client: Mutex<Made>,
 }
 
@@ -63,6 +63,7 @@ impl AwsSink {
             region: checked_region(&target.region)?.to_owned(),
             role,
             endpoint: target.endpoint.as_deref().map(|text| access.endpoint(text)).transpose()?,
+            topics: Topics::documented(TopicRules::Aws),
             client: Mutex::default(),
         })))
     }
@@ -98,7 +99,7 @@ impl AwsSink {
             .payload(Blob::new(payload))
             .content_type("application/json")
             .payload_format_indicator(PayloadFormatIndicator::Utf8Data)
-            .set_user_properties(id.map(|id| serde_json::json!([{ "id": id }]).to_string()))
+            .set_user_properties(id.map(|id| serde_json::json!([{ ID_PROPERTY: id }]).to_string()))
             .send()
             .await;
         let Err(error) = sent else { return Ok(()) };
@@ -158,9 +159,12 @@ impl Sink for AwsSink {
 
 impl AwsSink {
     async fn deliver_one(&self, event: Delivery) -> Outcome {
-        let topic = match topic(&event) {
+        let topic = match self.0.topics.name(&event) {
             Ok(topic) => topic,
-            Err(reason) => return Outcome::Rejected { reason },
+            Err(problem) => {
+                let text = format!("the topic of this event {problem}");
+                return Outcome::Rejected { reason: Failure::new(FailureClass::Request, text) };
+            }
         };
         let bytes = event.body.len();
         if bytes > AWS_PAYLOAD_BYTES_MAX {
