@@ -22,6 +22,7 @@ mod meters;
 mod placeholders;
 mod progress;
 mod reading;
+mod replay_preview;
 mod schedule;
 mod sink;
 mod sinks;
@@ -45,6 +46,9 @@ pub use integrations::{
     AwsRollout, Integrations, OpenError, ROLLOUT_TIME, ReplayError, ReplayRequest, Settings,
 };
 pub use reading::{Source, Subscription};
+pub use replay_preview::{
+    Difference, Preview, PreviewCounts, PreviewLimits, SAMPLE_CHARS_MAX, Untranslatable,
+};
 pub use schedule::Schedule;
 pub use sink::{
     ANSWER_CHARS_MAX, Answer, DELIVERY_TIMEOUT, Delivery, Failure, FailureClass, Outcome, Sink,

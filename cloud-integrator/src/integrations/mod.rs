@@ -27,6 +27,7 @@ use crate::sinks::Sinks;
 use crate::store::{Store, StoreError};
 use crate::webhook::{ClientError, WebhookClient, WebhookOptions};
 
+pub(crate) use replaying::{active_versions, selection};
 pub use replaying::{ReplayError, ReplayRequest};
 pub use rollout::{AwsRollout, ROLLOUT_TIME};
 
