@@ -8,12 +8,13 @@ use serde_json::{Value, json};
 use crate::gateway::{Answer, Gateway};
 
 /// Paths that need no token; everything else must refuse without one.
-const OPEN: [&str; 5] = [
+const OPEN: [&str; 6] = [
     "/health",
     "/metrics",
     "/management-api/oauth/token",
     "/management-api/openapi.json",
     "/management-api/simgate/v1/payloads/{logId}",
+    "/management-api/simgate/v1/integrations/aws/rollout",
 ];
 
 fn document() -> Value {

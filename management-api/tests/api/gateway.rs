@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
-use cloud_integrator::{Integrations, WebhookOptions};
+use cloud_integrator::{Integrations, Source, WebhookOptions};
 use connectivity::{NewSim, SimPatch, SimRegistry};
 use device_controller::{Controller, Dispatch};
 use firmware_update::{ImageLimits, Updates, Urls};
@@ -44,6 +44,7 @@ pub(crate) struct Gateway {
     pub(crate) templates: Templates,
     pub(crate) inspector: Inspector,
     pub(crate) log: MessageLog,
+    pub(crate) integrations: Integrations,
     pub(crate) firmware: Updates,
     pub(crate) readiness: Readiness,
     pub(crate) controller: Controller,
@@ -134,6 +135,8 @@ impl Gateway {
         let key_file = KeySource::File(folder.path().join("data.key"));
         let keys = key_store::Keys::open(&state, &key_file).unwrap();
         let integrations = integrations(&state, &key_file);
+        let source = Source { log: log.clone(), templates: templates.clone() };
+        integrations.start(source).await.unwrap();
         let firmware = firmware(folder.path());
         let readiness = Readiness::default();
         readiness.set(true);
@@ -146,7 +149,7 @@ impl Gateway {
             keys,
             templates: templates.clone(),
             inspector: inspector.clone(),
-            integrations,
+            integrations: integrations.clone(),
             controller: controller.clone(),
             registrations: Registrations::new(registration),
             switches: switches.clone(),
@@ -174,6 +177,7 @@ impl Gateway {
             templates,
             inspector,
             log,
+            integrations,
             firmware,
             readiness,
             controller,

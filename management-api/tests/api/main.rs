@@ -4,16 +4,20 @@
 
 mod actions;
 mod administration_logs;
+mod aws_integrations;
 mod contract;
+mod dead_letters;
 mod devices;
 mod firmware;
 mod gateway;
 mod history;
 mod integrations;
 mod limits;
+mod mqtt_integrations;
 mod oauth;
 mod operations;
 mod psk;
+mod replays;
 mod settings;
 mod sims;
 mod templates;
