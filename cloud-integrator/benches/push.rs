@@ -14,8 +14,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use cloud_integrator::{
-    DeliveryOptions, Integrations, NewIntegration, SEALED_FOR, Settings, Source, Target,
-    WebhookOptions, WebhookTarget,
+    DeliveryOptions, Integrations, NetworkPolicy, NewIntegration, SEALED_FOR, Settings, Source,
+    Target, WebhookTarget,
 };
 use message_log::{DeviceKey, Kind, MessageLog, NewRecord};
 use sealing::{KeySource, Sealer};
@@ -46,7 +46,7 @@ fn main() {
     let source = Source { log: log.clone(), templates: Templates::open(&file).unwrap() };
     let pushing = runtime("pushing", 2);
     let mut settings = Settings {
-        webhook: WebhookOptions { allow_http_loopback: true, ..WebhookOptions::default() },
+        network: NetworkPolicy { allow_http_loopback: true, ..NetworkPolicy::default() },
         ..Settings::default()
     };
     settings.forwarder.window.concurrency = concurrency;

@@ -19,6 +19,7 @@ mod gate;
 mod integration;
 mod integrations;
 mod meters;
+mod network;
 mod placeholders;
 mod progress;
 mod reading;
@@ -28,6 +29,7 @@ mod sink;
 mod sinks;
 mod store;
 mod target;
+mod tls;
 mod webhook;
 mod window;
 
@@ -45,6 +47,10 @@ pub use integration::{
 pub use integrations::{
     AwsRollout, Integrations, OpenError, ROLLOUT_TIME, ReplayError, ReplayRequest, Settings,
 };
+pub use network::{
+    ADDRESSES_MAX, Blocked, LOOKUP_TIMEOUT, Network, NetworkPolicy, NetworkTextError, ResolveError,
+    Resolver,
+};
 pub use reading::{Source, Subscription};
 pub use replay_preview::{
     Difference, Preview, PreviewCounts, PreviewLimits, SAMPLE_CHARS_MAX, Untranslatable,
@@ -59,8 +65,10 @@ pub use store::{
     Store, StoreError,
 };
 pub use target::{AwsTarget, AwsTransport, ClientTls, MqttTarget, Target, WebhookTarget};
+pub use tls::{TlsError, authorities};
 pub use webhook::{
-    ClientError, Endpoint, EndpointError, HEADER_BYTES_MAX, HEADERS_MAX, Signing, URL_BYTES_MAX,
-    WebhookClient, WebhookOptions, WebhookSink,
+    ClientError, Endpoint, EndpointError, HEADER_BYTES_MAX, HEADERS_MAX, ShownKey, Signing,
+    SigningError, SigningKind, URL_BYTES_MAX, WebhookClient, WebhookError, WebhookOptions,
+    WebhookSink,
 };
 pub use window::{RetryPolicy, WindowLimits};

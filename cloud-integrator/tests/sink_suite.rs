@@ -327,6 +327,10 @@ async fn a_reader_that_retention_overtook_says_so_and_goes_on_with_the_oldest() 
     forwarder.stop(PATIENCE).await;
 }
 
+fn local_options() -> WebhookOptions {
+    WebhookOptions { allow_http_loopback: true, ..WebhookOptions::default() }
+}
+
 /// Closes the connection without an answer.
 const CLOSE: Answer = Answer { text: "", ..OK };
 /// Endless bytes of body after a 200.
@@ -408,7 +412,7 @@ async fn outcome_of(answer: Answer) -> Outcome {
     let script: receiver::Script = Arc::new(move |_: &Received<'_>| answer);
     let url = format!("http://{}/", receiver::serve(script).await);
     let endpoint = Endpoint::new(&url, &BTreeMap::new(), true).unwrap();
-    let client = WebhookClient::new(&WebhookOptions::default(), 4).unwrap();
+    let client = WebhookClient::new(&local_options(), 4).unwrap();
     client.sink(endpoint).deliver(vec![delivery()]).await
 }
 
@@ -419,7 +423,7 @@ async fn answers_of_a_webhook_have_their_outcomes() {
     let busy = raw("HTTP/1.1 503 x\r\nretry-after: 120\r\ncontent-length: 0\r\n\r\n");
     let late = Answer { pause: Duration::from_millis(50), ..busy };
     let Outcome::Retry { reason, after } = outcome_of(late).await else { panic!("not a retry") };
-    assert_eq!(reason.to_string(), "status: the endpoint answered 503");
+    assert_eq!(reason.to_string(), "throttled: the endpoint answered 503");
     assert_eq!(after, Some(Duration::from_secs(120)));
     let Outcome::Retry { reason, .. } = outcome_of(CLOSE).await else { panic!("taken") };
     assert_eq!(reason.class, FailureClass::Transport);
@@ -435,7 +439,7 @@ async fn an_endless_answer_costs_neither_time_nor_memory() {
 #[tokio::test]
 async fn an_endpoint_that_is_not_there_is_a_failure_to_connect() {
     let endpoint = Endpoint::new("http://127.0.0.1:1/s3cret", &BTreeMap::new(), true).unwrap();
-    let sink = WebhookClient::new(&WebhookOptions::default(), 4).unwrap().sink(endpoint);
+    let sink = WebhookClient::new(&local_options(), 4).unwrap().sink(endpoint);
     let Outcome::Retry { reason, .. } = sink.deliver(vec![delivery()]).await else {
         panic!("taken")
     };
@@ -474,8 +478,8 @@ async fn a_certificate_must_be_trusted_and_have_the_right_name() {
     let (port, root) = tls_receiver().await;
     let outcome = async |host: &str, extra_roots_pem: Vec<Vec<u8>>| {
         let url = format!("https://{host}:{port}/");
-        let options = WebhookOptions { extra_roots_pem, ..WebhookOptions::default() };
-        let endpoint = Endpoint::new(&url, &BTreeMap::new(), false).unwrap();
+        let options = WebhookOptions { extra_roots_pem, ..local_options() };
+        let endpoint = Endpoint::new(&url, &BTreeMap::new(), true).unwrap();
         WebhookClient::new(&options, 4).unwrap().sink(endpoint).deliver(vec![delivery()]).await
     };
     assert_eq!(outcome("localhost", vec![root.clone()]).await, Outcome::Delivered);

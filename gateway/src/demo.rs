@@ -65,7 +65,7 @@ fn config(folder: &std::path::Path) -> Config {
     let free = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     folder.clone_into(&mut config.data.dir);
     config.api.listen = free;
-    config.webhooks.allow_http_loopback = true;
+    config.integrations.allow_http_loopback = true;
     config.log.filter = "warn".to_owned();
     let devices = &mut config.devices;
     devices.udp.iter_mut().for_each(|listener| listener.listen = free);

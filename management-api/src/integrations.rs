@@ -7,7 +7,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use cloud_integrator::{
     ChangeError, ClientTls, CreateError, EVENT_VERSION, Integration as StoredIntegration,
-    InvalidIntegration, NewIntegration, Target,
+    InvalidIntegration, NewIntegration, SigningError, Target, WebhookError,
 };
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -356,13 +356,24 @@ pub(crate) fn change_error(error: ChangeError) -> ApiError {
 
 /// A configuration that is refused; its text says what is allowed.
 fn invalid_error(invalid: &InvalidIntegration) -> ApiError {
-    let mut detail = ErrorDetail::new(invalid.to_string());
     let field = match invalid {
         InvalidIntegration::Name(_) => Some("name"),
         InvalidIntegration::EventTypes(_) => Some("eventTypes"),
         InvalidIntegration::Delivery(_) => Some("delivery"),
-        InvalidIntegration::Endpoint(_) | InvalidIntegration::Kind { .. } => None,
+        InvalidIntegration::Webhook(error) => match error {
+            WebhookError::Endpoint(_) => None,
+            WebhookError::Tls(_) => Some("tls"),
+            WebhookError::Signing(SigningError::TooMany) => {
+                return ApiError::conflict(error.to_string());
+            }
+            WebhookError::Signing(_) => Some("secret"),
+            WebhookError::Setup(_) => {
+                return ApiError::internal("setting up the client of a webhook", error);
+            }
+        },
+        InvalidIntegration::Kind { .. } => None,
     };
+    let mut detail = ErrorDetail::new(invalid.to_string());
     detail.field = field.map(str::to_owned);
     ApiError::new(StatusCode::BAD_REQUEST, detail)
 }

@@ -53,7 +53,7 @@ impl Integrations {
             updated_at: now,
             first_delivery_at: None,
         };
-        let canonical = self.check(&integration)?;
+        let canonical = self.0.sinks.check(&integration)?;
         let all = self.clone();
         self.change(
             |mut engine| async move { all.insert(&mut engine, integration, canonical).await },
@@ -105,7 +105,7 @@ impl Integrations {
         mut integration: Integration,
     ) -> Result<Integration, ChangeError> {
         integration.updated_at = now();
-        let canonical = self.check(&integration)?;
+        let canonical = self.0.sinks.check(&integration)?;
         let id = integration.id.clone();
         match self.stored(move |store| store.update(&integration, canonical.as_deref())).await? {
             Stored::Yes => self.run_anew(engine, &id).await,
@@ -166,11 +166,5 @@ impl Integrations {
             all.run_anew(&mut engine, &id).await
         })
         .await
-    }
-
-    /// Checks an integration as a whole. What no two may share is returned.
-    fn check(&self, integration: &Integration) -> Result<Option<String>, InvalidIntegration> {
-        integration.delivery.check()?;
-        self.0.sinks.check(&integration.target)
     }
 }

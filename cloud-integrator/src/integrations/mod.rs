@@ -22,10 +22,11 @@ use vocabulary::{EventId, EventIdGenerator, Timestamp};
 use crate::event_type::{CatalogueEntry, EventType};
 use crate::forwarder::{Forwarder, ForwarderSettings};
 use crate::integration::{ChangeError, Integration};
+use crate::network::{NetworkPolicy, Resolver};
 use crate::reading::{Source, Subscription};
 use crate::sinks::Sinks;
 use crate::store::{Store, StoreError};
-use crate::webhook::{ClientError, WebhookClient, WebhookOptions};
+use crate::webhook::{ClientError, WebhookClient};
 
 pub(crate) use replaying::{active_versions, selection};
 pub use replaying::{ReplayError, ReplayRequest};
@@ -36,8 +37,10 @@ pub use rollout::{AwsRollout, ROLLOUT_TIME};
 pub struct Settings {
     /// For each forwarder.
     pub forwarder: ForwarderSettings,
-    /// For webhooks.
-    pub webhook: WebhookOptions,
+    /// What customers may have the gateway reach.
+    pub network: NetworkPolicy,
+    /// Certificates, in PEM, of authorities that are trusted beside the system's.
+    pub extra_roots_pem: Vec<Vec<u8>>,
     /// Integrations at most: each reads the whole log on its own. An estimate.
     pub integrations_max: usize,
 }
@@ -81,7 +84,8 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             forwarder: ForwarderSettings::default(),
-            webhook: WebhookOptions::default(),
+            network: NetworkPolicy::default(),
+            extra_roots_pem: Vec::new(),
             integrations_max: 100,
         }
     }
@@ -96,12 +100,14 @@ impl Integrations {
     pub fn open(file: &StateFile, sealer: Sealer, settings: Settings) -> Result<Self, OpenError> {
         let store = Store::open(file, sealer)?;
         let connections = settings.forwarder.window.concurrency;
-        let webhooks = WebhookClient::new(&settings.webhook, connections)?;
+        let resolver = Resolver::new(settings.network.clone());
+        let roots = &settings.extra_roots_pem;
+        let webhooks = WebhookClient::with_resolver(resolver.clone(), roots, connections)?;
         let seed = getrandom::u64().map_err(|error| StoreError::Random(error.to_string()))?;
         Ok(Self(Arc::new(Inner {
             store,
             settings,
-            sinks: Sinks { webhooks },
+            sinks: Sinks { webhooks, resolver },
             ids: StdMutex::new(EventIdGenerator::new(seed, None)),
             engine: Arc::default(),
         })))
@@ -180,7 +186,7 @@ impl Integrations {
         if integration.paused || !integration.state.delivers() {
             return;
         }
-        let sink = match self.0.sinks.sink(&integration.target) {
+        let sink = match self.0.sinks.sink(integration) {
             Ok(sink) => sink,
             // Stored when another configuration of the gateway allowed it.
             Err(error) => {

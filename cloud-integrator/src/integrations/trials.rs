@@ -64,10 +64,14 @@ impl Integrations {
         integration: &Integration,
         what: &str,
     ) -> Result<TestReport, InvalidIntegration> {
-        let sink = self.0.sinks.sink(&integration.target)?;
+        let sink = self.0.sinks.sink(integration)?;
         let received_at = now();
         let id = self.event_id(received_at);
-        let body = test_message(Stamp { id, received_at }, &integration.id, &integration.name);
+        let body = test_message(
+            Stamp { id, received_at, replayed: false },
+            &integration.id,
+            &integration.name,
+        );
         let delivery = Delivery {
             id,
             event_type: EventType::TestMessage,

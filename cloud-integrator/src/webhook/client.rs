@@ -1,30 +1,39 @@
-//! Sends the requests: one shared client for all webhooks.
+//! The connections of webhooks: one client for all of them, and one of its own for each that has
+//! its own authorities or certificate.
 
-use std::error::Error;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
-use bytes::Bytes;
-use reqwest::header::{HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
-use reqwest::{Certificate, Client, Method, Request, Response, StatusCode, redirect};
+use reqwest::{Client, redirect};
+use rustls::pki_types::CertificateDer;
 use thiserror::Error;
 
-use super::endpoint::Endpoint;
-use crate::sink::{DELIVERY_TIMEOUT, Delivery, Failure, FailureClass, Outcome, Sink};
+use super::endpoint::{Endpoint, EndpointError};
+use super::sender::WebhookSink;
+use super::signature::SigningError;
+use crate::network::{NetworkPolicy, Resolver};
+use crate::sink::DELIVERY_TIMEOUT;
+use crate::target::{ClientTls, WebhookTarget};
+use crate::tls::{TlsError, authorities, client_config};
 
-/// Bytes of an answer that are read so that its connection can be used again; what is longer, or
-/// endless, costs the receiver a new connection.
-const ANSWER_BYTES_MAX: usize = 16 * 1_024;
-/// TCP and TLS together: a quarter of the attempt, so that most of it is left for the answer.
+/// Name, TCP and TLS together: a quarter of the attempt, so that most of it is left for the answer.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Idle connections are closed before common receivers do it (nginx: 75 s, load balancers: 60 s),
 /// so that an event seldom meets a closing one.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(45);
-/// Waits that an endpoint may ask for: at most a day, since messages live for seven.
-const RETRY_AFTER_SECS: std::ops::RangeInclusive<u64> = 1..=86_400;
-
-const WEBHOOK_ID: HeaderName = HeaderName::from_static("webhook-id");
-const WEBHOOK_TIMESTAMP: HeaderName = HeaderName::from_static("webhook-timestamp");
+/// A connection of HTTP/2 carries all requests to an endpoint. One that is dead without a word
+/// would fail them all until TCP notices, so it is asked for a sign of life.
+const PING_INTERVAL: Duration = Duration::from_secs(10);
+/// Headers of an answer: common servers send ten.
+const ANSWER_HEADERS_MAX: usize = 100;
+/// Bytes of them over HTTP/2; over HTTP/1.1 the client's own buffer of 400 kB is the limit.
+const ANSWER_HEADER_BYTES_MAX: u32 = 64 * 1_024;
+/// What an endpoint may send of a body before it is read: little of it ever is.
+const STREAM_WINDOW_BYTES: u32 = 64 * 1_024;
+/// The same for all streams of a connection.
+const CONNECTION_WINDOW_BYTES: u32 = 1_024 * 1_024;
+/// HTTP/2 where the endpoint has it (RFC 7301).
+const ALPN: [&[u8]; 2] = [b"h2", b"http/1.1"];
 
 /// How webhooks reach their endpoints.
 #[derive(Debug, Clone, Default)]
@@ -38,181 +47,119 @@ pub struct WebhookOptions {
 /// Why no client could be made. The configuration of the gateway is at fault.
 #[derive(Debug, Error)]
 pub enum ClientError {
-    /// A certificate that cannot be read.
-    #[error("an extra root certificate cannot be read: {0}")]
-    Root(#[source] reqwest::Error),
-    /// TLS cannot be set up, e.g. because the system has no root certificates.
+    /// The extra authorities cannot be read, or the system has none.
     #[error("the client for webhooks cannot be set up: {0}")]
+    Tls(#[from] TlsError),
+    /// The client cannot be set up.
+    #[error("the client for webhooks cannot be set up: {0}")]
+    Setup(#[source] reqwest::Error),
+}
+
+/// Why a webhook cannot be used as it is configured. The customer is at fault.
+#[derive(Debug, Error)]
+pub enum WebhookError {
+    /// Its URL or a header.
+    #[error(transparent)]
+    Endpoint(#[from] EndpointError),
+    /// Its authorities or its certificate.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// Its signing keys.
+    #[error(transparent)]
+    Signing(#[from] SigningError),
+    /// No client for its TLS. We are at fault.
+    #[error("the client for the webhook cannot be set up: {0}")]
     Setup(#[source] reqwest::Error),
 }
 
 /// The connections of all webhooks: kept open and shared. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct WebhookClient {
-    http: Client,
-    allow_http_loopback: bool,
-}
-
-/// One webhook.
-#[derive(Debug, Clone)]
-pub struct WebhookSink {
-    http: Client,
-    endpoint: Arc<Endpoint>,
+    shared: Client,
+    resolver: Resolver,
+    extra_roots: Arc<[CertificateDer<'static>]>,
+    connections: usize,
 }
 
 impl WebhookClient {
-    /// A client that keeps up to `connections` idle connections to each endpoint.
+    /// A client of its own network: see [`WebhookClient::with_resolver`].
     pub fn new(options: &WebhookOptions, connections: usize) -> Result<Self, ClientError> {
-        let mut builder = Client::builder()
-            .timeout(DELIVERY_TIMEOUT)
-            .connect_timeout(CONNECT_TIMEOUT)
-            .pool_max_idle_per_host(connections)
-            .pool_idle_timeout(IDLE_TIMEOUT)
-            .tcp_nodelay(true)
-            .redirect(redirect::Policy::none())
-            .no_proxy()
-            .referer(false)
-            .user_agent(concat!("simgate/", env!("CARGO_PKG_VERSION")));
-        for pem in &options.extra_roots_pem {
-            let root = Certificate::from_pem(pem).map_err(ClientError::Root)?;
-            builder = builder.tls_certs_merge([root]);
+        let policy = NetworkPolicy {
+            allow_http_loopback: options.allow_http_loopback,
+            ..NetworkPolicy::default()
+        };
+        Self::with_resolver(Resolver::new(policy), &options.extra_roots_pem, connections)
+    }
+
+    /// A client that reaches what `resolver` lets it, trusts `extra_roots_pem` beside the system's
+    /// authorities and keeps up to `connections` idle connections to each endpoint.
+    pub fn with_resolver(
+        resolver: Resolver,
+        extra_roots_pem: &[Vec<u8>],
+        connections: usize,
+    ) -> Result<Self, ClientError> {
+        let mut extra_roots = Vec::new();
+        for pem in extra_roots_pem {
+            extra_roots.extend(authorities(pem)?);
         }
-        let http = builder.build().map_err(ClientError::Setup)?;
-        Ok(Self { http, allow_http_loopback: options.allow_http_loopback })
+        let tls = client_config(&ClientTls::default(), &extra_roots, &ALPN)?;
+        let shared = build(&resolver, tls, connections).map_err(ClientError::Setup)?;
+        Ok(Self { shared, resolver, extra_roots: extra_roots.into(), connections })
     }
 
     /// Whether plain `http` to this machine itself is allowed.
     pub fn allow_http_loopback(&self) -> bool {
-        self.allow_http_loopback
+        self.resolver.policy().allow_http_loopback
     }
 
-    /// A sink that posts to `endpoint`.
+    /// A sink that posts each event to `endpoint`, as it is.
     pub fn sink(&self, endpoint: Endpoint) -> WebhookSink {
-        WebhookSink { http: self.http.clone(), endpoint: Arc::new(endpoint) }
+        WebhookSink::new(self.shared.clone(), self.resolver.clone(), endpoint)
     }
-}
 
-impl Sink for WebhookSink {
-    async fn deliver(&self, events: Vec<Delivery>) -> Outcome {
-        let request = events.into_iter().next().and_then(|event| self.request(event));
-        let Some(request) = request else {
-            let text = "a header value is not valid".to_owned();
-            return Outcome::Rejected { reason: Failure::new(FailureClass::Request, text) };
+    /// A sink for a webhook as its customer configured it. Where it is `batched`, its bodies are
+    /// arrays. Checks everything that can be checked without the network.
+    pub fn webhook(
+        &self,
+        target: &WebhookTarget,
+        batched: bool,
+    ) -> Result<WebhookSink, WebhookError> {
+        let endpoint = Endpoint::within(self.resolver.policy(), &target.url, &target.headers)?;
+        let signer = target.signing.signer()?;
+        let http = if target.tls.is_empty() {
+            self.shared.clone()
+        } else {
+            let tls = client_config(&target.tls, &self.extra_roots, &ALPN)?;
+            build(&self.resolver, tls, self.connections).map_err(WebhookError::Setup)?
         };
-        match self.http.execute(request).await {
-            Ok(response) => judge(response).await,
-            Err(error) => Outcome::Retry { reason: describe(error), after: None },
-        }
+        let sink = WebhookSink::new(http, self.resolver.clone(), endpoint);
+        Ok(sink.signed(signer).compressed(target.gzip).batched(batched))
     }
 }
 
-impl WebhookSink {
-    fn request(&self, delivery: Delivery) -> Option<Request> {
-        let mut headers = self.endpoint.headers(&delivery.subject)?;
-        let id = Bytes::from(delivery.id.to_string());
-        headers.insert(WEBHOOK_ID, HeaderValue::from_maybe_shared(id).ok()?);
-        headers.insert(WEBHOOK_TIMESTAMP, HeaderValue::from(unix_secs()));
-        let mut request = Request::new(Method::POST, self.endpoint.url(&delivery.subject));
-        *request.headers_mut() = headers;
-        *request.body_mut() = Some(delivery.body.into());
-        Some(request)
-    }
-}
-
-fn unix_secs() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
-}
-
-/// Success is 2xx with complete headers; the answer's body only matters to its connection.
-async fn judge(response: Response) -> Outcome {
-    let status = response.status();
-    let after = asked_wait(status, response.headers());
-    drain(response).await;
-    if status.is_success() {
-        return Outcome::Delivered;
-    }
-    let text = format!("the endpoint answered {}", status.as_u16());
-    Outcome::Retry { reason: Failure::new(FailureClass::Status, text), after }
-}
-
-async fn drain(mut response: Response) {
-    let mut read_bytes = 0;
-    while let Ok(Some(chunk)) = response.chunk().await {
-        read_bytes += chunk.len();
-        if read_bytes > ANSWER_BYTES_MAX {
-            return;
-        }
-    }
-}
-
-/// `Retry-After` of 429 and 503: seconds or a date (RFC 9110 §10.2.3).
-fn asked_wait(status: StatusCode, headers: &HeaderMap) -> Option<Duration> {
-    if !matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) {
-        return None;
-    }
-    let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
-    let secs = text.parse().ok().or_else(|| secs_until(text))?;
-    Some(Duration::from_secs(secs.clamp(*RETRY_AFTER_SECS.start(), *RETRY_AFTER_SECS.end())))
-}
-
-fn secs_until(date: &str) -> Option<u64> {
-    let until = jiff::fmt::rfc2822::parse(date).ok()?.timestamp().as_second();
-    let now = i64::try_from(unix_secs()).ok()?;
-    Some(u64::try_from(until - now).unwrap_or(0))
-}
-
-/// What failed. The URL is left out: it may carry secrets.
-fn describe(error: reqwest::Error) -> Failure {
-    let error = error.without_url();
-    let mut causes = vec![error.to_string()];
-    let mut source = error.source();
-    while let Some(cause) = source {
-        causes.push(cause.to_string());
-        source = cause.source();
-    }
-    let class = classify(&error, &causes);
-    // The innermost cause says most.
-    Failure::new(class, causes.pop().unwrap_or_default())
-}
-
-fn classify(error: &reqwest::Error, causes: &[String]) -> FailureClass {
-    let says = |word: &str| causes.iter().any(|cause| cause.contains(word));
-    if error.is_builder() {
-        FailureClass::Request
-    } else if says("dns error") {
-        FailureClass::Dns
-    } else if says("certificate") || says("alert") || says("TLS") || says("tls") {
-        FailureClass::Tls
-    } else if error.is_timeout() && !error.is_connect() {
-        FailureClass::Timeout
-    } else if error.is_connect() {
-        FailureClass::Connect
-    } else {
-        FailureClass::Transport
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn wait(status: u16, value: &str) -> Option<u64> {
-        let mut headers = HeaderMap::new();
-        headers.insert(RETRY_AFTER, value.parse().unwrap());
-        let status = StatusCode::from_u16(status).unwrap();
-        asked_wait(status, &headers).map(|wait| wait.as_secs())
-    }
-
-    #[test]
-    fn retry_after_is_obeyed_within_its_limits() {
-        assert_eq!(wait(503, "120"), Some(120));
-        assert_eq!(wait(429, "0"), Some(1));
-        assert_eq!(wait(429, "9999999"), Some(86_400));
-        assert_eq!(wait(503, "Wed, 21 Oct 2015 07:28:00 GMT"), Some(1));
-        assert_eq!(wait(503, "soon"), None);
-        assert_eq!(wait(500, "120"), None);
-        let date = jiff::Timestamp::now() + jiff::SignedDuration::from_secs(100);
-        let date = date.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string();
-        assert!(wait(503, &date).is_some_and(|secs| (98..=100).contains(&secs)), "{date}");
-    }
+fn build(
+    resolver: &Resolver,
+    tls: Arc<rustls::ClientConfig>,
+    connections: usize,
+) -> Result<Client, reqwest::Error> {
+    Client::builder()
+        .tls_backend_preconfigured(Arc::unwrap_or_clone(tls))
+        .dns_resolver(resolver.clone())
+        .timeout(DELIVERY_TIMEOUT)
+        .connect_timeout(CONNECT_TIMEOUT)
+        .tcp_user_timeout(DELIVERY_TIMEOUT)
+        .pool_max_idle_per_host(connections)
+        .pool_idle_timeout(IDLE_TIMEOUT)
+        .tcp_nodelay(true)
+        .http1_max_headers(ANSWER_HEADERS_MAX)
+        .http2_max_header_list_size(ANSWER_HEADER_BYTES_MAX)
+        .http2_initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .http2_initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .http2_keep_alive_interval(PING_INTERVAL)
+        .http2_keep_alive_timeout(PING_INTERVAL)
+        .redirect(redirect::Policy::none())
+        .no_proxy()
+        .referer(false)
+        .user_agent(concat!("simgate/", env!("CARGO_PKG_VERSION")))
+        .build()
 }

@@ -7,6 +7,7 @@ use reqwest::Url;
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use thiserror::Error;
 
+use crate::network::{Blocked, NetworkPolicy};
 use crate::placeholders::{Pattern, Place};
 use crate::sink::Subject;
 
@@ -36,6 +37,9 @@ const RESERVED: [&str; 13] = [
     "http2-settings",
 ];
 const RESERVED_PREFIX: &str = "webhook-";
+/// Where webhooks are reached by default: what else listens on a customer's host, or on a stranger's,
+/// is not for the gateway to speak to.
+const USUAL_PORTS: [u16; 2] = [443, 8_443];
 
 /// A checked URL with its headers. `Debug` shows the host alone: paths, queries and headers carry
 /// the customer's secrets.
@@ -63,6 +67,9 @@ pub enum EndpointError {
     /// A user name or a password in the URL.
     #[error("url holds user information, put credentials into a header instead")]
     UserInfo,
+    /// A place that the gateway must not reach.
+    #[error("url is blocked: {0}")]
+    Blocked(#[from] Blocked),
     /// Too many headers.
     #[error("{0} headers exceed the limit of {HEADERS_MAX}")]
     TooManyHeaders(usize),
@@ -84,14 +91,24 @@ pub enum EndpointError {
 }
 
 impl Endpoint {
-    /// Checks `url` and `headers`; plain `http` passes only to this machine itself and only when
-    /// `allow_http_loopback` is set.
+    /// Checks `url` and `headers` where nothing but this machine itself may be opened.
     pub fn new(
         url: &str,
         headers: &BTreeMap<String, String>,
         allow_http_loopback: bool,
     ) -> Result<Self, EndpointError> {
-        let url = parse_url(url, allow_http_loopback)?;
+        let policy = NetworkPolicy { allow_http_loopback, ..NetworkPolicy::default() };
+        Self::within(&policy, url, headers)
+    }
+
+    /// Checks `url` and `headers`; plain `http` passes only to this machine itself and only where
+    /// the policy opens it.
+    pub fn within(
+        policy: &NetworkPolicy,
+        url: &str,
+        headers: &BTreeMap<String, String>,
+    ) -> Result<Self, EndpointError> {
+        let url = parse_url(url, policy)?;
         let path = Pattern::compile(url.path());
         let query = url.query().map(Pattern::compile);
         let plain = path.is_plain() && query.as_ref().is_none_or(Pattern::is_plain);
@@ -106,6 +123,12 @@ impl Endpoint {
     /// The URL in its one canonical spelling, by which two webhooks are known to be the same.
     pub fn canonical_url(&self) -> &str {
         self.url.as_str()
+    }
+
+    /// Checks that the host may still be reached, as far as that can be known before its name is
+    /// looked up. A host that is an address is looked up by nobody, so this is its one check.
+    pub(super) fn check(&self, policy: &NetworkPolicy) -> Result<(), Blocked> {
+        check_host(&self.url, policy)
     }
 
     /// The URL for an event about `subject`.
@@ -157,7 +180,12 @@ impl Endpoint {
     }
 }
 
-fn parse_url(text: &str, allow_http_loopback: bool) -> Result<Url, EndpointError> {
+fn check_host(url: &Url, policy: &NetworkPolicy) -> Result<(), Blocked> {
+    let host = url.host_str().unwrap_or_default();
+    policy.check(host, url.port_or_known_default().unwrap_or_default(), &USUAL_PORTS)
+}
+
+fn parse_url(text: &str, policy: &NetworkPolicy) -> Result<Url, EndpointError> {
     if text.len() > URL_BYTES_MAX {
         return Err(EndpointError::UrlTooLong(text.len()));
     }
@@ -169,7 +197,7 @@ fn parse_url(text: &str, allow_http_loopback: bool) -> Result<Url, EndpointError
     let mut url = Url::parse(text).map_err(|error| EndpointError::Url(error.to_string()))?;
     let scheme_allowed = match url.scheme() {
         "https" => true,
-        "http" => allow_http_loopback && is_loopback(&url),
+        "http" => url.host_str().is_some_and(|host| policy.allows_plain(host)),
         _ => false,
     };
     if !scheme_allowed {
@@ -178,17 +206,10 @@ fn parse_url(text: &str, allow_http_loopback: bool) -> Result<Url, EndpointError
     if !url.username().is_empty() || url.password().is_some() {
         return Err(EndpointError::UserInfo);
     }
+    check_host(&url, policy)?;
     // A fragment is never sent (RFC 9110 §4.2.5).
     url.set_fragment(None);
     Ok(url)
-}
-
-fn is_loopback(url: &Url) -> bool {
-    let Some(host) = url.host_str() else { return false };
-    let literal = host.trim_start_matches('[').trim_end_matches(']');
-    // `localhost` is this machine by RFC 6761 §6.3.
-    host == "localhost"
-        || literal.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
 fn parse_name(text: &str) -> Result<HeaderName, EndpointError> {
@@ -242,6 +263,11 @@ mod tests {
         );
         assert_eq!(endpoint("https://u:p@h.example/").unwrap_err(), EndpointError::UserInfo);
         assert_eq!(endpoint("https://u@h.example/").unwrap_err(), EndpointError::UserInfo);
+        assert_eq!(
+            endpoint("https://h.example:22/").unwrap_err().to_string(),
+            "url is blocked: port 22 must not be reached, allowed: 443, 8443; an operator can \
+             allow others"
+        );
         for url in ["", "h.example", "/x", "https://", "https://a b/", "https://h/\r\nx: y"] {
             assert!(matches!(endpoint(url), Err(EndpointError::Url(_))), "{url:?}");
         }

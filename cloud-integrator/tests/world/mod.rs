@@ -7,9 +7,9 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
 use cloud_integrator::{
-    DeliveryOptions, EventTypes, ForwarderSettings, GateSettings, Integrations, NewIntegration,
-    RetryPolicy, SEALED_FOR, Schedule, Settings, Source, Store, Subscription, Target,
-    WebhookOptions, WebhookTarget, WindowLimits,
+    DeliveryOptions, EventTypes, ForwarderSettings, GateSettings, Integrations, NetworkPolicy,
+    NewIntegration, RetryPolicy, SEALED_FOR, Schedule, Settings, Source, Store, Subscription,
+    Target, WebhookTarget, WindowLimits,
 };
 use message_log::{DeviceKey, Kind, MessageLog, NewRecord};
 use sealing::{KeySource, Sealer};
@@ -74,8 +74,9 @@ impl World {
     pub(crate) fn integrations(&self) -> Integrations {
         let settings = Settings {
             forwarder: hasty(),
-            webhook: WebhookOptions { allow_http_loopback: true, ..WebhookOptions::default() },
+            network: NetworkPolicy { allow_http_loopback: true, ..NetworkPolicy::default() },
             integrations_max: 3,
+            ..Settings::default()
         };
         Integrations::open(&self.file, sealer(), settings).unwrap()
     }

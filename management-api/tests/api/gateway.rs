@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
-use cloud_integrator::{Integrations, Source, WebhookOptions};
+use cloud_integrator::{Integrations, NetworkPolicy, Source};
 use connectivity::{NewSim, SimPatch, SimRegistry};
 use device_controller::{Controller, Dispatch};
 use firmware_update::{ImageLimits, Updates, Urls};
@@ -331,8 +331,8 @@ fn registration(device: Iccid) -> Option<Registration> {
 
 fn integrations(state: &StateFile, key: &KeySource) -> Integrations {
     let sealer = Sealer::open(key, cloud_integrator::SEALED_FOR).unwrap();
-    let webhook = WebhookOptions { allow_http_loopback: true, ..WebhookOptions::default() };
-    let settings = cloud_integrator::Settings { webhook, ..Default::default() };
+    let network = NetworkPolicy { allow_http_loopback: true, ..NetworkPolicy::default() };
+    let settings = cloud_integrator::Settings { network, ..Default::default() };
     Integrations::open(state, sealer, settings).unwrap()
 }
 
