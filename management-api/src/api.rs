@@ -23,7 +23,7 @@ use crate::{
     access, action_requests, actions, administration_logs, aws_integrations, dead_letters, devices,
     endpoints, firmware_images, firmware_jobs, history, integration_pauses, integration_trials,
     integrations, messages, mqtt_integrations, oauth, openapi, operations, psk, registrations,
-    replays, settings, sim_import, sims, templates, webhooks,
+    replays, settings, sim_import, sims, templates, webhook_signing, webhooks,
 };
 
 /// Where every path of the API begins, as documented.
@@ -229,6 +229,8 @@ fn integration_routes() -> OpenApiRouter<ManagementApi> {
         .routes(routes!(integration_trials::restart_mqtt))
         .routes(routes!(integration_pauses::pause))
         .routes(routes!(integration_pauses::resume))
+        .routes(routes!(webhook_signing::find, webhook_signing::delete))
+        .routes(routes!(webhook_signing::rotate))
         .routes(routes!(dead_letters::list, dead_letters::delete))
         .routes(routes!(dead_letters::replay))
         .routes(routes!(replays::list, replays::start))

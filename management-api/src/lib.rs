@@ -55,6 +55,7 @@ mod times;
 mod tls;
 mod tokens;
 mod upload;
+mod webhook_signing;
 mod webhooks;
 
 pub use api::ManagementApi;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use cloud_integrator::{NewIntegration, Target, WebhookTarget};
+use cloud_integrator::{NewIntegration, SigningKind, Target, WebhookTarget};
 use serde::Deserialize;
 use utoipa::ToSchema;
 
@@ -15,6 +15,7 @@ use crate::extract::{Id, JsonBody};
 use crate::integration_details::IntegrationDetails;
 use crate::integration_options::{DeliveryChange, TlsChange};
 use crate::integrations::{IntegrationChange, WantedEventType, change_any, make, of_kind, wanted};
+use crate::webhook_signing::new_key;
 
 /// A webhook to be created.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -47,6 +48,8 @@ pub(crate) struct WebhookCreate {
 }
 
 /// Create a webhook. It gets what is received from now on.
+///
+/// Its requests are signed with a new shared secret, which `getSigning` shows.
 #[utoipa::path(
     post, path = "/v1/integrate/clouds/webhooks",
     operation_id = "createWebhook", tag = "Cloud Integrator",
@@ -65,8 +68,8 @@ pub(crate) async fn create(
         url: new.url,
         headers: new.headers,
         gzip: new.gzip,
+        signing: new_key(SigningKind::Hmac)?,
         tls: TlsChange::tls(new.tls),
-        ..WebhookTarget::default()
     };
     let integration = NewIntegration {
         name: new.name,

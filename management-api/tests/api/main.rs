@@ -22,3 +22,4 @@ mod settings;
 mod sims;
 mod templates;
 mod tls;
+mod webhook_options;
