@@ -11,20 +11,28 @@
 //! What it is not: it decides nothing about messages, decodes nothing by itself and never writes
 //! telemetry.
 
+mod concurrency;
 mod delivery_options;
 mod envelope;
 mod event_type;
+mod filter;
+mod flow;
 mod forwarder;
 mod gate;
 mod integration;
 mod integrations;
+mod lane;
+mod lanes;
 mod meters;
 mod network;
 mod placeholders;
+mod policy;
+mod position;
 mod progress;
 mod reading;
 mod replay_preview;
 mod schedule;
+mod shares;
 mod sink;
 mod sinks;
 mod store;
@@ -38,7 +46,7 @@ pub use delivery_options::{
     DeliveryOptions, InvalidDeliveryOptions, Order, RetryProfile,
 };
 pub use event_type::{CatalogueEntry, EVENT_VERSION, EventType, EventTypes, EventTypesError};
-pub use forwarder::{Forwarder, ForwarderSettings};
+pub use forwarder::{Forwarder, ForwarderSettings, ForwarderStatus};
 pub use gate::GateSettings;
 pub use integration::{
     ChangeError, CreateError, Integration, IntegrationState, InvalidIntegration, NAME_CHARS_MAX,
@@ -51,6 +59,7 @@ pub use network::{
     ADDRESSES_MAX, Blocked, LOOKUP_TIMEOUT, Network, NetworkPolicy, NetworkTextError, ResolveError,
     Resolver,
 };
+pub use policy::{Exhausted, RetryPolicy};
 pub use reading::{Source, Subscription};
 pub use replay_preview::{
     Difference, Preview, PreviewCounts, PreviewLimits, SAMPLE_CHARS_MAX, Untranslatable,
@@ -71,4 +80,4 @@ pub use webhook::{
     SigningError, SigningKind, URL_BYTES_MAX, WebhookClient, WebhookError, WebhookOptions,
     WebhookSink,
 };
-pub use window::{RetryPolicy, WindowLimits};
+pub use window::WindowLimits;

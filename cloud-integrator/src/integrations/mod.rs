@@ -20,7 +20,7 @@ use tokio::task::{AbortHandle, spawn_blocking};
 use vocabulary::{EventId, EventIdGenerator, Timestamp};
 
 use crate::event_type::{CatalogueEntry, EventType};
-use crate::forwarder::{Forwarder, ForwarderSettings};
+use crate::forwarder::{Forwarder, ForwarderSettings, ForwarderStatus};
 use crate::integration::{ChangeError, Integration};
 use crate::network::{NetworkPolicy, Resolver};
 use crate::reading::{Source, Subscription};
@@ -99,7 +99,7 @@ impl Integrations {
     /// Where the state file or the clients cannot be set up.
     pub fn open(file: &StateFile, sealer: Sealer, settings: Settings) -> Result<Self, OpenError> {
         let store = Store::open(file, sealer)?;
-        let connections = settings.forwarder.window.concurrency;
+        let connections = settings.forwarder.concurrency_max;
         let resolver = Resolver::new(settings.network.clone());
         let roots = &settings.extra_roots_pem;
         let webhooks = WebhookClient::with_resolver(resolver.clone(), roots, connections)?;
@@ -156,6 +156,22 @@ impl Integrations {
         self.stored(move |store| store.find(&id)).await
     }
 
+    /// How the forwarder of an integration fares, `None` where none runs for it, and how many dead
+    /// letters there are.
+    ///
+    /// # Errors
+    /// Where there is no such integration, or the file refuses.
+    pub async fn status(&self, id: &str) -> Result<(Option<ForwarderStatus>, u64), ChangeError> {
+        let id = self.found(id).await?.id;
+        let dead_letters = {
+            let id = id.clone();
+            self.stored(move |store| store.bookmark(&id).dead_count()).await?
+        };
+        let engine = self.0.engine.lock().await;
+        let forwarder = engine.forwarders.get(&id).filter(|forwarder| !forwarder.is_finished());
+        Ok((forwarder.map(Forwarder::status), dead_letters))
+    }
+
     /// Every event type with an example.
     pub fn event_types(&self) -> Vec<CatalogueEntry> {
         EventType::catalogue()
@@ -202,7 +218,7 @@ impl Integrations {
                 json_payload_enabled: integration.json_payload_enabled,
             },
             sink,
-            self.0.settings.forwarder,
+            ForwarderSettings::for_integration(&integration.delivery, &self.0.settings.forwarder),
         );
         engine.forwarders.insert(id.clone(), forwarder);
     }
