@@ -11,6 +11,7 @@
 //! What it is not: it decides nothing about messages, decodes nothing by itself and never writes
 //! telemetry.
 
+mod aws;
 mod concurrency;
 mod delivery_options;
 mod envelope;
@@ -24,6 +25,7 @@ mod integrations;
 mod lane;
 mod lanes;
 mod meters;
+mod mqtt;
 mod network;
 mod placeholders;
 mod policy;
@@ -41,6 +43,10 @@ mod tls;
 mod webhook;
 mod window;
 
+pub use aws::{
+    AwsAccess, AwsAccessError, AwsFailure, AwsKeys, AwsOptions, AwsRole, AwsSink, InvalidAws,
+    failure_of,
+};
 pub use delivery_options::{
     BATCH_EVENTS_MAX, BATCH_WAIT_MAX, BatchOptions, CONCURRENCY_DEFAULT, CONCURRENCY_MAX,
     DeliveryOptions, InvalidDeliveryOptions, Order, RetryProfile,
@@ -54,6 +60,12 @@ pub use integration::{
 };
 pub use integrations::{
     AwsRollout, Integrations, OpenError, ROLLOUT_TIME, ReplayError, ReplayRequest, Settings,
+};
+pub use mqtt::{
+    AWS_PAYLOAD_BYTES_MAX, AWS_PUBLISHES_PER_SECOND, AWS_TOPIC_BYTES_MAX, AWS_TOPIC_SLASHES_MAX,
+    CLIENT_ID_BYTES_MAX, CONNECTIONS_MAX, MqttClient, MqttEndpoint, MqttEndpointError, MqttLimits,
+    MqttPurpose, MqttSink, PAYLOAD_TEMPLATE_BYTES_MAX, PayloadError, TOPIC_BYTES_MAX, TopicProblem,
+    TopicsError,
 };
 pub use network::{
     ADDRESSES_MAX, Blocked, LOOKUP_TIMEOUT, Network, NetworkPolicy, NetworkTextError, ResolveError,

@@ -37,6 +37,7 @@ mod links;
 mod messages;
 mod mqtt_integrations;
 mod oauth;
+mod onboarding;
 mod openapi;
 mod operations;
 mod paging;
@@ -59,6 +60,10 @@ mod webhook_signing;
 mod webhooks;
 
 pub use api::ManagementApi;
+pub use onboarding::{
+    DeviceCertificate, DeviceCertificates, DeviceSim, DeviceSims, OnboardingServices,
+    onboarding_router,
+};
 pub use openapi::openapi_json;
 pub use registrations::Registration;
 pub use services::{DeviceEndpoint, MetricsText, Readiness, Registrations, Services, Settings};

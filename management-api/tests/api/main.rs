@@ -15,6 +15,7 @@ mod integrations;
 mod limits;
 mod mqtt_integrations;
 mod oauth;
+mod onboarding;
 mod operations;
 mod psk;
 mod replays;
