@@ -20,10 +20,11 @@ use crate::services::Services;
 use crate::throttle::{Throttle, address_key};
 use crate::tokens::Tokens;
 use crate::{
-    access, action_requests, actions, administration_logs, aws_integrations, dead_letters, devices,
-    endpoints, firmware_images, firmware_jobs, history, integration_pauses, integration_trials,
-    integrations, messages, mqtt_integrations, oauth, openapi, operations, psk, registrations,
-    replays, settings, sim_import, sims, templates, webhook_signing, webhooks,
+    access, action_requests, actions, administration_logs, aws_integrations, aws_template,
+    dead_letters, devices, endpoints, firmware_images, firmware_jobs, history, integration_pauses,
+    integration_status, integration_trials, integrations, messages, mqtt_integrations, oauth,
+    openapi, operations, psk, registrations, replays, settings, sim_import, sims, templates,
+    webhook_signing, webhooks,
 };
 
 /// Where every path of the API begins, as documented.
@@ -132,7 +133,8 @@ pub(crate) fn open_routes() -> OpenApiRouter<ManagementApi> {
         .routes(routes!(oauth::issue_token))
         .routes(routes!(openapi::document))
         .routes(routes!(messages::linked_payload))
-        .routes(routes!(aws_integrations::finish_rollout));
+        .routes(routes!(aws_integrations::finish_rollout))
+        .routes(routes!(aws_template::template));
     OpenApiRouter::new().nest(PREFIX, routes)
 }
 
@@ -174,6 +176,7 @@ fn configuration_routes() -> OpenApiRouter<ManagementApi> {
         .routes(routes!(integration_trials::test_webhook))
         .routes(routes!(integration_trials::restart_webhook))
         .routes(routes!(aws_integrations::create))
+        .routes(routes!(aws_template::parameters))
         .routes(routes!(integration_trials::test_aws))
         .routes(routes!(integration_trials::restart_aws))
 }
@@ -229,6 +232,7 @@ fn integration_routes() -> OpenApiRouter<ManagementApi> {
         .routes(routes!(integration_trials::restart_mqtt))
         .routes(routes!(integration_pauses::pause))
         .routes(routes!(integration_pauses::resume))
+        .routes(routes!(integration_status::find))
         .routes(routes!(webhook_signing::find, webhook_signing::delete))
         .routes(routes!(webhook_signing::rotate))
         .routes(routes!(dead_letters::list, dead_letters::delete))

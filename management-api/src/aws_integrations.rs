@@ -4,7 +4,7 @@
 //! AWS hands the token of its creation back. Who knows everything at once can say so at once.
 
 use axum::Json;
-use axum::extract::{Extension, State};
+use axum::extract::{Extension, FromRequest as _, Request, State};
 use axum::http::StatusCode;
 use cloud_integrator::{
     AwsRollout, AwsTarget, AwsTransport, ChangeError, ClientTls, Integration as StoredIntegration,
@@ -257,11 +257,14 @@ pub(crate) async fn patch(
 pub(crate) async fn finish_rollout(
     State(api): State<ManagementApi>,
     Extension(peer): Extension<Peer>,
-    JsonBody(end): JsonBody<AwsRolloutEnd, ROLLOUT_BYTES_MAX>,
+    request: Request,
 ) -> Result<Json<IntegrationDetails>, ApiError> {
     api.admit_login(peer.ip).map_err(|wait| {
         ApiError::too_many_requests("this address finishes too many rollouts", wait)
     })?;
+    // Only now: a stranger who is too fast gets nothing read.
+    let JsonBody(end) =
+        JsonBody::<AwsRolloutEnd, ROLLOUT_BYTES_MAX>::from_request(request, &api).await?;
     match api.services().integrations.finish_rollout(end.into()).await {
         Ok(integration) => Ok(Json(integration.into())),
         Err(ChangeError::NotFound(_)) => {

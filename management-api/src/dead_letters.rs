@@ -3,7 +3,7 @@
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use cloud_integrator::{DeadLetterEntry, DeadLetterFilter, FailureClass};
+use cloud_integrator::{Answer, DeadLetterEntry, DeadLetterFilter, FailureClass};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
@@ -58,10 +58,10 @@ pub(crate) struct DeadLetter {
 pub(crate) struct DeadLetterReason {
     /// A word to filter by.
     #[schema(example = "refused")]
-    class: String,
+    pub(crate) class: String,
     /// What happened, for a person.
     #[schema(example = "the endpoint answered 422")]
-    text: String,
+    pub(crate) text: String,
 }
 
 /// What the other side answered.
@@ -203,7 +203,6 @@ impl Written<'_> {
 
 impl From<DeadLetterEntry> for DeadLetter {
     fn from(entry: DeadLetterEntry) -> Self {
-        let answer = entry.answer;
         Self {
             id: entry.id.to_string(),
             trace_id: entry.id.trace(),
@@ -212,11 +211,16 @@ impl From<DeadLetterEntry> for DeadLetter {
             received_time: entry.received_at.to_string(),
             dead_time: entry.died_at.to_string(),
             reason: DeadLetterReason { class: entry.class, text: entry.reason },
-            response: answer
-                .map(|answer| DeadLetterResponse { code: answer.code, body: answer.text }),
+            response: entry.answer.map(DeadLetterResponse::from),
             attempts: entry.attempts,
             replay_id: entry.replay,
         }
+    }
+}
+
+impl From<Answer> for DeadLetterResponse {
+    fn from(answer: Answer) -> Self {
+        Self { code: answer.code, body: answer.text }
     }
 }
 

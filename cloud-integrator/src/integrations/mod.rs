@@ -28,8 +28,8 @@ use crate::sinks::Sinks;
 use crate::store::{Store, StoreError};
 use crate::webhook::{ClientError, WebhookClient};
 
-pub(crate) use replaying::{active_versions, selection};
 pub use replaying::{ReplayError, ReplayRequest};
+pub(crate) use replaying::{active_versions, selection};
 pub use rollout::{AwsRollout, ROLLOUT_TIME};
 
 /// How the integrations of a gateway behave.

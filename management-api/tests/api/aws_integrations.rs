@@ -156,3 +156,23 @@ async fn what_is_wrong_with_an_aws_integration_is_named() {
     let page = gateway.get(CLOUDS).await.expect(200);
     assert_eq!(page["items"], json!([]));
 }
+
+#[tokio::test]
+async fn the_template_of_the_stack_lies_where_the_parameters_say() {
+    let public_url = Some("https://gateway.example.com/".to_owned());
+    let settings = Settings { public_url, ..Settings::default() };
+    let gateway = Gateway::start_with(Choices { settings, ..Choices::default() }).await;
+    let path = "/management-api/simgate/v1/aws/template.yaml";
+    let found = gateway.get(&format!("{AWS}/parameters")).await.expect(200);
+    let url = format!("https://gateway.example.com{path}");
+    assert_eq!(found, json!({"awsIntegration": [{"version": "v2.1", "url": url}]}));
+    let answer = Answer::of(gateway.http.get(gateway.url(path)).send().await.unwrap()).await;
+    assert_eq!(
+        (answer.status.as_u16(), &answer.headers["content-type"]),
+        (200, &"application/yaml".parse().unwrap())
+    );
+    assert!(answer.text.starts_with("AWSTemplateFormatVersion"));
+    let gateway = Gateway::start().await;
+    let found = gateway.get(&format!("{AWS}/parameters")).await.expect(200);
+    assert_eq!(found["awsIntegration"][0]["url"], gateway.url(path), "as it was reached");
+}

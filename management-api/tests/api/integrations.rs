@@ -254,3 +254,32 @@ async fn the_documented_change_is_for_what_a_kind_has() {
     let changed = gateway.patch(&format!("{CLOUDS}/{mqtt}"), url).await.expect(200);
     assert_eq!(changed["url"], "mqtts://localhost:2");
 }
+
+#[tokio::test]
+async fn the_status_tells_what_an_integration_does() {
+    let gateway = Gateway::start().await;
+    let mut body = webhook(&receiver("503 Service Unavailable").await);
+    body["paused"] = json!(true);
+    let made = gateway.post(WEBHOOKS, body).await.expect(201);
+    let path = format!("{OWN}/{}", made["id"].as_str().unwrap());
+    let waiting = json!({"state": "ROLLOUT_DONE", "paused": true, "deadLetters": 0});
+    assert_eq!(gateway.get(&format!("{path}/status")).await.expect(200), waiting);
+    let now = std::time::SystemTime::now().into();
+    gateway.append(vocabulary::Protocol::Udp, b"x", now).await;
+    gateway.post_empty(&format!("{path}/resume")).await.expect(200);
+    let start = std::time::Instant::now();
+    let delivery = loop {
+        let status = gateway.get(&format!("{path}/status")).await.expect(200);
+        if status["delivery"]["lastFailure"].is_object() {
+            break status["delivery"].clone();
+        }
+        assert!(start.elapsed() < std::time::Duration::from_secs(20), "{status}");
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    };
+    assert_eq!(delivery["lastFailure"]["response"]["code"], 503);
+    assert!(delivery["lastFailure"]["reason"]["class"].is_string());
+    assert_eq!((delivery.get("lastSuccessTime"), &delivery["freshLane"]), (None, &json!(false)));
+    assert!(delivery["lagRecords"].is_u64() && delivery["inFlight"].is_u64(), "{delivery}");
+    assert!(delivery["concurrencyLimit"].as_u64().unwrap() >= 1);
+    gateway.get(&format!("{OWN}/nobody/status")).await.refusal(404);
+}

@@ -7,6 +7,7 @@ mod administration_logs;
 mod aws_integrations;
 mod contract;
 mod dead_letters;
+mod deliveries;
 mod devices;
 mod firmware;
 mod gateway;
