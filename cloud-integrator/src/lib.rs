@@ -2,9 +2,10 @@
 //!
 //! [`Integrations`] is what the management API works on: it keeps what customers configure and
 //! runs one [`Forwarder`] for each integration. A forwarder reads the log from its own cursor,
-//! keeps the order of each device and drives a [`Sink`]; [`WebhookSink`] is the one kind so far.
+//! keeps the order of each device and drives a [`Sink`]: [`WebhookSink`], [`MqttSink`] or
+//! [`AwsSink`].
 //!
-//! What it promises (docs/delivery.md, docs/webhooks.md): every record that is wanted is delivered
+//! What it promises (docs/delivery.md, docs/integrations.md): every record that is wanted is delivered
 //! at least once, in order per device, with the same id at every attempt; a slow or dead endpoint
 //! delays no device and no other endpoint.
 //!

@@ -35,14 +35,17 @@ fn event(body: &str) -> Delivery {
     }
 }
 
-fn access(sts_endpoint: Option<String>) -> AwsAccess {
-    let keys = AwsKeys {
+fn keys() -> AwsKeys {
+    AwsKeys {
         access_key_id: "AKIAEXAMPLE".to_owned(),
         secret_access_key: Zeroizing::new("the-secret".to_owned()),
         session_token: None,
-    };
+    }
+}
+
+fn access(sts_endpoint: Option<String>) -> AwsAccess {
     let policy = NetworkPolicy { allow_http_loopback: true, ..NetworkPolicy::default() };
-    AwsAccess::new(AwsOptions { keys: Some(keys), sts_endpoint }, Resolver::new(policy)).unwrap()
+    AwsAccess::new(AwsOptions { keys: Some(keys()), sts_endpoint }, Resolver::new(policy)).unwrap()
 }
 
 fn target(endpoint: &str, role_arn: Option<&str>) -> AwsTarget {
@@ -245,8 +248,11 @@ async fn what_aws_cannot_take_is_not_sent() {
     .await;
     let sink = sink(&url);
     let too_large = event(&"x".repeat(AWS_PAYLOAD_BYTES_MAX + 1));
-    let (class, text, again) = failed(sink.deliver(vec![too_large]).await);
+    let (class, text, again) = failed(sink.deliver(vec![too_large.clone()]).await);
     assert_eq!((class, again), (FailureClass::TooLarge, false), "{text}");
+    // The other event of the batch is not lost with it, and not sent before it is known alone.
+    let (class, text, again) = failed(sink.deliver(vec![event("{}"), too_large]).await);
+    assert_eq!((class, again), (FailureClass::TooLarge, true), "{text}");
     let mut wild = event("{}");
     (wild.source, wild.topic) = (Some(Protocol::Coap), Some("a/b/c/d/e/f/g/h".into()));
     let (class, text, again) = failed(sink.deliver(vec![wild]).await);
@@ -327,6 +333,43 @@ async fn an_endless_answer_takes_bounded_memory_and_is_no_success() {
     let (class, text, again) = failed(sink(&url).deliver(vec![event("{}")]).await);
     assert_eq!((class, again), (FailureClass::Transport, true), "{text}");
     assert!(text.contains("longer than"), "{text}");
+}
+
+/// A name server by UDP that says of every name that it is this machine.
+async fn names_this_machine() -> SocketAddr {
+    let socket = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let address = socket.local_addr().unwrap();
+    tokio::spawn(async move {
+        let mut buffer = [0; 512];
+        loop {
+            let (length, from) = socket.recv_from(&mut buffer).await?;
+            // RFC 1035 §4.1: a question ends at its root label, then type and class.
+            let end = 12 + buffer[12..length].iter().position(|byte| *byte == 0).unwrap() + 5;
+            let is_a = buffer[end - 3] == 1;
+            let mut answer = buffer[..end].to_vec();
+            answer[2..12].copy_from_slice(&[0x81, 0x80, 0, 1, 0, u8::from(is_a), 0, 0, 0, 0]);
+            if is_a {
+                answer.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 0, 0, 4, 127, 0, 0, 1]);
+            }
+            socket.send_to(&answer, from).await?;
+        }
+        #[expect(unreachable_code, reason = "it says what the errors above are")]
+        std::io::Result::Ok(())
+    });
+    address
+}
+
+/// A name that was harmless when it was configured leads to this machine later.
+#[tokio::test]
+async fn an_endpoint_that_moves_inside_is_not_reached() {
+    let policy =
+        NetworkPolicy { dns_servers: vec![names_this_machine().await], ..NetworkPolicy::default() };
+    let options = AwsOptions { keys: Some(keys()), ..AwsOptions::default() };
+    let access = AwsAccess::new(options, Resolver::new(policy)).unwrap();
+    let sink = AwsSink::new(&access, &target("iot.example.com", None)).unwrap();
+    let (class, text, again) = failed(sink.deliver(vec![event("{}")]).await);
+    assert_eq!((class, again), (FailureClass::Blocked, true), "{text}");
+    assert!(text.contains("127.0.0.1"), "{text}");
 }
 
 #[test]

@@ -79,10 +79,7 @@ impl AwsSink {
         id: Option<&str>,
     ) -> Result<(), AwsFailure> {
         let attempt = self.attempt(topic, payload, id);
-        timeout(DELIVERY_TIMEOUT, attempt).await.unwrap_or_else(|_| {
-            let failure = Failure::new(FailureClass::Timeout, "aws did not answer in time");
-            Err(AwsFailure { failure, code: None, after: None })
-        })
+        timeout(DELIVERY_TIMEOUT, attempt).await.unwrap_or_else(|_| Err(late()))
     }
 
     async fn attempt(
@@ -141,40 +138,46 @@ impl Inner {
 
 impl Sink for AwsSink {
     async fn deliver(&self, events: Vec<Delivery>) -> Outcome {
+        let is_alone = events.len() == 1;
+        // Nothing is sent before everything can be.
+        let topics: Result<Vec<String>, Failure> =
+            events.iter().map(|event| self.checked_topic(event)).collect();
+        let topics = match topics {
+            Ok(topics) => topics,
+            Err(reason) if is_alone => return Outcome::Rejected { reason },
+            // The others of the batch may pass without it.
+            Err(reason) => return Outcome::Retry { reason, after: None },
+        };
         let all = async {
-            for event in events {
-                let outcome = self.deliver_one(event).await;
-                if outcome != Outcome::Delivered {
-                    return outcome;
-                }
+            for (event, topic) in events.into_iter().zip(topics) {
+                self.attempt(&topic, event.body, Some(&event.id.to_string())).await?;
             }
-            Outcome::Delivered
+            Ok(())
         };
-        timeout(DELIVERY_TIMEOUT, all).await.unwrap_or_else(|_| Outcome::Retry {
-            reason: Failure::new(FailureClass::Timeout, "aws did not answer in time"),
-            after: None,
-        })
-    }
-}
-
-impl AwsSink {
-    async fn deliver_one(&self, event: Delivery) -> Outcome {
-        let topic = match self.0.topics.name(&event) {
-            Ok(topic) => topic,
-            Err(problem) => {
-                let text = format!("the topic of this event {problem}");
-                return Outcome::Rejected { reason: Failure::new(FailureClass::Request, text) };
-            }
-        };
-        let bytes = event.body.len();
-        if bytes > AWS_PAYLOAD_BYTES_MAX {
-            let text =
-                format!("event of {bytes} bytes exceeds the limit of {AWS_PAYLOAD_BYTES_MAX}");
-            return Outcome::Rejected { reason: Failure::new(FailureClass::TooLarge, text) };
-        }
-        match self.attempt(&topic, event.body, Some(&event.id.to_string())).await {
+        match timeout(DELIVERY_TIMEOUT, all).await.unwrap_or_else(|_| Err(late())) {
             Ok(()) => Outcome::Delivered,
             Err(AwsFailure { failure: reason, after, .. }) => Outcome::Retry { reason, after },
         }
     }
+}
+
+impl AwsSink {
+    /// The topic of an event that AWS can take.
+    fn checked_topic(&self, event: &Delivery) -> Result<String, Failure> {
+        let bytes = event.body.len();
+        if bytes > AWS_PAYLOAD_BYTES_MAX {
+            let text =
+                format!("event of {bytes} bytes exceeds the limit of {AWS_PAYLOAD_BYTES_MAX}");
+            return Err(Failure::new(FailureClass::TooLarge, text));
+        }
+        self.0.topics.name(event).map_err(|problem| {
+            let text = format!("the topic of this event {problem}");
+            Failure::new(FailureClass::Request, text)
+        })
+    }
+}
+
+fn late() -> AwsFailure {
+    let failure = Failure::new(FailureClass::Timeout, "aws did not answer in time");
+    AwsFailure { failure, code: None, after: None }
 }

@@ -225,7 +225,7 @@ fn a_device_that_fails_for_long_leaves_room_for_the_others() {
     let position = window.position(moment(now));
     assert_eq!((position.resume, position.holes), (11, (0..10).collect()));
     // The line moves: what was deferred comes back, and its order is kept.
-    let mut order = Vec::new();
+    let mut order = Vec::<u64>::new();
     while window.cursor() < 11 {
         now += Duration::from_secs(10);
         for flight in started(&mut window, now) {
