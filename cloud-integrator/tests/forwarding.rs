@@ -7,8 +7,8 @@
 mod bare;
 mod world;
 
-use std::sync::{Arc, Mutex};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
 use bare::{bare_integration, everything};
@@ -228,7 +228,9 @@ async fn what_is_rejected_is_not_tried_again_and_holds_nothing_up() {
     until("the rest", || sink.ledger.taken_once().len() == 4).await;
     forwarder.stop(PATIENCE).await;
     assert_eq!(sink.ledger.attempts().len(), 6);
-    assert_eq!(store.bookmark(&id).cursor().unwrap(), Some(world.log.end().as_u64()));
+    // A notice about the dead letters may lie behind them.
+    assert!(store.bookmark(&id).cursor().unwrap().is_some_and(|cursor| cursor >= 6));
+    assert_eq!(dead_letters(&world, &id).await.len(), 2);
 }
 
 #[tokio::test]
@@ -403,9 +405,9 @@ async fn one_poison_event_in_a_batch_becomes_a_dead_letter_and_all_others_arrive
     let world = World::new();
     let (store, id) = bare_integration(&world).await;
     let sink = Batched::new(|events| {
-        let poisoned = events.iter().any(|event| {
-            event.subject.iccid == vocabulary::Iccid::from_u64(2) && has(event, 3)
-        });
+        let poisoned = events
+            .iter()
+            .any(|event| event.subject.iccid == vocabulary::Iccid::from_u64(2) && has(event, 3));
         if poisoned { refused() } else { Outcome::Delivered }
     });
     world.send(&interleaved(4, 8)).await;
@@ -413,10 +415,8 @@ async fn one_poison_event_in_a_batch_becomes_a_dead_letter_and_all_others_arrive
     settings.retry.attempts_max = Some(2);
     let forwarder = start_by(&world, &store, &id, sink.clone(), settings);
     until("all others", || sink.ledger.taken_once().len() == 31).await;
-    until("the end", || {
-        store.bookmark(&id).cursor().unwrap() == Some(world.log.end().as_u64() - 1)
-    })
-    .await;
+    until("the end", || store.bookmark(&id).cursor().unwrap().is_some_and(|cursor| cursor >= 32))
+        .await;
     forwarder.stop(PATIENCE).await;
     assert_eq!(dead_letters(&world, &id).await.len(), 1);
     let notices = notices(&world, &id);
@@ -449,7 +449,8 @@ async fn as_in_1nce_os_five_failures_fail_the_integration_in_the_documented_word
     let sink = Scripted::new(|_, _| retry());
     world.send(&[(1, 1)]).await;
     let mut settings = hasty();
-    settings.retry = RetryPolicy { schedule: settings.retry.schedule, ..RetryPolicy::compat_1nce() };
+    settings.retry =
+        RetryPolicy { schedule: settings.retry.schedule, ..RetryPolicy::compat_1nce() };
     let forwarder = start_by(&world, &store, &id, sink.clone(), settings);
     until("the end of the forwarder", || forwarder.is_finished()).await;
     assert_eq!(sink.count.load(Ordering::Relaxed), 5);
@@ -500,17 +501,13 @@ async fn an_endpoint_that_is_down_for_too_long_fails_the_integration() {
     let (store, id) = bare_integration(&world).await;
     let sink = Scripted::new(|_, _| retry());
     world.send(&interleaved(4, 1)).await;
-    let settings =
-        ForwarderSettings { disable_after: Duration::from_millis(300), ..hasty() };
+    let settings = ForwarderSettings { disable_after: Duration::from_millis(300), ..hasty() };
     let forwarder = start_by(&world, &store, &id, sink.clone(), settings);
     until("the end of the forwarder", || forwarder.is_finished()).await;
     until("both notices", || notices(&world, &id).len() == 2).await;
     let messages: Vec<String> =
         notices(&world, &id).into_iter().map(|notice| notice.message).collect();
-    assert_eq!(
-        messages,
-        ["CloudIntegrator[EndpointDown]", "CloudIntegrator[IntegrationDisabled]"]
-    );
+    assert_eq!(messages, ["CloudIntegrator[EndpointDown]", "CloudIntegrator[IntegrationDisabled]"]);
     assert!(dead_letters(&world, &id).await.is_empty(), "an outage makes no dead letter");
 }
 
@@ -520,9 +517,12 @@ async fn the_status_tells_of_an_outage_and_of_its_end() {
     let (store, id) = bare_integration(&world).await;
     let is_up = Arc::new(AtomicUsize::new(0));
     let up = Arc::clone(&is_up);
-    let sink = Scripted::new(move |_, _| {
-        if up.load(Ordering::Relaxed) == 0 { retry() } else { Outcome::Delivered }
-    });
+    let sink =
+        Scripted::new(
+            move |_, _| {
+                if up.load(Ordering::Relaxed) == 0 { retry() } else { Outcome::Delivered }
+            },
+        );
     world.send(&interleaved(20, 1)).await;
     let forwarder = start(&world, &store, &id, sink.clone());
     until("the outage", || forwarder.status().down_since.is_some()).await;

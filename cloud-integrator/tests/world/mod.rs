@@ -5,15 +5,15 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
 use cloud_integrator::{
-    DeliveryOptions, EventTypes, Exhausted, ForwarderSettings, GateSettings, Integrations,
-    NetworkPolicy, NewIntegration, RetryPolicy, SEALED_FOR, Schedule, Settings, Source, Store,
-    Subscription, Target, WebhookTarget, WindowLimits,
+    DeliveryOptions, Exhausted, ForwarderSettings, GateSettings, Integrations, NetworkPolicy,
+    NewIntegration, RetryPolicy, SEALED_FOR, Schedule, Settings, Source, Target, WebhookTarget,
+    WindowLimits,
 };
 use message_log::{DeviceKey, Kind, MessageLog, NewRecord};
 use sealing::{KeySource, Sealer};
 use state::StateFile;
 use template_library::Templates;
-use vocabulary::{EventKind, Identity, IdentityClass, Notice, Protocol, Telemetry};
+use vocabulary::{EventKind, Identity, IdentityClass, Protocol, Telemetry};
 
 /// A test that waits longer has failed.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
