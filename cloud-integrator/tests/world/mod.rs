@@ -73,8 +73,12 @@ impl World {
     }
 
     pub(crate) fn integrations(&self) -> Integrations {
+        self.integrations_by(hasty())
+    }
+
+    pub(crate) fn integrations_by(&self, forwarder: ForwarderSettings) -> Integrations {
         let settings = Settings {
-            forwarder: hasty(),
+            forwarder,
             network: NetworkPolicy { allow_http_loopback: true, ..NetworkPolicy::default() },
             integrations_max: 3,
             ..Settings::default()
