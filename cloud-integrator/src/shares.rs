@@ -1,4 +1,5 @@
-//! Who is next: how the lanes of an integration share its endpoint (docs/delivery.md). Pure.
+//! Who is next: how the lanes of an integration share its endpoint (docs/integrations.md).
+//! Pure.
 //!
 //! While devices without backlog have a lane of their own, a fifth of the attempts is kept free for
 //! it, at least one: what they send now does not wait for what others sent yesterday. Replays get

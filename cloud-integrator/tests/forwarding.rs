@@ -528,7 +528,7 @@ async fn the_status_tells_of_an_outage_and_of_its_end() {
     until("the outage", || forwarder.status().down_since.is_some()).await;
     let status = forwarder.status();
     assert_eq!(status.last_failure.unwrap().1.text, "not now");
-    assert!(status.last_success_at.is_none() && status.lag_records == 20);
+    assert!(status.last_success_at.is_none() && status.lag_records >= 20);
     is_up.store(1, Ordering::Relaxed);
     until("the end", || {
         let status = forwarder.status();
