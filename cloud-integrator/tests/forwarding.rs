@@ -544,11 +544,11 @@ async fn the_status_tells_of_an_outage_and_of_its_end() {
 async fn a_device_without_backlog_does_not_wait_for_the_backlog_of_others() {
     let world = World::new();
     let (store, id) = bare_integration(&world).await;
-    // Twelve windows of messages of others, which take two seconds.
+    // Twelve windows of messages of others, which take more than a second.
     for _ in 0..2 {
         world.send(&interleaved(10, 40)).await;
     }
-    let sink = Slow { pause: Duration::from_millis(20), ..Slow::default() };
+    let sink = Slow { pause: Duration::from_millis(12), ..Slow::default() };
     let forwarder = start(&world, &store, &id, sink.clone());
     until("the second lane", || forwarder.status().fresh_lane).await;
     world.send(&[(77, 1), (77, 2)]).await;
