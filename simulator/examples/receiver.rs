@@ -99,6 +99,7 @@ fn options(line: &Line) -> Result<ReceiverOptions, Box<dyn std::error::Error>> {
 
 fn report(receiver: &Receiver) -> Result<(), Box<dyn std::error::Error>> {
     let report = serde_json::json!({ "counts": receiver.counts(), "paths": receiver.tallies() });
-    writeln!(io::stdout(), "{report}")?;
+    // In one piece, so that who reads the file behind it never sees a half.
+    io::stdout().write_all(format!("{report}\n").as_bytes())?;
     Ok(())
 }
