@@ -3,7 +3,9 @@
 use std::fmt;
 use std::sync::Arc;
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, KeyUsagePurpose};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, KeyUsagePurpose,
+};
 use thiserror::Error;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::crypto::aws_lc_rs;
@@ -13,6 +15,9 @@ use tokio_rustls::rustls::{self, ServerConfig};
 
 /// The names that a certificate made here is good for.
 const NAMES: [&str; 3] = ["localhost", "127.0.0.1", "::1"];
+
+const SERVER: &str = "simulated receiver";
+const AUTHORITY: &str = "authority of simulated receivers";
 
 /// How a receiver proves who it is, and speaks HTTP/2 or HTTP/1.1 as the client would rather.
 #[derive(Clone)]
@@ -68,13 +73,12 @@ impl ServerIdentity {
     /// # Errors
     /// Where no key can be made.
     pub fn self_made() -> Result<(Self, String), IdentityError> {
-        let mut authority = CertificateParams::new(Vec::new())?;
+        let mut authority = named(AUTHORITY, &[])?;
         authority.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         authority.key_usages = vec![KeyUsagePurpose::KeyCertSign];
         let authority = CertifiedIssuer::self_signed(authority, KeyPair::generate()?)?;
         let key = KeyPair::generate()?;
-        let names = NAMES.map(str::to_owned).to_vec();
-        let certificate = CertificateParams::new(names)?.signed_by(&key, &authority)?;
+        let certificate = named(SERVER, &NAMES)?.signed_by(&key, &authority)?;
         let identity =
             Self::from_pem(certificate.pem().as_bytes(), key.serialize_pem().as_bytes())?;
         Ok((identity, authority.pem()))
@@ -83,6 +87,15 @@ impl ServerIdentity {
     pub(super) fn acceptor(&self) -> TlsAcceptor {
         TlsAcceptor::from(Arc::clone(&self.config))
     }
+}
+
+/// A certificate to be for a subject of this name, which must not be that of the issuer: OpenSSL
+/// takes a certificate with the same name twice for one that signed itself, and refuses it.
+fn named(name: &str, hosts: &[&str]) -> Result<CertificateParams, rcgen::Error> {
+    let hosts: Vec<_> = hosts.iter().map(|&host| host.to_owned()).collect();
+    let mut params = CertificateParams::new(hosts)?;
+    params.distinguished_name.push(DnType::CommonName, name);
+    Ok(params)
 }
 
 impl fmt::Debug for ServerIdentity {
@@ -94,6 +107,20 @@ impl fmt::Debug for ServerIdentity {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Both certificates had the name that the library gives, "rcgen self signed cert". Rustls did
+    /// not mind, but whoever uses OpenSSL (curl, Node.js, syslog-ng) took the receiver's own for
+    /// self-signed and made no connection.
+    #[test]
+    fn authority_and_server_have_names_of_their_own() {
+        let key = KeyPair::generate().unwrap();
+        let issuer = CertifiedIssuer::self_signed(named(AUTHORITY, &[]).unwrap(), key).unwrap();
+        let key = KeyPair::generate().unwrap();
+        let certificate = named(SERVER, &NAMES).unwrap().signed_by(&key, &issuer).unwrap();
+        let has =
+            |name: &str| certificate.der().windows(name.len()).any(|at| at == name.as_bytes());
+        assert!(has(AUTHORITY) && has(SERVER) && !has("rcgen"));
+    }
 
     #[test]
     fn certificate_and_key_must_be_there_and_belong_together() {
