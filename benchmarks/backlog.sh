@@ -22,7 +22,7 @@ simgate="${SIMGATE:-$release/simgate}" receiver="${RECEIVER:-$release/examples/r
 coap=127.0.0.1:15683 udp=127.0.0.1:15684 api=127.0.0.1:15685
 healthy=127.0.0.1:15690 away=127.0.0.1:15691
 work="$(mktemp -d)"
-trap 'kill $(jobs -p) 2>/dev/null; wait 2>/dev/null; rm -rf "$work"' EXIT
+trap 'kill $(jobs -p) 2>/dev/null || true; wait 2>/dev/null; rm -rf "$work"' EXIT
 
 # A new store with so many SIMs.
 prepare() {
