@@ -15,7 +15,7 @@
 #   ROUNDS=2       how often all take their turn
 #   STEP=6         seconds of a step
 #   FAIL_RATE=200  datagrams per second for 10 s where the receiver fails
-#   PATIENCE=600   seconds that the failing receiver waits for the last event
+#   PATIENCE=600   seconds that the failing receiver waits for events before they count as missing
 #   PLAIN=1        HTTP without TLS, also for a gateway that cannot be told whom to trust
 #
 # Needs release builds of simgate and of the receiver (cargo build --release -p simulator --example
@@ -252,7 +252,7 @@ if [ ${#pushers[@]} -gt 0 ]; then
     done
     echo
     echo "receiver that refuses 15 %, $fail_rate/s for 10 s:"
-    echo "product            sent  delivered     lost  lost %  duplicates  seconds"
+    echo "product            sent  delivered  missing       %  duplicates  seconds"
     for name in "${pushers[@]}"; do refuse "$name"; done
 fi
 for product_name in "$@"; do
