@@ -18,10 +18,9 @@ use crate::connection::Peer;
 use crate::error::{ApiError, ErrorBody};
 use crate::extract::{Id, JsonBody};
 use crate::integration_details::IntegrationDetails;
+use crate::integration_errors::{change_error, create_error};
 use crate::integration_options::{CommonChange, DeliveryChange};
-use crate::integrations::{
-    WantedEventType, apply, change_error, create_error, make, of_kind, wanted,
-};
+use crate::integrations::{WantedEventType, apply, make, of_kind, wanted};
 
 /// The port of MQTT over TLS.
 const MQTT_PORT: u16 = 8_883;
@@ -45,6 +44,9 @@ pub(crate) struct AwsCreate {
     delivery: Option<DeliveryChange>,
     /// Where events go, if that is known now; otherwise the rollout says it within an hour.
     aws: Option<AwsAddress>,
+    /// Whether it waits from the beginning, until it is resumed; together with `aws` alone.
+    #[serde(default)]
+    paused: bool,
 }
 
 /// A change of an AWS integration; what is absent stays.
@@ -187,8 +189,12 @@ pub(crate) async fn create(
     State(api): State<ManagementApi>,
     JsonBody(new): JsonBody<AwsCreate>,
 ) -> Result<(StatusCode, Json<IntegrationDetails>), ApiError> {
-    let AwsCreate { name, event_types, json_payload_enabled, delivery, aws } = new;
+    let AwsCreate { name, event_types, json_payload_enabled, delivery, aws, paused } = new;
     let known = aws.is_some();
+    if paused && !known {
+        let message = "nothing is delivered before the rollout is done anyway";
+        return Err(ApiError::field("paused", message, "true together with aws, or false"));
+    }
     let integration = NewIntegration {
         name,
         target: Target::Aws(aws.map(AwsTarget::from).unwrap_or_default()),
@@ -197,7 +203,7 @@ pub(crate) async fn create(
         delivery: DeliveryChange::options(delivery),
     };
     if known {
-        return make(&api, integration, false).await;
+        return make(&api, integration, paused).await;
     }
     let begun = api.services().integrations.begin_rollout(integration).await;
     let (integration, jwt) = begun.map_err(create_error)?;

@@ -131,7 +131,8 @@ impl MqttChange {
     request_body = MqttCreate,
     responses(
         (status = 201, description = "The integration.", body = IntegrationDetails),
-        (status = 409, description = "There are too many.", body = ErrorBody),
+        (status = 409, description = "Another integration is the same client of this broker, or \
+            there are too many.", body = ErrorBody),
     )
 )]
 pub(crate) async fn create(
@@ -167,6 +168,8 @@ pub(crate) async fn create(
     request_body = MqttChange,
     responses(
         (status = 200, description = "The integration as it is now.", body = IntegrationDetails),
+        (status = 409, description = "Another integration is the same client of this broker.",
+            body = ErrorBody),
     )
 )]
 pub(crate) async fn patch(
