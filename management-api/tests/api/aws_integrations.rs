@@ -75,14 +75,16 @@ async fn a_rollout_needs_its_token_and_a_region() {
         ("region", "the moon"),
         ("roleArn", "admin"),
         ("externalId", "x"),
-        ("endpoint", "https://example.com/"),
+        ("endpoint", "example.com/x"),
     ] {
-        let mut body = json!({"jwt": jwt, "region": "eu-central-1"});
+        let mut body = json!({"jwt": jwt, "region": "eu-central-1", "roleArn": ROLE});
         body[member] = json!(value);
         let refusal = roll_out(&gateway, body).await.refusal(400);
         assert_eq!(refusal["field"], member, "{refusal}");
         assert!(refusal["message"].as_str().unwrap().contains("allowed"), "{refusal}");
     }
+    let alone = json!({"jwt": jwt, "region": "eu-central-1", "externalId": "simgate-1"});
+    assert_eq!(roll_out(&gateway, alone).await.refusal(400)["field"], "externalId");
     let found = gateway.get(&format!("{CLOUDS}/{id}")).await.expect(200);
     assert_eq!((&found["state"], found.get("region")), (&json!("ROLLOUT_STARTED"), None));
     roll_out(&gateway, json!({"jwt": jwt, "region": "eu-central-1"})).await.expect(200);

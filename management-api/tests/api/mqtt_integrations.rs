@@ -95,6 +95,7 @@ async fn what_is_wrong_with_an_mqtt_integration_is_named() {
         ("clientId", json!(""), "clientId"),
         ("password", json!("s3cret"), "username"),
         ("connections", json!(0), "connections"),
+        ("connections", json!(1_000_000), "connections"),
         ("publishesPerSecond", json!(0), "publishesPerSecond"),
         ("topics", json!({"NEWS": "x"}), "topics"),
         ("topics", json!({"ERROR": "a/#"}), "topics"),
