@@ -39,6 +39,15 @@ struct Fresh<T> {
     filter: Filter,
 }
 
+/// What the main lane has before it.
+#[derive(Debug)]
+pub(crate) struct Backlog {
+    /// The place after it.
+    pub(crate) start: u64,
+    /// The devices of all below that is not done.
+    pub(crate) filter: Filter,
+}
+
 /// Which records a lane takes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Part {
@@ -83,15 +92,9 @@ impl<T: Clone> Lanes<T> {
         Self { main, fresh, last_tag: Tag(1) }
     }
 
-    /// Opens the second lane at `start`: `filter` has the devices of all that is not done below.
-    pub(crate) fn open(
-        &mut self,
-        rules: &Rules,
-        start: u64,
-        filter: Filter,
-        moment: Moment,
-        seed: u64,
-    ) {
+    /// Opens the second lane behind the backlog.
+    pub(crate) fn open(&mut self, rules: &Rules, backlog: Backlog, moment: Moment, seed: u64) {
+        let Backlog { start, filter } = backlog;
         let lane = Lane::new(rules.clone(), Position::at(start), moment, seed);
         self.last_tag.0 += 1;
         self.fresh = Some(Fresh { lane, tag: self.last_tag, start, filter });

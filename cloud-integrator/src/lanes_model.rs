@@ -169,9 +169,14 @@ impl World {
         if most == 0 {
             return lane.give_up();
         }
-        let taken = places.iter().filter(|at| part.takes(**at, self.log[**at as usize]));
+        let taken = places.iter().filter(|at| part.takes(**at, device_at(&self.log, **at)));
         let arrivals = taken
-            .map(|at| Arrival { place: *at, device: self.log[*at as usize], bytes: 1, item: *at })
+            .map(|at| Arrival {
+                place: *at,
+                device: device_at(&self.log, *at),
+                bytes: 1,
+                item: *at,
+            })
             .collect();
         let next = places.last().map_or(after, |last| last + 1);
         lane.take(Found { arrivals, next }, self.now);
@@ -182,11 +187,11 @@ impl World {
         let Some(lane) = self.lanes.lane(kind_of(fresh)) else { return };
         let Some(attempt) = lane.window.start(now) else { return };
         for (number, place) in attempt.items.iter().enumerate() {
-            let device = self.log[*place as usize];
+            let device = device_at(&self.log, *place);
             let flying = self.flying.iter().flat_map(|(_, attempt)| &attempt.items);
-            let of_device = flying.filter(|other| self.log[**other as usize] == device).count();
+            let of_device = flying.filter(|other| device_at(&self.log, **other) == device).count();
             assert_eq!(of_device, 0, "one attempt at a time for device {device}");
-            let earlier = (self.oldest..*place).filter(|at| self.log[*at as usize] == device);
+            let earlier = (self.oldest..*place).filter(|at| device_at(&self.log, *at) == device);
             for at in earlier {
                 let is_before = attempt.items[..number].contains(&at);
                 assert!(is_before || self.done.contains(&at), "{at} is before {place}");
@@ -215,7 +220,7 @@ impl World {
         self.lanes.main.window.devices().for_each(|device| filter.insert(device));
         let start = self.end();
         let unread = self.lanes.main.window.read_to().max(self.oldest)..start;
-        unread.for_each(|at| filter.insert(self.log[at as usize]));
+        unread.for_each(|at| filter.insert(device_at(&self.log, at)));
         self.scanned = Some((start, filter.finish()));
     }
 
@@ -228,7 +233,7 @@ impl World {
             return;
         }
         let moment = self.moment();
-        self.lanes.open(&self.rules, start, filter, moment, 5);
+        self.lanes.open(&self.rules, Backlog { start, filter }, moment, 5);
         self.splits += 1;
     }
 
@@ -253,7 +258,7 @@ impl World {
             place >= resume || holes.binary_search(&place).is_ok()
         };
         for place in self.oldest..self.end() {
-            let device = self.log[place as usize];
+            let device = device_at(&self.log, place);
             let is_in_main = is_read(place, position.resume, &position.holes);
             let is_again = match (&position.fresh, filter) {
                 (Some(fresh), Some(filter)) if place >= fresh.start => {
@@ -294,6 +299,10 @@ impl World {
             assert!(round < 19_999, "it comes to an end");
         }
     }
+}
+
+fn device_at(log: &[u64], place: u64) -> u64 {
+    log[usize::try_from(place).unwrap()]
 }
 
 fn kind_of(fresh: bool) -> Kind {

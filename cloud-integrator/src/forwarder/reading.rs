@@ -8,10 +8,12 @@ use message_log::ReadError;
 use tokio::task::spawn_blocking;
 
 use super::REFUSED_PAUSE;
+use super::replays::Replays;
 use super::run::{Job, Owner, Run, moment};
 use super::telling::expired_notice;
 use crate::filter::{Filter, FilterBuilder};
 use crate::lane::{Found, Lane};
+use crate::lanes::{Backlog, Lanes};
 use crate::reading::{Item, RECORDS_PER_READ, Reading, Selection};
 use crate::shares::Kind;
 use crate::sink::Sink;
@@ -37,8 +39,7 @@ pub(super) struct Scan {
     is_running: bool,
     not_before: Instant,
     is_cancelled: Arc<AtomicBool>,
-    /// The devices of what lies below the place.
-    found: Option<(u64, Filter)>,
+    found: Option<Backlog>,
 }
 
 impl Scan {
@@ -189,7 +190,7 @@ impl<S: Sink> Run<'_, S> {
     pub(super) fn take_scan(&mut self, start: u64, filter: Option<Filter>) {
         self.scan.is_running = false;
         self.scan.not_before = Instant::now() + SCAN_INTERVAL;
-        self.scan.found = filter.map(|filter| (start, filter));
+        self.scan.found = filter.map(|filter| Backlog { start, filter });
     }
 
     /// Opens the second lane where a scan has ended, unless the first one has caught up meanwhile.
@@ -198,8 +199,8 @@ impl<S: Sink> Run<'_, S> {
         if self.lanes.main.is_reading() {
             return;
         }
-        let Some((start, filter)) = self.scan.found.take() else { return };
-        let left = start.saturating_sub(self.lanes.main.window.read_to());
+        let Some(backlog) = self.scan.found.take() else { return };
+        let left = backlog.start.saturating_sub(self.lanes.main.window.read_to());
         if self.lanes.is_split() || left < self.rules.limits.records as u64 {
             return;
         }
@@ -209,16 +210,16 @@ impl<S: Sink> Run<'_, S> {
             "far behind: devices without backlog get a lane of their own"
         );
         let seed = self.next_seed();
-        self.saving.keep_filter(filter.bytes());
-        self.lanes.open(&self.rules, start, filter, moment(), seed);
+        self.saving.keep_filter(backlog.filter.bytes());
+        self.lanes.open(&self.rules, backlog, moment(), seed);
     }
 }
 
 /// The lane of an owner.
 pub(super) fn lane_of<'a>(
     owner: Owner,
-    lanes: &'a mut crate::lanes::Lanes<Item>,
-    replays: &'a mut super::replays::Replays,
+    lanes: &'a mut Lanes<Item>,
+    replays: &'a mut Replays,
 ) -> Option<&'a mut Lane<Item>> {
     match owner {
         Owner::Forward(tag) => Some(lanes.tagged(tag)),
