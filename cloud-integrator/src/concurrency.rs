@@ -62,6 +62,11 @@ impl Concurrency {
 
     /// An attempt succeeded that began at `begun`; `is_full` if as many ran as may.
     pub(crate) fn succeeded(&mut self, begun: Instant, now: Instant, is_full: bool) {
+        // While there is little to send, batches are small and their round trips short: they are no
+        // measure for full ones.
+        if !is_full {
+            return;
+        }
         let round_trip = now.saturating_duration_since(begun).as_secs_f64();
         let Some(best) = self.best else {
             (self.best, self.smoothed) = (Some(round_trip), round_trip);
@@ -71,10 +76,8 @@ impl Concurrency {
         let best = best.min(round_trip);
         self.best = Some(best);
         if self.smoothed > best * SLOW_TIMES + SLOW_MORE {
-            if is_full {
-                self.slowed(begun, now);
-            }
-        } else if is_full {
+            self.slowed(begun, now);
+        } else {
             self.slow_in_a_row = 0;
             self.limit += if self.is_probing { 1.0 } else { 1.0 / self.limit };
             self.limit = self.limit.min(self.most as f64);
@@ -267,6 +270,22 @@ mod tests {
 
     fn secs(secs: u64) -> Duration {
         Duration::from_secs(secs)
+    }
+
+    /// A batch of one is answered sooner than a batch of a hundred: after a quiet hour the limit
+    /// shrank when full batches came again.
+    #[test]
+    fn small_batches_of_a_quiet_time_are_no_measure_for_full_ones() {
+        let mut simulation = Simulation::new(64);
+        simulation.run(&mut Endpoint::new(64, Duration::from_millis(60), false), secs(2));
+        assert_eq!(simulation.concurrency.limit(), 64);
+        for _ in 0..1_000 {
+            let begun = simulation.now;
+            simulation.now += Duration::from_millis(1);
+            simulation.concurrency.succeeded(begun, simulation.now, false);
+        }
+        simulation.run(&mut Endpoint::new(64, Duration::from_millis(60), false), secs(2));
+        assert_eq!(simulation.concurrency.limit(), 64);
     }
 
     proptest! {
