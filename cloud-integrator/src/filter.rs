@@ -56,10 +56,10 @@ impl FilterBuilder {
         Self { bits: vec![0; bytes] }
     }
 
-    /// So small that many devices are taken wrongly.
+    /// So small that some of few devices are taken wrongly.
     #[cfg(test)]
     pub(crate) fn tiny() -> Self {
-        Self::with_bytes(2)
+        Self::with_bytes(8)
     }
 
     pub(crate) fn insert(&mut self, device: u64) {
@@ -72,17 +72,23 @@ impl FilterBuilder {
 
     /// The set, as small as it may be.
     pub(crate) fn finish(mut self) -> Filter {
-        let mut set: usize = self.bits.iter().map(|byte| byte.count_ones() as usize).sum();
+        let mut set = count(&self.bits);
         while self.bits.len() > BYTES_MIN
             && set * 1_000 <= self.bits.len() * 8 * FOLD_BELOW_PER_MILLE
         {
             // A device's bits in half the room are its bits here without the highest one.
             let upper = self.bits.split_off(self.bits.len() / 2);
             self.bits.iter_mut().zip(upper).for_each(|(lower, upper)| *lower |= upper);
-            set = self.bits.iter().map(|byte| byte.count_ones() as usize).sum();
+            set = count(&self.bits);
         }
         Filter(self.bits.into())
     }
+}
+
+/// The bits that are set in so many bytes: a power of two, from 8 on.
+fn count(bytes: &[u8]) -> usize {
+    let (words, _) = bytes.as_chunks();
+    words.iter().map(|word| u64::from_le_bytes(*word).count_ones() as usize).sum()
 }
 
 /// Byte and bit of each probe, in a set of so many bytes (a power of two).

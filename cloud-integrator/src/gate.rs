@@ -1,8 +1,8 @@
 //! Keeps a failing endpoint from being hammered. Pure.
 //!
 //! When its failures say that the endpoint as a whole is down, the gate closes: from then on only
-//! one attempt at a time, with growing pauses, until one succeeds (docs/delivery.md, Success and
-//! retry).
+//! one attempt at a time, with growing pauses, until one succeeds (docs/integrations.md, Success
+//! and retry).
 
 use std::time::{Duration, Instant};
 
@@ -22,7 +22,7 @@ pub struct GateSettings {
 }
 
 impl GateSettings {
-    /// What docs/delivery.md promises.
+    /// What docs/integrations.md promises.
     pub const DOCUMENTED: Self = Self {
         failures: 10,
         all_failed_time: Duration::from_secs(60),

@@ -1,5 +1,5 @@
 //! The lanes of an integration that lead forward through the log: one, or two while it is far
-//! behind (docs/delivery.md, Fresh before old). Pure.
+//! behind (docs/integrations.md, Fresh before backlog). Pure.
 //!
 //! ```text
 //! log   ......... backlog ........... start ............... end

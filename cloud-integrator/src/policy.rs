@@ -1,4 +1,4 @@
-//! What follows from a failure, as data (docs/delivery.md, Success and retry). Pure.
+//! What follows from a failure, as data (docs/integrations.md, Success and retry). Pure.
 
 use crate::delivery_options::RetryProfile;
 use crate::gate::GateSettings;
@@ -43,7 +43,7 @@ pub(crate) enum Judgement {
 const TOO_LARGE_ATTEMPTS: u32 = 3;
 
 impl RetryPolicy {
-    /// What docs/delivery.md promises.
+    /// What docs/integrations.md promises.
     pub fn standard() -> Self {
         Self {
             schedule: Schedule::standard(),

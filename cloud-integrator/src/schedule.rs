@@ -17,7 +17,7 @@ const MINUTE: u64 = 60;
 const HOUR: u64 = 60 * MINUTE;
 
 impl Schedule {
-    /// The documented schedule, docs/delivery.md: 75 hours in all.
+    /// The documented schedule, docs/integrations.md: 75 hours in all.
     pub fn standard() -> Self {
         let secs = [
             5,

@@ -1,4 +1,5 @@
-//! Who is next: how the lanes of an integration share its endpoint (docs/delivery.md). Pure.
+//! Who is next: how the lanes of an integration share its endpoint (docs/integrations.md).
+//! Pure.
 //!
 //! While devices without backlog have a lane of their own, a fifth of the attempts is kept free for
 //! it, at least one: what they send now does not wait for what others sent yesterday. Replays get
@@ -95,7 +96,8 @@ impl Shares {
     }
 }
 
-fn fifth(limit: usize) -> usize {
+/// What is kept free of a limit, and the most that replays get.
+pub(crate) fn fifth(limit: usize) -> usize {
     (limit / 5).max(1)
 }
 

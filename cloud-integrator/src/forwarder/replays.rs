@@ -180,6 +180,8 @@ impl Replay {
         let (start, feed) = match source {
             ReplaySource::Log { start, end, from, until, mut devices } => {
                 devices.sort_unstable();
+                // Of another log it may lie ahead, where nothing is ever read.
+                let end = end.min(parts.reader.source.log.end().as_u64());
                 let selection = Selection::Replay { from, until, devices: devices.into() };
                 (start, Feed::Log { end, selection })
             }

@@ -1,5 +1,5 @@
-//! What the customer of an integration must hear (docs/delivery.md, Notices): decided here, without
-//! clock or I/O; the run appends the notices to the log.
+//! What the customer of an integration must hear (docs/integrations.md, Success and retry): decided
+//! here, without clock or I/O; the run appends the notices to the log.
 //!
 //! An endpoint that is down is told of when it is first seen to be, after an hour, and after a day;
 //! after some days without success the integration fails. Dead letters are told of at once, then
