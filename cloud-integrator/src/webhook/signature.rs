@@ -196,7 +196,8 @@ impl Key {
             if !(SECRET_BYTES_MIN..=SECRET_BYTES_MAX).contains(&secret.len()) {
                 return Err(SigningError::SecretBytes(secret.len()));
             }
-            return Ok(SigningMaterial::Hmac(hmac::Key::new(hmac::HMAC_SHA256, &secret)));
+            let key = hmac::Key::new(hmac::HMAC_SHA256, &secret);
+            return Ok(SigningMaterial::Hmac(Box::new(key)));
         }
         let text = self.secret.strip_prefix(ED25519_PREFIX).ok_or(SigningError::Prefix)?;
         let bytes = decode(text)?;
@@ -221,7 +222,7 @@ struct ReadyKey {
 }
 
 enum SigningMaterial {
-    Hmac(hmac::Key),
+    Hmac(Box<hmac::Key>),
     Ed25519(Ed25519KeyPair),
 }
 
