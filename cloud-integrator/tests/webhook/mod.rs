@@ -92,6 +92,7 @@ fn place(variable: &str, usual: &str) -> Option<String> {
     if Path::new(&usual).exists() {
         return Some(usual);
     }
-    writeln!(std::io::stderr(), "SKIPPED: {usual} does not exist; test.sh puts it there").unwrap();
+    let text = format!("SKIPPED: {usual} does not exist; test.sh puts it there\n");
+    std::io::stderr().write_all(text.as_bytes()).unwrap();
     None
 }
