@@ -18,7 +18,7 @@ trap 'kill $(jobs -p) 2>/dev/null; wait 2>/dev/null; rm -rf "$work"' EXIT
 "$release/simgate" sims import "$work/sims.csv" --data "$work/data" >/dev/null
 SIMGATE_DEVICES_UDP='[{ listen = "127.0.0.1:15684" }]' SIMGATE_DEVICES_COAP='[]' \
     SIMGATE_API_LISTEN=127.0.0.1:15685 SIMGATE_LOG_FILTER=warn \
-    SIMGATE_WEBHOOKS_ALLOW_HTTP_LOOPBACK=true \
+    SIMGATE_INTEGRATIONS_ALLOW_HTTP_LOOPBACK=true \
     "$release/simgate" serve --data "$work/data" >/dev/null &
 sleep 1
 python3 benchmarks/template.py "$release/simgate" "$work/data" 127.0.0.1:15685 \

@@ -13,8 +13,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
-use cloud_integrator::{Integrations, NewWebhook, Settings, Source, WebhookOptions};
+use cloud_integrator::{
+    DeliveryOptions, Integrations, NetworkPolicy, NewIntegration, SEALED_FOR, Settings, Source,
+    Target, WebhookTarget,
+};
 use message_log::{DeviceKey, Kind, MessageLog, NewRecord};
+use sealing::{KeySource, Sealer};
 use state::StateFile;
 use template_library::Templates;
 use tokio::runtime::{Builder, Runtime};
@@ -42,12 +46,14 @@ fn main() {
     let source = Source { log: log.clone(), templates: Templates::open(&file).unwrap() };
     let pushing = runtime("pushing", 2);
     let mut settings = Settings {
-        webhook: WebhookOptions { allow_http_loopback: true, ..WebhookOptions::default() },
+        network: NetworkPolicy { allow_http_loopback: true, ..NetworkPolicy::default() },
         ..Settings::default()
     };
     settings.forwarder.window.concurrency = concurrency;
     pushing.block_on(async {
-        let integrations = Integrations::open(&file, settings).unwrap();
+        let key = KeySource::Text("7".repeat(64).into());
+        let sealer = Sealer::open(&key, SEALED_FOR).unwrap();
+        let integrations = Integrations::open(&file, sealer, settings).unwrap();
         integrations.start(source.clone()).await.unwrap();
         integrations.create(webhook(&format!("http://{address}/events"))).await.unwrap();
         integrations.shutdown(Duration::from_secs(1)).await;
@@ -72,11 +78,15 @@ fn runtime(name: &str, threads: usize) -> Runtime {
         .unwrap()
 }
 
-fn webhook(url: &str) -> NewWebhook {
-    NewWebhook {
+fn webhook(url: &str) -> NewIntegration {
+    NewIntegration {
         name: "bench".to_owned(),
-        url: url.to_owned(),
-        headers: [("x-api-key".to_owned(), "0123456789abcdef".to_owned())].into(),
+        target: Target::Webhook(WebhookTarget {
+            url: url.to_owned(),
+            headers: [("x-api-key".to_owned(), "0123456789abcdef".to_owned())].into(),
+            ..WebhookTarget::default()
+        }),
+        delivery: DeliveryOptions::default(),
         event_types: vec![("TELEMETRY_DATA".to_owned(), None)],
         json_payload_enabled: false,
     }

@@ -22,6 +22,8 @@ pub(crate) struct Stamp {
     pub id: EventId,
     /// When the gateway accepted it.
     pub received_at: Timestamp,
+    /// Whether it is delivered again because somebody asked for it.
+    pub replayed: bool,
 }
 
 /// The payload of a message, as far as a template has not decided it.
@@ -113,6 +115,9 @@ fn begin(event_type: EventType, stamp: Stamp, room_bytes: usize) -> Vec<u8> {
     put(&mut out, b"\",\"version\":\"");
     put(&mut out, EVENT_VERSION.as_bytes());
     put(&mut out, b"\"");
+    if stamp.replayed {
+        put(&mut out, b",\"replayed\":true");
+    }
     out
 }
 
@@ -259,6 +264,7 @@ mod tests {
         Stamp {
             id: "1-6393505d-0000fa8489fb9c791fcddd43".parse().unwrap(),
             received_at: Timestamp::from_millis(1_670_598_749_915),
+            replayed: false,
         }
     }
 
@@ -298,6 +304,17 @@ mod tests {
             "imsi":"901405100002864"}}}}"#
         );
         assert_eq!(parsed(&bytes), parsed(expected.as_bytes()));
+    }
+
+    #[test]
+    fn a_replayed_message_says_so_and_is_the_same_else() {
+        let envelope = |replayed| {
+            let stamp = Stamp { replayed, ..stamp() };
+            parsed(&telemetry(stamp, &message(Protocol::Udp, b"x"), Payload::Translated("1")))
+        };
+        let mut again = envelope(true);
+        assert_eq!(again.as_object_mut().unwrap().remove("replayed"), Some(json!(true)));
+        assert_eq!(again, envelope(false));
     }
 
     #[test]

@@ -27,9 +27,10 @@ use vocabulary::{EventKind, Notice, NoticeCategory, NoticeKind, Timestamp};
 
 use crate::event_type::EventType;
 use crate::meters::Meters;
+use crate::progress::Progress;
 use crate::reading::{Prepared, RECORDS_PER_READ, Reader, Reading, Source, Subscription};
 use crate::sink::{Delivery, Outcome, Sink};
-use crate::store::{Bookmark, Progress, StoreError};
+use crate::store::{Bookmark, StoreError};
 use crate::window::{Position, RetryPolicy, Verdict, Window, WindowLimits};
 
 /// How a forwarder behaves.
@@ -164,7 +165,7 @@ impl<S: Sink> Parts<S> {
 async fn first_position(bookmark: &Bookmark, first: u64, end: u64) -> Position {
     loop {
         let bookmark = bookmark.clone();
-        match spawn_blocking(move || bookmark.position()).await {
+        match spawn_blocking(move || bookmark.load().map(|saved| saved.position)).await {
             Ok(Ok(Some(position))) if position.resume > end => {
                 // Waiting until a new log has grown as long would lose what it receives.
                 let resume = position.resume;

@@ -1,35 +1,40 @@
 //! What a customer configures: an integration, and the forms in which one is asked for.
 
-use std::collections::BTreeMap;
 use std::fmt;
 
 use thiserror::Error;
 use vocabulary::Timestamp;
 
+use crate::delivery_options::{DeliveryOptions, InvalidDeliveryOptions};
 use crate::event_type::{EventTypes, EventTypesError};
 use crate::store::StoreError;
-use crate::webhook::EndpointError;
+use crate::target::Target;
+use crate::webhook::WebhookError;
 
 /// The longest name, as documented.
 pub const NAME_CHARS_MAX: usize = 128;
 
 /// A configured integration.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Integration {
     /// 21 characters, made at creation.
     pub id: String,
     /// The customer's name for it.
     pub name: String,
-    /// Where events go, as the customer wrote it.
-    pub url: String,
-    /// The customer's headers; values are secrets.
-    pub headers: BTreeMap<String, String>,
+    /// Where events go.
+    pub target: Target,
     /// What it wants.
     pub event_types: EventTypes,
     /// Whether payloads that are valid JSON are sent as JSON.
     pub json_payload_enabled: bool,
+    /// How events are delivered.
+    pub delivery: DeliveryOptions,
     /// Where it stands.
     pub state: IntegrationState,
+    /// Whether it was told to wait. What it wants is kept as long as the log keeps it.
+    pub paused: bool,
+    /// Why it has failed.
+    pub error: Option<String>,
     /// When it was created.
     pub created_at: Timestamp,
     /// When the customer last changed it.
@@ -42,40 +47,31 @@ pub struct Integration {
 /// Where an integration stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum IntegrationState {
+    /// Created, and waiting for somebody to say where events go (AWS).
+    RolloutStarted,
     /// Created, nothing delivered yet.
     RolloutDone,
+    /// Nobody said in time where events go (AWS).
+    RolloutFailed,
     /// Delivered at least once.
     IntegrationActive,
     /// Stopped after failures; a restart starts it again.
     IntegrationFailed,
 }
 
-/// A webhook to be created.
-#[derive(Clone, Default)]
-pub struct NewWebhook {
+/// An integration to be created.
+#[derive(Debug, Clone)]
+pub struct NewIntegration {
     /// 1 to 128 characters.
     pub name: String,
-    /// `https`, with placeholders in path and query.
-    pub url: String,
-    /// Custom headers, with placeholders in their values.
-    pub headers: BTreeMap<String, String>,
+    /// Where events go.
+    pub target: Target,
     /// Names of event types and their versions; no version means the newest.
     pub event_types: Vec<(String, Option<String>)>,
     /// Whether payloads that are valid JSON are sent as JSON.
     pub json_payload_enabled: bool,
-}
-
-/// A change to a webhook; `None` leaves a field as it is.
-#[derive(Clone, Default)]
-pub struct WebhookPatch {
-    /// A new URL.
-    pub url: Option<String>,
-    /// All headers anew.
-    pub headers: Option<BTreeMap<String, String>>,
-    /// All event types anew.
-    pub event_types: Option<Vec<(String, Option<String>)>>,
-    /// Whether payloads that are valid JSON are sent as JSON.
-    pub json_payload_enabled: Option<bool>,
+    /// How events are delivered.
+    pub delivery: DeliveryOptions,
 }
 
 /// The result of a test or of a restart: a failure is an answer, not an error.
@@ -88,17 +84,28 @@ pub struct TestReport {
 }
 
 /// Why a configuration is refused. The customer is at fault.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
-pub enum InvalidWebhook {
+#[derive(Debug, Error)]
+pub enum InvalidIntegration {
     /// The name is empty or too long.
     #[error("name has {0} characters, allowed: 1 to {NAME_CHARS_MAX}")]
     Name(usize),
-    /// The URL or a header.
+    /// What a webhook is to be.
     #[error(transparent)]
-    Endpoint(#[from] EndpointError),
+    Webhook(#[from] WebhookError),
     /// The list of event types.
     #[error(transparent)]
     EventTypes(#[from] EventTypesError),
+    /// How events are to be delivered.
+    #[error(transparent)]
+    Delivery(#[from] InvalidDeliveryOptions),
+    /// A change that only another kind of integration knows.
+    #[error("an integration of type {kind} has no {what}")]
+    Kind {
+        /// The kind that it has.
+        kind: &'static str,
+        /// What was to be changed.
+        what: &'static str,
+    },
 }
 
 /// Why an integration could not be created.
@@ -106,8 +113,8 @@ pub enum InvalidWebhook {
 pub enum CreateError {
     /// A field is not valid.
     #[error(transparent)]
-    Invalid(#[from] InvalidWebhook),
-    /// Another webhook has the same URL.
+    Invalid(#[from] InvalidIntegration),
+    /// Another integration has the same target.
     #[error("the url is already used by another webhook")]
     Conflict,
     /// There are as many as there may be.
@@ -121,60 +128,71 @@ pub enum CreateError {
 /// Why an integration could not be changed.
 #[derive(Debug, Error)]
 pub enum ChangeError {
-    /// No such integration.
+    /// No such integration, or no such replay.
     #[error("no integration has the id {0:?}")]
     NotFound(String),
     /// A field is not valid.
     #[error(transparent)]
-    Invalid(#[from] InvalidWebhook),
-    /// Another webhook has the same URL.
+    Invalid(#[from] InvalidIntegration),
+    /// Another integration has the same target.
     #[error("the url is already used by another webhook")]
     Conflict,
-    /// A restart of an integration that has not failed.
-    #[error("the integration is {0}, only INTEGRATION_FAILED can be restarted")]
-    NotFailed(IntegrationState),
+    /// Not in this state.
+    #[error("the integration is {found}, allowed: {allowed}")]
+    State {
+        /// The state that it is in.
+        found: IntegrationState,
+        /// The states that it could be in.
+        allowed: &'static str,
+    },
     /// The state file. We are at fault.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
 
-impl Integration {
-    /// The kind of cloud: webhooks are the only one so far.
-    pub const fn kind(&self) -> &'static str {
-        "WEBHOOK"
-    }
-}
-
 impl IntegrationState {
+    const ALL: [Self; 5] = [
+        Self::RolloutStarted,
+        Self::RolloutDone,
+        Self::RolloutFailed,
+        Self::IntegrationActive,
+        Self::IntegrationFailed,
+    ];
+
     /// The name in the management API.
     pub const fn as_str(self) -> &'static str {
         match self {
+            Self::RolloutStarted => "ROLLOUT_STARTED",
             Self::RolloutDone => "ROLLOUT_DONE",
+            Self::RolloutFailed => "ROLLOUT_FAILED",
             Self::IntegrationActive => "INTEGRATION_ACTIVE",
             Self::IntegrationFailed => "INTEGRATION_FAILED",
         }
     }
 
+    /// Whether events are delivered in it.
+    pub const fn delivers(self) -> bool {
+        matches!(self, Self::RolloutDone | Self::IntegrationActive)
+    }
+
     /// From the name of [`IntegrationState::as_str`].
     pub(crate) fn from_name(name: &str) -> Option<Self> {
-        [Self::RolloutDone, Self::IntegrationActive, Self::IntegrationFailed]
-            .into_iter()
-            .find(|state| state.as_str() == name)
+        Self::ALL.into_iter().find(|state| state.as_str() == name)
     }
 }
 
 /// Checks a customer's name for an integration.
-pub(crate) fn check_name(name: &str) -> Result<(), InvalidWebhook> {
+pub(crate) fn check_name(name: &str) -> Result<(), InvalidIntegration> {
     match name.chars().count() {
         1..=NAME_CHARS_MAX => Ok(()),
-        other => Err(InvalidWebhook::Name(other)),
+        other => Err(InvalidIntegration::Name(other)),
     }
 }
 
 /// Reads a list of event types as the management API receives it.
-pub(crate) fn parse_event_types(
+pub fn parse_event_types(
     list: &[(String, Option<String>)],
-) -> Result<EventTypes, InvalidWebhook> {
+) -> Result<EventTypes, InvalidIntegration> {
     let pairs = list.iter().map(|(name, version)| (name.as_str(), version.as_deref()));
     Ok(EventTypes::parse(pairs)?)
 }
@@ -185,69 +203,24 @@ impl fmt::Display for IntegrationState {
     }
 }
 
-/// URLs and headers carry secrets, so `Debug` shows neither.
-impl fmt::Debug for Integration {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter
-            .debug_struct("Integration")
-            .field("id", &self.id)
-            .field("name", &self.name)
-            .field("headers", &self.headers.keys().collect::<Vec<_>>())
-            .field("event_types", &self.event_types)
-            .field("state", &self.state)
-            .finish_non_exhaustive()
-    }
-}
-
-impl fmt::Debug for NewWebhook {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter
-            .debug_struct("NewWebhook")
-            .field("name", &self.name)
-            .field("event_types", &self.event_types)
-            .finish_non_exhaustive()
-    }
-}
-
-impl fmt::Debug for WebhookPatch {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter
-            .debug_struct("WebhookPatch")
-            .field("url", &self.url.is_some())
-            .field("headers", &self.headers.is_some())
-            .field("event_types", &self.event_types)
-            .finish_non_exhaustive()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn names_have_1_to_128_characters() {
-        assert_eq!(check_name(""), Err(InvalidWebhook::Name(0)));
-        assert_eq!(check_name(&"ä".repeat(128)), Ok(()));
-        assert_eq!(
-            check_name(&"x".repeat(129)).unwrap_err().to_string(),
-            "name has 129 characters, allowed: 1 to 128"
-        );
+        check_name(&"ä".repeat(128)).unwrap();
+        for (name, chars) in [(String::new(), 0), ("x".repeat(129), 129)] {
+            let refused = check_name(&name).unwrap_err();
+            assert!(matches!(refused, InvalidIntegration::Name(found) if found == chars));
+        }
     }
 
     #[test]
     fn state_names_come_back() {
-        let state = IntegrationState::IntegrationFailed;
-        assert_eq!(IntegrationState::from_name(state.as_str()), Some(state));
+        for state in IntegrationState::ALL {
+            assert_eq!(IntegrationState::from_name(state.as_str()), Some(state));
+        }
         assert_eq!(IntegrationState::from_name("x"), None);
-    }
-
-    #[test]
-    fn debug_shows_no_secret() {
-        let webhook = NewWebhook {
-            url: "https://h/s3cret".to_owned(),
-            headers: [("x-api-key".to_owned(), "s3cret".to_owned())].into(),
-            ..NewWebhook::default()
-        };
-        assert!(!format!("{webhook:?}").contains("s3cret"));
     }
 }

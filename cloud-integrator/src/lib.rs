@@ -21,9 +21,11 @@ mod integrations;
 mod meters;
 mod network;
 mod placeholders;
+mod progress;
 mod reading;
 mod schedule;
 mod sink;
+mod sinks;
 mod store;
 mod target;
 mod tls;
@@ -38,10 +40,12 @@ pub use event_type::{CatalogueEntry, EVENT_VERSION, EventType, EventTypes, Event
 pub use forwarder::{Forwarder, ForwarderSettings};
 pub use gate::GateSettings;
 pub use integration::{
-    ChangeError, CreateError, Integration, IntegrationState, InvalidWebhook, NAME_CHARS_MAX,
-    NewWebhook, TestReport, WebhookPatch,
+    ChangeError, CreateError, Integration, IntegrationState, InvalidIntegration, NAME_CHARS_MAX,
+    NewIntegration, TestReport, parse_event_types,
 };
-pub use integrations::{Integrations, OpenError, Settings};
+pub use integrations::{
+    AwsRollout, Integrations, OpenError, ROLLOUT_TIME, ReplayError, ReplayRequest, Settings,
+};
 pub use network::{
     ADDRESSES_MAX, Blocked, LOOKUP_TIMEOUT, Network, NetworkPolicy, NetworkTextError, ResolveError,
     Resolver,
@@ -52,7 +56,10 @@ pub use sink::{
     ANSWER_CHARS_MAX, Answer, DELIVERY_TIMEOUT, Delivery, Failure, FailureClass, Outcome, Sink,
     Subject,
 };
-pub use store::{Bookmark, Store, StoreError};
+pub use store::{
+    Bookmark, DEAD_LETTERS_MAX, DeadLetterEntry, DeadLetterFilter, Replay, ReplayState, SEALED_FOR,
+    Store, StoreError,
+};
 pub use target::{AwsTarget, AwsTransport, ClientTls, MqttTarget, Target, WebhookTarget};
 pub use tls::{TlsError, authorities};
 pub use webhook::{

@@ -215,7 +215,7 @@ impl Reader {
 }
 
 fn stamp(record: &Record) -> Stamp {
-    Stamp { id: record.id, received_at: record.received_at }
+    Stamp { id: record.id, received_at: record.received_at, replayed: false }
 }
 
 #[cfg(test)]

@@ -76,6 +76,16 @@ impl Position {
     pub(crate) fn cursor(&self) -> u64 {
         self.holes.first().copied().unwrap_or(self.resume)
     }
+
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        std::iter::once(&self.resume).chain(&self.holes).flat_map(|at| at.to_le_bytes()).collect()
+    }
+
+    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
+        let (places, _) = bytes.as_chunks();
+        let mut places = places.iter().map(|bytes| u64::from_le_bytes(*bytes));
+        Some(Self { resume: places.next()?, holes: places.collect() })
+    }
 }
 
 /// Read and not done. `T` is what is to be delivered.

@@ -15,15 +15,14 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use cloud_integrator::{
-    ChangeError, CreateError, Delivery, Endpoint, EventType, EventTypes, Failure, FailureClass,
-    Forwarder, IntegrationState, NewWebhook, Outcome, Sink, Store, Subject, Subscription,
-    WebhookClient, WebhookOptions, WebhookPatch,
+    Delivery, Endpoint, EventType, EventTypes, Failure, FailureClass, Forwarder, IntegrationState,
+    Outcome, Sink, Store, Subject, Subscription, WebhookClient, WebhookOptions,
 };
 use receiver::{Answer, OK, Received};
 use vocabulary::{EventId, Notice, NoticeCategory, NoticeKind};
 use world::{
-    Entry, Ledger, PATIENCE, World, base64_of, everything, hasty, interleaved, until, until_async,
-    webhook,
+    Entry, Ledger, PATIENCE, World, base64_of, everything, hasty, interleaved, raw,
+    scripted_receiver, until, until_async, webhook,
 };
 
 type Decide = dyn Fn(&Delivery, usize) -> Outcome + Send + Sync;
@@ -341,26 +340,6 @@ const ENDLESS: Answer = Answer {
     ..OK
 };
 
-/// Status line, headers and body of the test's own.
-fn raw(text: &'static str) -> Answer {
-    Answer { text, ..OK }
-}
-
-/// Starts a receiver whose answers `answer` decides by the number of the request.
-async fn scripted_receiver(
-    ledger: &Ledger,
-    answer: impl Fn(&Received<'_>, usize) -> Answer + Send + Sync + 'static,
-) -> String {
-    let (ledger, count) = (ledger.clone(), AtomicUsize::new(0));
-    let script: receiver::Script = Arc::new(move |request: &Received<'_>| {
-        let answer = answer(request, count.fetch_add(1, Ordering::Relaxed));
-        let taken = answer == OK;
-        ledger.note(request.header("webhook-id").unwrap(), request.body, taken);
-        answer
-    });
-    format!("http://{}/", receiver::serve(script).await)
-}
-
 #[tokio::test]
 async fn a_webhook_survives_every_kind_of_bad_answer() {
     let world = World::new();
@@ -508,141 +487,4 @@ async fn a_certificate_must_be_trusted_and_have_the_right_name() {
         let Outcome::Retry { reason, .. } = outcome(host, roots).await else { panic!("taken") };
         assert_eq!(reason.class, FailureClass::Tls, "{reason}");
     }
-}
-
-#[tokio::test]
-async fn configuration_is_checked_and_kept() {
-    let world = World::new();
-    let integrations = world.integrations();
-    integrations.start(world.source.clone()).await.unwrap();
-    let one = integrations.create(webhook("http://127.0.0.1:9/one")).await.unwrap();
-    let same = integrations.create(webhook("http://127.0.0.1:9/x/../one#f")).await;
-    assert!(matches!(same, Err(CreateError::Conflict)));
-    let unnamed = NewWebhook { name: String::new(), ..webhook("http://127.0.0.1:9/two") };
-    assert!(matches!(integrations.create(unnamed).await, Err(CreateError::Invalid(_))));
-    let two = integrations.create(webhook("http://127.0.0.1:9/two")).await.unwrap();
-    let clash = WebhookPatch { url: Some(one.url.clone()), ..WebhookPatch::default() };
-    assert!(matches!(integrations.patch(&two.id, clash).await, Err(ChangeError::Conflict)));
-    let patch = WebhookPatch {
-        json_payload_enabled: Some(true),
-        event_types: Some(vec![("LOCATION".to_owned(), None)]),
-        ..WebhookPatch::default()
-    };
-    let patched = integrations.patch(&two.id, patch).await.unwrap();
-    assert!(patched.json_payload_enabled && patched.event_types.contains(EventType::Location));
-    let restart = integrations.restart(&two.id).await;
-    assert!(matches!(restart, Err(ChangeError::NotFailed(IntegrationState::RolloutDone))));
-    integrations.create(webhook("http://127.0.0.1:9/three")).await.unwrap();
-    let four = integrations.create(webhook("http://127.0.0.1:9/four")).await;
-    assert!(matches!(four, Err(CreateError::TooMany(3))));
-    integrations.delete(&one.id).await.unwrap();
-    assert!(matches!(integrations.delete(&one.id).await, Err(ChangeError::NotFound(_))));
-    integrations.shutdown(Duration::ZERO).await;
-    assert_eq!(world.integrations().list().await.unwrap().len(), 2);
-}
-
-#[tokio::test]
-async fn a_test_reports_and_changes_nothing() {
-    let world = World::new();
-    let ledger = Ledger::default();
-    let answers = |_: &Received<'_>, number: usize| match number {
-        0 => OK,
-        _ => raw("HTTP/1.1 500 x\r\ncontent-length: 0\r\n\r\n"),
-    };
-    let url = scripted_receiver(&ledger, answers).await;
-    let integrations = world.integrations();
-    let created = integrations.create(webhook(&url)).await.unwrap();
-    let report = integrations.test(&created.id).await.unwrap();
-    assert_eq!((report.success, report.message.as_str()), (true, "Test was successful"));
-    let report = integrations.test(&created.id).await.unwrap();
-    assert!(!report.success);
-    assert_eq!(report.message, "Test failed, status: the endpoint answered 500");
-    assert_eq!(integrations.find(&created.id).await.unwrap(), Some(created));
-    assert!(matches!(integrations.test("no").await, Err(ChangeError::NotFound(_))));
-}
-
-#[tokio::test]
-async fn a_new_integration_gets_nothing_old_and_a_mended_url_gets_what_waited() {
-    let world = World::new();
-    let ledger = Ledger::default();
-    let integrations = world.integrations();
-    integrations.start(world.source.clone()).await.unwrap();
-    world.send(&[(1, 99)]).await;
-    let dead = integrations.create(webhook("http://127.0.0.1:1/")).await.unwrap();
-    world.send(&interleaved(3, 5)).await;
-    tokio::time::sleep(Duration::from_millis(100)).await;
-    let url = scripted_receiver(&ledger, |_, _| OK).await;
-    let patch = WebhookPatch { url: Some(url), ..WebhookPatch::default() };
-    integrations.patch(&dead.id, patch).await.unwrap();
-    until("what waited", || ledger.taken_once().len() == 15).await;
-    integrations.delete(&dead.id).await.unwrap();
-    world.send(&[(1, 98)]).await;
-    tokio::time::sleep(Duration::from_millis(50)).await;
-    ledger.assert_complete_and_in_order(3, 5);
-}
-
-/// A client that hung up in the middle of its PATCH took the forwarder with it: the old one was
-/// gone, the new one never began, and nothing was pushed until the gateway was started again.
-#[tokio::test]
-async fn a_change_whose_caller_hangs_up_is_still_made() {
-    let world = World::new();
-    let ledger = Ledger::default();
-    let integrations = world.integrations();
-    integrations.start(world.source.clone()).await.unwrap();
-    // An endpoint that is slow: the forwarder cannot be stopped at once.
-    let slow = |_: &Received<'_>, _: usize| Answer { pause: Duration::from_millis(300), ..OK };
-    let count = Arc::new(AtomicUsize::new(0));
-    let requests = Arc::clone(&count);
-    let url = scripted_receiver(&Ledger::default(), move |request, number| {
-        requests.fetch_add(1, Ordering::Relaxed);
-        slow(request, number)
-    })
-    .await;
-    let created = integrations.create(webhook(&url)).await.unwrap();
-    world.send(&[(1, 0)]).await;
-    until("a slow attempt", || count.load(Ordering::Relaxed) > 0).await;
-    let url = scripted_receiver(&ledger, |_, _| OK).await;
-    let patch = WebhookPatch { url: Some(url.clone()), ..WebhookPatch::default() };
-    let call = integrations.patch(&created.id, patch);
-    let hung_up = tokio::time::timeout(Duration::from_millis(50), call).await;
-    assert!(hung_up.is_err(), "the call was dropped in the middle");
-    world.send(&[(2, 1)]).await;
-    until("the new endpoint", || !ledger.taken_once().is_empty()).await;
-    integrations.shutdown(PATIENCE).await;
-    assert_eq!(integrations.find(&created.id).await.unwrap().unwrap().url, url);
-}
-
-/// The same for calls that are dropped wherever they wait: what the table says is what runs, and a
-/// shutdown leaves nothing running.
-#[tokio::test]
-async fn calls_that_are_dropped_anywhere_leave_what_the_table_says() {
-    let world = World::new();
-    let ledger = Ledger::default();
-    let integrations = world.integrations();
-    integrations.start(world.source.clone()).await.unwrap();
-    let url = scripted_receiver(&ledger, |_, _| OK).await;
-    for micros in (0..3_000).step_by(150) {
-        let moment = Duration::from_micros(micros);
-        let _ = tokio::time::timeout(moment, integrations.create(webhook(&url))).await;
-        for integration in integrations.list().await.unwrap() {
-            let patch =
-                WebhookPatch { json_payload_enabled: Some(true), ..WebhookPatch::default() };
-            let _ = tokio::time::timeout(moment, integrations.patch(&integration.id, patch)).await;
-            let _ = tokio::time::timeout(moment, integrations.delete(&integration.id)).await;
-        }
-    }
-    // Waits for a change that still runs.
-    let created = integrations.create(webhook(&url)).await;
-    assert!(matches!(created, Ok(_) | Err(CreateError::Conflict)));
-    world.send(&[(7, 7)]).await;
-    until("a delivery", || !ledger.taken_once().is_empty()).await;
-    let id = integrations.list().await.unwrap()[0].id.clone();
-    let patch = WebhookPatch { json_payload_enabled: Some(false), ..WebhookPatch::default() };
-    let call = integrations.patch(&id, patch);
-    let _ = tokio::time::timeout(Duration::from_micros(300), call).await;
-    integrations.shutdown(PATIENCE).await;
-    let count = ledger.attempts().len();
-    world.send(&[(7, 8)]).await;
-    tokio::time::sleep(Duration::from_millis(100)).await;
-    assert_eq!(ledger.attempts().len(), count, "nothing runs after a shutdown");
 }

@@ -14,6 +14,7 @@ use serde::Deserialize;
 mod coaps;
 mod environment;
 mod firmware;
+mod integrations;
 mod lwm2m;
 mod values;
 
@@ -33,7 +34,7 @@ pub(crate) struct Config {
     pub(crate) firmware: Firmware,
     pub(crate) api: Api,
     pub(crate) operations: Operations,
-    pub(crate) webhooks: Webhooks,
+    pub(crate) integrations: integrations::Integrations,
     pub(crate) log: Log,
 }
 
@@ -154,14 +155,6 @@ pub(crate) struct Operations {
     /// A listener of their own; without it they stand on the API's.
     #[serde(deserialize_with = "values::optional_address")]
     pub(crate) listen: Option<SocketAddr>,
-}
-
-/// Rules for the webhooks of customers.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub(crate) struct Webhooks {
-    /// Accept `http://` URLs to loopback addresses, for trying things out.
-    pub(crate) allow_http_loopback: bool,
 }
 
 /// The program's own log.
@@ -366,6 +359,7 @@ impl Config {
         lwm2ms.iter().try_for_each(|listener| listener.check("devices.lwm2ms"))?;
         self.lwm2m.check()?;
         self.firmware.check()?;
+        self.integrations.check()?;
         values::log_filter(&self.log.filter)?;
         values::api_security(&self.api)
     }

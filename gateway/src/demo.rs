@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, bail};
-use cloud_integrator::NewWebhook;
+use cloud_integrator::{DeliveryOptions, NewIntegration, Target, WebhookTarget};
 use simulator::{
     Delivery, Fleet, Load, Payload, Plan, Protocol, Receiver, ReceiverOptions,
     THREE_FIELDS_TEMPLATE,
@@ -65,7 +65,7 @@ fn config(folder: &std::path::Path) -> Config {
     let free = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     folder.clone_into(&mut config.data.dir);
     config.api.listen = free;
-    config.webhooks.allow_http_loopback = true;
+    config.integrations.allow_http_loopback = true;
     config.log.filter = "warn".to_owned();
     let devices = &mut config.devices;
     devices.udp.iter_mut().for_each(|listener| listener.listen = free);
@@ -119,10 +119,11 @@ async fn prepare(house: &House, fleet: &Fleet, receiver: &Receiver) -> anyhow::R
         ])?,
         status: Status::Active,
     })?;
-    let webhook = NewWebhook {
+    let target = WebhookTarget { url: receiver.url(), ..WebhookTarget::default() };
+    let webhook = NewIntegration {
         name: "demo".to_owned(),
-        url: receiver.url(),
-        headers: std::collections::BTreeMap::new(),
+        target: Target::Webhook(target),
+        delivery: DeliveryOptions::default(),
         event_types: vec![("TELEMETRY_DATA".into(), None), ("LIFECYCLE".into(), None)],
         json_payload_enabled: false,
     };

@@ -77,18 +77,23 @@ impl House {
         let templates = Templates::open(&state)?;
         let recovered = RecoveredExchanges::read(&log, Timestamp::from(SystemTime::now()))
             .context("the newest messages cannot be read")?;
+        // The keys make the data key, so they come first.
+        let keys = Keys::open(&state, &config.key_source())?;
+        let sealer = Sealer::open(&config.key_source(), cloud_integrator::SEALED_FOR)?;
+        let settings = integration_settings(config)?;
+        let integrations = Integrations::open(&state, sealer, settings)?;
         Ok(Self {
             clients: Clients::open(&state, &config.account.number)?,
             registry: Arc::new(SimRegistry::open(&state)?),
             directory: Arc::new(SimDirectory::new()),
-            keys: Keys::open(&state, &config.key_source())?,
+            keys,
             inspector: Inspector::open_for_customer(
                 &state,
                 log.clone(),
                 templates.clone(),
                 &config.account.number,
             )?,
-            integrations: Integrations::open(&state, integration_settings(config))?,
+            integrations,
             switches: Switches::open(&state)?,
             templates,
             log,
@@ -190,8 +195,12 @@ fn report(opened: &Opened) {
     }
 }
 
-fn integration_settings(config: &Config) -> cloud_integrator::Settings {
-    let mut settings = cloud_integrator::Settings::default();
-    settings.webhook.allow_http_loopback = config.webhooks.allow_http_loopback;
-    settings
+fn integration_settings(config: &Config) -> anyhow::Result<cloud_integrator::Settings> {
+    let integrations = &config.integrations;
+    Ok(cloud_integrator::Settings {
+        network: integrations.network()?,
+        extra_roots_pem: integrations.roots()?,
+        integrations_max: integrations.integrations_max,
+        ..cloud_integrator::Settings::default()
+    })
 }

@@ -3,29 +3,22 @@
 use std::time::Duration;
 
 use axum::Json;
-use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
-use bytes::Bytes;
 use firmware_update::{Digest, Image, ImageError, Images, LABEL_CHARS_MAX};
-use futures_util::StreamExt as _;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
-use tokio::time::{Instant, timeout, timeout_at};
 use utoipa::{IntoParams, ToSchema};
 
 use crate::api::{ManagementApi, blocking};
 use crate::error::{ApiError, ErrorBody, ErrorDetail};
-use crate::extract::{
-    BODY_TIMEOUT, Id, Params, body_overdue, media_type, too_large, unsupported_type,
-};
+use crate::extract::{Id, Params, media_type, too_large, unsupported_type};
 use crate::paging::{Page, PageRequest};
 use crate::sims::now;
+use crate::upload::{Piece, QUEUED_PIECES_MAX, UploadLimits, feed};
 
 /// Images on a page.
 const PAGE_SIZE_MAX: u32 = 50;
-/// Pieces of a body that wait for the disk; each has at most some 64 kB.
-const QUEUED_CHUNKS_MAX: usize = 16;
 /// The longest upload: 64 MiB at 300 kbit/s.
 const UPLOAD_TIMEOUT: Duration = Duration::from_secs(1_800);
 /// When a client may ask again whose upload found no place.
@@ -117,23 +110,18 @@ pub(crate) async fn upload(
     let announced = sha256.as_deref().map(|text| digest("sha256", text)).transpose()?;
     let images = api.services().firmware.images().clone();
     let bytes_max = images.limits().bytes_max;
-    let (sender, queue) = mpsc::channel(QUEUED_CHUNKS_MAX);
+    let (sender, queue) = mpsc::channel(QUEUED_PIECES_MAX);
     let keeping = tokio::spawn(blocking("keeping an image", move || {
         keep(&images, queue, (&name, version.as_deref()), announced)
     }));
-    let fed = feed(request.into_body(), sender, bytes_max).await;
+    let limits = UploadLimits { bytes_max, time_max: UPLOAD_TIMEOUT };
+    let fed = feed(request.into_body(), sender, limits).await;
     let kept = keeping.await.map_err(|error| ApiError::internal("keeping an image", error))??;
     // A body that went wrong is the cause of whatever came of it.
     fed?;
     let (image, is_new) = kept.map_err(image_error)?;
     let status = if is_new { StatusCode::CREATED } else { StatusCode::OK };
     Ok((status, Json(image.into())))
-}
-
-/// A piece of the body. A body that ends without [`Piece::End`] broke off.
-enum Piece {
-    Data(Bytes),
-    End,
 }
 
 /// Writes what arrives, piece by piece.
@@ -151,32 +139,6 @@ fn keep(
         }
     }
     Err(std::io::Error::from(std::io::ErrorKind::UnexpectedEof).into())
-}
-
-async fn feed(body: Body, queue: mpsc::Sender<Piece>, bytes_max: u64) -> Result<(), ApiError> {
-    let deadline = Instant::now() + UPLOAD_TIMEOUT;
-    let mut chunks = body.into_data_stream();
-    let mut bytes = 0;
-    let feed = async {
-        // Each piece has as long as a whole ordinary body.
-        while let Some(chunk) =
-            timeout(BODY_TIMEOUT, chunks.next()).await.map_err(|_| body_overdue())?
-        {
-            let chunk = chunk
-                .map_err(|error| ApiError::bad_request(format!("the body broke off: {error}")))?;
-            bytes += chunk.len() as u64;
-            if bytes > bytes_max {
-                return Err(too_large(bytes_max));
-            }
-            if queue.send(Piece::Data(chunk)).await.is_err() {
-                // The upload ended early, and says why.
-                return Ok(());
-            }
-        }
-        let _ = queue.send(Piece::End).await;
-        Ok(())
-    };
-    timeout_at(deadline, feed).await.unwrap_or_else(|_| Err(body_overdue()))
 }
 
 /// List the firmware images, newest first.

@@ -6,7 +6,8 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use cloud_integrator::{
-    ChangeError, CreateError, EVENT_VERSION, Integration as StoredIntegration, WebhookPatch,
+    ChangeError, CreateError, EVENT_VERSION, Integration as StoredIntegration, InvalidIntegration,
+    Target, parse_event_types,
 };
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -134,11 +135,33 @@ pub(crate) struct ListParams {
     page_size: Option<String>,
 }
 
+impl IntegrationChange {
+    fn make(self, integration: &mut StoredIntegration) -> Result<(), InvalidIntegration> {
+        let Self { url, headers, event_types, json_payload_enabled } = self;
+        if let Some(list) = event_types {
+            integration.event_types = parse_event_types(&wanted(list))?;
+        }
+        integration.json_payload_enabled =
+            json_payload_enabled.unwrap_or(integration.json_payload_enabled);
+        match &mut integration.target {
+            Target::Webhook(webhook) => {
+                webhook.url = url.unwrap_or_else(|| std::mem::take(&mut webhook.url));
+                webhook.headers = headers.unwrap_or_else(|| std::mem::take(&mut webhook.headers));
+                Ok(())
+            }
+            other if url.is_some() || headers.is_some() => {
+                Err(InvalidIntegration::Kind { kind: other.kind(), what: "url and headers" })
+            }
+            Target::Aws(_) | Target::Mqtt(_) => Ok(()),
+        }
+    }
+}
+
 impl From<StoredIntegration> for Integration {
     fn from(stored: StoredIntegration) -> Self {
         let types = stored.event_types.iter();
         Self {
-            kind: stored.kind(),
+            kind: stored.target.kind(),
             event_types: types
                 .map(|kind| EventTypeVersion { kind: kind.as_str(), version: EVENT_VERSION })
                 .collect(),
@@ -155,8 +178,12 @@ impl From<StoredIntegration> for Integration {
 
 impl From<StoredIntegration> for IntegrationDetails {
     fn from(mut stored: StoredIntegration) -> Self {
-        let url = std::mem::take(&mut stored.url);
-        let headers = std::mem::take(&mut stored.headers);
+        let (url, headers) = match &mut stored.target {
+            Target::Webhook(webhook) => {
+                (std::mem::take(&mut webhook.url), std::mem::take(&mut webhook.headers))
+            }
+            Target::Aws(_) | Target::Mqtt(_) => Default::default(),
+        };
         Self { integration: stored.into(), url, headers }
     }
 }
@@ -250,10 +277,8 @@ pub(crate) async fn apply(
     id: &str,
     change: IntegrationChange,
 ) -> Result<IntegrationDetails, ApiError> {
-    let IntegrationChange { url, headers, event_types, json_payload_enabled } = change;
-    let event_types = event_types.map(wanted);
-    let patch = WebhookPatch { url, headers, event_types, json_payload_enabled };
-    let changed = api.services().integrations.patch(id, patch).await;
+    let edit = |integration: &mut StoredIntegration| change.make(integration);
+    let changed = api.services().integrations.edit(id, edit).await;
     changed.map(IntegrationDetails::from).map_err(change_error)
 }
 
@@ -276,7 +301,7 @@ pub(crate) fn change_error(error: ChangeError) -> ApiError {
     match error {
         ChangeError::NotFound(id) => ApiError::not_found("integration", id),
         ChangeError::Invalid(invalid) => ApiError::bad_request(invalid.to_string()),
-        ChangeError::Conflict | ChangeError::NotFailed(_) => ApiError::conflict(error.to_string()),
+        ChangeError::Conflict | ChangeError::State { .. } => ApiError::conflict(error.to_string()),
         ChangeError::Store(error) => ApiError::internal("changing an integration", error),
     }
 }

@@ -45,6 +45,7 @@ mod throttle;
 mod times;
 mod tls;
 mod tokens;
+mod upload;
 mod webhooks;
 
 pub use api::ManagementApi;

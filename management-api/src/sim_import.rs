@@ -1,32 +1,27 @@
 //! Importing SIMs from CSV while the body still arrives.
 //!
-//! The registry reads from a thread of its own; the two meet in a short queue, so that a file of
-//! half a gigabyte takes no more memory than a small one.
+//! The registry reads from a thread of its own.
 
 use std::io::{self, Read};
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
-use axum::body::Body;
 use axum::extract::{Request, State};
 use bytes::{Buf as _, Bytes};
 use connectivity::{ImportError, ImportReport};
-use futures_util::StreamExt as _;
 use serde::Serialize;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, timeout, timeout_at};
 use utoipa::ToSchema;
 
 use crate::api::{ManagementApi, blocking};
 use crate::error::{ApiError, ErrorBody};
-use crate::extract::{BODY_TIMEOUT, body_overdue, media_type, too_large, unsupported_type};
+use crate::extract::{media_type, unsupported_type};
 use crate::sims::now;
+use crate::upload::{Piece, QUEUED_PIECES_MAX, UploadLimits, feed};
 
 /// The longest file: four million SIMs, which is what the registry takes at once, of 128 bytes.
 const FILE_BYTES_MAX: u64 = 512 << 20;
-/// Pieces of a body that wait for the registry; each has at most some 64 kB.
-const QUEUED_CHUNKS_MAX: usize = 16;
 /// The longest import: a file of full length over a line of one megabit a second.
 const IMPORT_TIMEOUT: Duration = Duration::from_secs(4_500);
 
@@ -74,14 +69,7 @@ impl From<ImportReport> for SimImport {
     }
 }
 
-/// A piece of the body. A body that ends without [`Piece::End`] broke off, and its last line may
-/// be half a line.
-enum Piece {
-    Data(Bytes),
-    End,
-}
-
-/// What the registry reads from.
+/// What the registry reads from. Where a body broke off, its last line may be half a line.
 struct Pieces {
     queue: mpsc::Receiver<Piece>,
     current: Bytes,
@@ -129,45 +117,19 @@ pub(crate) async fn import(
         .imports()
         .try_acquire_owned()
         .map_err(|_| ApiError::conflict("another import is running"))?;
-    let (sender, queue) = mpsc::channel(QUEUED_CHUNKS_MAX);
+    let (sender, queue) = mpsc::channel(QUEUED_PIECES_MAX);
     let registry = Arc::clone(&api.services().registry);
     let importing = tokio::spawn(blocking("importing sims", move || {
         let _running = running;
         let pieces = Pieces { queue, current: Bytes::new(), ended: false };
         registry.import(pieces, now(), |_| {})
     }));
-    let fed = feed(request.into_body(), sender).await;
+    let limits = UploadLimits { bytes_max: FILE_BYTES_MAX, time_max: IMPORT_TIMEOUT };
+    let fed = feed(request.into_body(), sender, limits).await;
     let report = importing.await.map_err(|error| ApiError::internal("importing sims", error))??;
     // A body that went wrong is the cause of whatever the import says.
     fed?;
     report.map(|report| Json(report.into())).map_err(import_error)
-}
-
-/// Hands the body over, piece by piece.
-async fn feed(body: Body, queue: mpsc::Sender<Piece>) -> Result<(), ApiError> {
-    let deadline = Instant::now() + IMPORT_TIMEOUT;
-    let mut chunks = body.into_data_stream();
-    let mut bytes = 0;
-    let feed = async {
-        // Each piece has as long as a whole ordinary body.
-        while let Some(chunk) =
-            timeout(BODY_TIMEOUT, chunks.next()).await.map_err(|_| body_overdue())?
-        {
-            let chunk = chunk
-                .map_err(|error| ApiError::bad_request(format!("the body broke off: {error}")))?;
-            bytes += chunk.len() as u64;
-            if bytes > FILE_BYTES_MAX {
-                return Err(too_large(FILE_BYTES_MAX));
-            }
-            if queue.send(Piece::Data(chunk)).await.is_err() {
-                // The import ended early, and says why.
-                return Ok(());
-            }
-        }
-        let _ = queue.send(Piece::End).await;
-        Ok(())
-    };
-    timeout_at(deadline, feed).await.unwrap_or_else(|_| Err(body_overdue()))
 }
 
 fn import_error(error: ImportError) -> ApiError {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use cloud_integrator::{NewWebhook, TestReport};
+use cloud_integrator::{DeliveryOptions, NewIntegration, Target, TestReport, WebhookTarget};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -80,7 +80,9 @@ pub(crate) async fn create(
 ) -> Result<(StatusCode, Json<IntegrationDetails>), ApiError> {
     let WebhookCreate { name, url, headers, event_types, json_payload_enabled } = new;
     let event_types = wanted(event_types);
-    let new = NewWebhook { name, url, headers, event_types, json_payload_enabled };
+    let target = Target::Webhook(WebhookTarget { url, headers, ..WebhookTarget::default() });
+    let delivery = DeliveryOptions::default();
+    let new = NewIntegration { name, target, event_types, json_payload_enabled, delivery };
     let created = api.services().integrations.create(new).await.map_err(create_error)?;
     Ok((StatusCode::CREATED, Json(created.into())))
 }

@@ -58,7 +58,7 @@ impl Place {
             place.listen(kind, SocketAddr::from(([127, 0, 0, 1], 0)));
         }
         place.set("SIMGATE_API_LISTEN", "127.0.0.1:0");
-        place.set("SIMGATE_WEBHOOKS_ALLOW_HTTP_LOOPBACK", "true");
+        place.set("SIMGATE_INTEGRATIONS_ALLOW_HTTP_LOOPBACK", "true");
         place
     }
 
@@ -406,6 +406,16 @@ pub(crate) fn random(least: u64, end: u64) -> u64 {
 /// A random span of so many milliseconds.
 pub(crate) fn random_time(least_ms: u64, end_ms: u64) -> Duration {
     Duration::from_millis(random(least_ms, end_ms))
+}
+
+/// An address on loopback for somebody who goes and comes back: its port is below those that the
+/// system gives away, so that no other test gets it meanwhile.
+pub(crate) fn own_port() -> SocketAddr {
+    std::iter::repeat_with(|| random(20_000, 32_000))
+        .filter_map(|port| u16::try_from(port).ok())
+        .find(|port| is_free(*port))
+        .map(|port| SocketAddr::from(([127, 0, 0, 1], port)))
+        .unwrap()
 }
 
 fn is_free(port: u16) -> bool {

@@ -2,17 +2,22 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
 use cloud_integrator::{
-    EventTypes, ForwarderSettings, GateSettings, Integrations, NewWebhook, RetryPolicy, Schedule,
-    Settings, Source, Store, Subscription, WebhookOptions, WindowLimits,
+    DeliveryOptions, EventTypes, ForwarderSettings, GateSettings, Integrations, NetworkPolicy,
+    NewIntegration, RetryPolicy, SEALED_FOR, Schedule, Settings, Source, Store, Subscription,
+    Target, WebhookTarget, WindowLimits,
 };
 use message_log::{DeviceKey, Kind, MessageLog, NewRecord};
+use sealing::{KeySource, Sealer};
 use state::StateFile;
 use template_library::Templates;
 use vocabulary::{EventKind, Identity, IdentityClass, Notice, Protocol, Telemetry};
+
+use crate::receiver::{self, Answer, OK, Received};
 
 /// A test that waits longer has failed.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
@@ -69,10 +74,11 @@ impl World {
     pub(crate) fn integrations(&self) -> Integrations {
         let settings = Settings {
             forwarder: hasty(),
-            webhook: WebhookOptions { allow_http_loopback: true, ..WebhookOptions::default() },
+            network: NetworkPolicy { allow_http_loopback: true, ..NetworkPolicy::default() },
             integrations_max: 3,
+            ..Settings::default()
         };
-        Integrations::open(&self.file, settings).unwrap()
+        Integrations::open(&self.file, sealer(), settings).unwrap()
     }
 
     /// An integration that exists in the store alone: its forwarders are the test's.
@@ -81,7 +87,7 @@ impl World {
         integrations.start(self.source.clone()).await.unwrap();
         let created = integrations.create(webhook("http://127.0.0.1:9/")).await.unwrap();
         integrations.shutdown(Duration::ZERO).await;
-        (Store::open(&self.file).unwrap(), created.id)
+        (Store::open(&self.file, sealer()).unwrap(), created.id)
     }
 
     /// Appends one message with one byte of payload for each pair of device and byte.
@@ -124,11 +130,21 @@ pub(crate) fn message(device: u64, payload: &[u8]) -> NewRecord {
     }
 }
 
-pub(crate) fn webhook(url: &str) -> NewWebhook {
-    NewWebhook {
+/// Seals as every other call of it does.
+pub(crate) fn sealer() -> Sealer {
+    let source = KeySource::Text("7".repeat(64).into());
+    Sealer::open(&source, SEALED_FOR).unwrap()
+}
+
+pub(crate) fn webhook(url: &str) -> NewIntegration {
+    NewIntegration {
         name: "a webhook".to_owned(),
-        url: url.to_owned(),
-        headers: BTreeMap::from([("x-device".to_owned(), ":iccid:/:imsi:".to_owned())]),
+        target: Target::Webhook(WebhookTarget {
+            url: url.to_owned(),
+            headers: BTreeMap::from([("x-device".to_owned(), ":iccid:/:imsi:".to_owned())]),
+            ..WebhookTarget::default()
+        }),
+        delivery: DeliveryOptions::default(),
         event_types: vec![("TELEMETRY_DATA".to_owned(), None), ("ERROR".to_owned(), None)],
         json_payload_enabled: false,
     }
@@ -217,4 +233,24 @@ impl Ledger {
 pub(crate) fn base64_of(byte: u8) -> String {
     use base64::Engine as _;
     base64::engine::general_purpose::STANDARD.encode([byte])
+}
+
+/// Status line, headers and body of the test's own.
+pub(crate) fn raw(text: &'static str) -> Answer {
+    Answer { text, ..OK }
+}
+
+/// Starts a receiver whose answers `answer` decides by the number of the request.
+pub(crate) async fn scripted_receiver(
+    ledger: &Ledger,
+    answer: impl Fn(&Received<'_>, usize) -> Answer + Send + Sync + 'static,
+) -> String {
+    let (ledger, count) = (ledger.clone(), AtomicUsize::new(0));
+    let script: receiver::Script = Arc::new(move |request: &Received<'_>| {
+        let answer = answer(request, count.fetch_add(1, Ordering::Relaxed));
+        let taken = answer == OK;
+        ledger.note(request.header("webhook-id").unwrap(), request.body, taken);
+        answer
+    });
+    format!("http://{}/", receiver::serve(script).await)
 }

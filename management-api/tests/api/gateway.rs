@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
-use cloud_integrator::{Integrations, WebhookOptions};
+use cloud_integrator::{Integrations, NetworkPolicy};
 use connectivity::{NewSim, SimPatch, SimRegistry};
 use device_controller::{Controller, Dispatch};
 use firmware_update::{ImageLimits, Updates, Urls};
@@ -18,6 +18,7 @@ use management_api::{
 };
 use message_log::{DeviceKey, Kind, MessageLog, NewRecord};
 use reqwest::{Method, StatusCode};
+use sealing::{KeySource, Sealer};
 use serde_json::Value;
 use state::StateFile;
 use tempfile::TempDir;
@@ -130,9 +131,9 @@ impl Gateway {
         let inspector =
             Inspector::open_for_customer(&state, log.clone(), templates.clone(), ACCOUNT).unwrap();
         let registry = Arc::new(SimRegistry::open(&state).unwrap());
-        let integrations = integrations(&state);
-        let key_file = sealing::KeySource::File(folder.path().join("data.key"));
+        let key_file = KeySource::File(folder.path().join("data.key"));
         let keys = key_store::Keys::open(&state, &key_file).unwrap();
+        let integrations = integrations(&state, &key_file);
         let firmware = firmware(folder.path());
         let readiness = Readiness::default();
         readiness.set(true);
@@ -324,10 +325,11 @@ fn registration(device: Iccid) -> Option<Registration> {
     })
 }
 
-fn integrations(state: &StateFile) -> Integrations {
-    let webhook = WebhookOptions { allow_http_loopback: true, ..WebhookOptions::default() };
-    let settings = cloud_integrator::Settings { webhook, ..Default::default() };
-    Integrations::open(state, settings).unwrap()
+fn integrations(state: &StateFile, key: &KeySource) -> Integrations {
+    let sealer = Sealer::open(key, cloud_integrator::SEALED_FOR).unwrap();
+    let network = NetworkPolicy { allow_http_loopback: true, ..NetworkPolicy::default() };
+    let settings = cloud_integrator::Settings { network, ..Default::default() };
+    Integrations::open(state, sealer, settings).unwrap()
 }
 
 /// Updates whose steps lead nowhere, with a small limit for images.

@@ -1,0 +1,161 @@
+//! Creating, changing, pausing and deleting integrations.
+
+use std::time::Duration;
+
+use state::nanoid;
+
+use super::{CHANGE_GRACE, Engine, Integrations, now};
+use crate::integration::{
+    ChangeError, CreateError, Integration, IntegrationState, InvalidIntegration, NewIntegration,
+    check_name, parse_event_types,
+};
+use crate::store::{Store, StoreError, Stored};
+
+impl Integrations {
+    /// Creates an integration. It starts with what the log receives from now on; before
+    /// [`Integrations::start`], with what the log receives from then on.
+    ///
+    /// This and every other change, once begun, goes on to its end if its caller is dropped.
+    ///
+    /// # Errors
+    /// Where a field is not valid, the target is taken, there are too many, or the file refuses.
+    pub async fn create(&self, new: NewIntegration) -> Result<Integration, CreateError> {
+        self.create_in(new, IntegrationState::RolloutDone).await
+    }
+
+    pub(super) async fn create_in(
+        &self,
+        new: NewIntegration,
+        state: IntegrationState,
+    ) -> Result<Integration, CreateError> {
+        check_name(&new.name)?;
+        let now = now();
+        let integration = Integration {
+            id: nanoid().map_err(|error| StoreError::Random(error.to_string()))?,
+            name: new.name,
+            target: new.target,
+            event_types: parse_event_types(&new.event_types)?,
+            json_payload_enabled: new.json_payload_enabled,
+            delivery: new.delivery,
+            state,
+            paused: false,
+            error: None,
+            created_at: now,
+            updated_at: now,
+            first_delivery_at: None,
+        };
+        let canonical = self.0.sinks.check(&integration)?;
+        let all = self.clone();
+        self.change(
+            |mut engine| async move { all.insert(&mut engine, integration, canonical).await },
+        )
+        .await
+    }
+
+    async fn insert(
+        &self,
+        engine: &mut Engine,
+        integration: Integration,
+        canonical: Option<String>,
+    ) -> Result<Integration, CreateError> {
+        let count = self.stored(Store::count).await?;
+        if count >= self.0.settings.integrations_max {
+            return Err(CreateError::TooMany(count));
+        }
+        let start = engine.source.as_ref().map(|source| source.log.end().as_u64());
+        let row = integration.clone();
+        match self.stored(move |store| store.insert(&row, canonical.as_deref(), start)).await? {
+            Stored::Yes => self.run(engine, &integration),
+            Stored::Conflict | Stored::NotFound => return Err(CreateError::Conflict),
+        }
+        Ok(integration)
+    }
+
+    /// Changes what `edit` changes of an integration's target, event types, payloads and delivery.
+    /// Messages that wait for it go on by the new configuration.
+    ///
+    /// # Errors
+    /// Where there is none, the result is not valid or taken, or the file refuses.
+    pub async fn edit(
+        &self,
+        id: &str,
+        edit: impl FnOnce(&mut Integration) -> Result<(), InvalidIntegration> + Send + 'static,
+    ) -> Result<Integration, ChangeError> {
+        let (all, id) = (self.clone(), id.to_owned());
+        self.change(|mut engine| async move {
+            let mut integration = all.found(&id).await?;
+            edit(&mut integration)?;
+            all.update(&mut engine, integration).await
+        })
+        .await
+    }
+
+    pub(super) async fn update(
+        &self,
+        engine: &mut Engine,
+        mut integration: Integration,
+    ) -> Result<Integration, ChangeError> {
+        integration.updated_at = now();
+        let canonical = self.0.sinks.check(&integration)?;
+        let id = integration.id.clone();
+        match self.stored(move |store| store.update(&integration, canonical.as_deref())).await? {
+            Stored::Yes => self.run_anew(engine, &id).await,
+            Stored::Conflict => Err(ChangeError::Conflict),
+            Stored::NotFound => Err(ChangeError::NotFound(id)),
+        }
+    }
+
+    /// Deletes an integration. What waits for it is not delivered any more.
+    ///
+    /// # Errors
+    /// Where there is none, or the file refuses.
+    pub async fn delete(&self, id: &str) -> Result<(), ChangeError> {
+        let (all, id) = (self.clone(), id.to_owned());
+        self.change(|mut engine| async move { all.remove(&mut engine, &id).await }).await
+    }
+
+    async fn remove(&self, engine: &mut Engine, id: &str) -> Result<(), ChangeError> {
+        let row = id.to_owned();
+        if !self.stored(move |store| store.delete(&row)).await? {
+            return Err(ChangeError::NotFound(id.to_owned()));
+        }
+        if let Some(forwarder) = engine.forwarders.remove(id) {
+            forwarder.stop(Duration::ZERO).await;
+        }
+        Ok(())
+    }
+
+    /// Lets an integration wait. What it wants is kept as long as the log keeps it.
+    ///
+    /// # Errors
+    /// Where there is none, or the file refuses.
+    pub async fn pause(&self, id: &str) -> Result<Integration, ChangeError> {
+        self.set_paused(id, true).await
+    }
+
+    /// Lets an integration go on from the oldest message that is kept for it.
+    ///
+    /// # Errors
+    /// Where there is none, or the file refuses.
+    pub async fn resume(&self, id: &str) -> Result<Integration, ChangeError> {
+        self.set_paused(id, false).await
+    }
+
+    async fn set_paused(&self, id: &str, paused: bool) -> Result<Integration, ChangeError> {
+        let (all, id) = (self.clone(), id.to_owned());
+        self.change(|mut engine| async move {
+            let integration = all.found(&id).await?;
+            if integration.paused == paused {
+                return Ok(integration);
+            }
+            // First: what it saves when it ends must not be forgotten.
+            if let Some(forwarder) = engine.forwarders.remove(&id) {
+                forwarder.stop(CHANGE_GRACE).await;
+            }
+            let row = id.clone();
+            all.stored(move |store| store.set_paused(&row, paused)).await?;
+            all.run_anew(&mut engine, &id).await
+        })
+        .await
+    }
+}

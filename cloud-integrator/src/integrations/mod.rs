@@ -1,0 +1,242 @@
+//! All integrations of the gateway: configuration, tests, and the forwarders that run for them.
+
+mod changes;
+mod replaying;
+mod rollout;
+mod trials;
+mod upkeep;
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::sync::{Arc, Mutex as StdMutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use futures_util::future::join_all;
+use sealing::Sealer;
+use state::StateFile;
+use thiserror::Error;
+use tokio::sync::{Mutex, OwnedMutexGuard};
+use tokio::task::{AbortHandle, spawn_blocking};
+use vocabulary::{EventId, EventIdGenerator, Timestamp};
+
+use crate::event_type::{CatalogueEntry, EventType};
+use crate::forwarder::{Forwarder, ForwarderSettings};
+use crate::integration::{ChangeError, Integration};
+use crate::network::{NetworkPolicy, Resolver};
+use crate::reading::{Source, Subscription};
+use crate::sinks::Sinks;
+use crate::store::{Store, StoreError};
+use crate::webhook::{ClientError, WebhookClient};
+
+pub use replaying::{ReplayError, ReplayRequest};
+pub use rollout::{AwsRollout, ROLLOUT_TIME};
+
+/// How the integrations of a gateway behave.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// For each forwarder.
+    pub forwarder: ForwarderSettings,
+    /// What customers may have the gateway reach.
+    pub network: NetworkPolicy,
+    /// Certificates, in PEM, of authorities that are trusted beside the system's.
+    pub extra_roots_pem: Vec<Vec<u8>>,
+    /// Integrations at most: each reads the whole log on its own. An estimate.
+    pub integrations_max: usize,
+}
+
+/// Why the integrations could not be opened.
+#[derive(Debug, Error)]
+pub enum OpenError {
+    /// The state file.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The client for webhooks.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+}
+
+/// All integrations. Cheap to clone.
+#[derive(Clone)]
+pub struct Integrations(Arc<Inner>);
+
+struct Inner {
+    store: Store,
+    settings: Settings,
+    sinks: Sinks,
+    ids: StdMutex<EventIdGenerator>,
+    /// Held while integrations change, so that changes happen one after another.
+    engine: Arc<Mutex<Engine>>,
+}
+
+#[derive(Default)]
+struct Engine {
+    source: Option<Source>,
+    forwarders: HashMap<String, Forwarder>,
+    upkeep: Option<AbortHandle>,
+}
+
+/// What a forwarder gets to end its attempts when its integration changes: a healthy endpoint
+/// needs milliseconds, and the customer waits for the answer.
+const CHANGE_GRACE: Duration = Duration::from_secs(1);
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            forwarder: ForwarderSettings::default(),
+            network: NetworkPolicy::default(),
+            extra_roots_pem: Vec::new(),
+            integrations_max: 100,
+        }
+    }
+}
+
+impl Integrations {
+    /// Opens the stored integrations, sealed by `sealer`; nothing runs before
+    /// [`Integrations::start`]. Blocks.
+    ///
+    /// # Errors
+    /// Where the state file or the clients cannot be set up.
+    pub fn open(file: &StateFile, sealer: Sealer, settings: Settings) -> Result<Self, OpenError> {
+        let store = Store::open(file, sealer)?;
+        let connections = settings.forwarder.window.concurrency;
+        let resolver = Resolver::new(settings.network.clone());
+        let roots = &settings.extra_roots_pem;
+        let webhooks = WebhookClient::with_resolver(resolver.clone(), roots, connections)?;
+        let seed = getrandom::u64().map_err(|error| StoreError::Random(error.to_string()))?;
+        Ok(Self(Arc::new(Inner {
+            store,
+            settings,
+            sinks: Sinks { webhooks, resolver },
+            ids: StdMutex::new(EventIdGenerator::new(seed, None)),
+            engine: Arc::default(),
+        })))
+    }
+
+    /// Starts forwarding from `source` for every integration that delivers.
+    ///
+    /// # Errors
+    /// Where the stored integrations cannot be read.
+    pub async fn start(&self, source: Source) -> Result<(), StoreError> {
+        let mut engine = self.0.engine.lock().await;
+        let integrations = self.list().await?;
+        engine.source = Some(source.clone());
+        for integration in integrations {
+            self.run(&mut engine, &integration);
+        }
+        engine.upkeep = Some(tokio::spawn(self.clone().keep_up(source)).abort_handle());
+        Ok(())
+    }
+
+    /// Ends all forwarding: attempts that run get up to `grace` to end, then cursors are saved.
+    /// A change that has begun ends before; one that has not runs nothing any more.
+    pub async fn shutdown(&self, grace: Duration) {
+        let mut engine = self.0.engine.lock().await;
+        engine.source = None;
+        if let Some(upkeep) = engine.upkeep.take() {
+            upkeep.abort();
+        }
+        join_all(engine.forwarders.drain().map(|(_, forwarder)| forwarder.stop(grace))).await;
+    }
+
+    /// All integrations, the oldest first.
+    ///
+    /// # Errors
+    /// Where the state file refuses.
+    pub async fn list(&self) -> Result<Vec<Integration>, StoreError> {
+        self.stored(Store::list).await
+    }
+
+    /// One integration.
+    ///
+    /// # Errors
+    /// Where the state file refuses.
+    pub async fn find(&self, id: &str) -> Result<Option<Integration>, StoreError> {
+        let id = id.to_owned();
+        self.stored(move |store| store.find(&id)).await
+    }
+
+    /// Every event type with an example.
+    pub fn event_types(&self) -> Vec<CatalogueEntry> {
+        EventType::catalogue()
+    }
+
+    /// Waits for its turn, then does `work` to its end even if the caller is dropped meanwhile: a
+    /// client that hangs up must not leave an integration without its forwarder.
+    ///
+    /// Who is dropped while it waits for its turn leaves nothing behind, so that changes which
+    /// nobody waits for cannot queue up before a shutdown.
+    async fn change<T, E, F>(&self, work: impl FnOnce(OwnedMutexGuard<Engine>) -> F) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: From<StoreError> + Send + 'static,
+        F: Future<Output = Result<T, E>> + Send + 'static,
+    {
+        let engine = Arc::clone(&self.0.engine).lock_owned().await;
+        tokio::spawn(work(engine)).await.unwrap_or_else(|error| {
+            tracing::error!(%error, "a change of an integration was cut off");
+            Err(StoreError::CutOff.into())
+        })
+    }
+
+    /// Runs a forwarder for `integration`, unless it does not deliver or nothing runs yet.
+    fn run(&self, engine: &mut Engine, integration: &Integration) {
+        let Some(source) = engine.source.clone() else { return };
+        let id = &integration.id;
+        if integration.paused || !integration.state.delivers() {
+            return;
+        }
+        let sink = match self.0.sinks.sink(integration) {
+            Ok(sink) => sink,
+            // Stored when another configuration of the gateway allowed it.
+            Err(error) => {
+                tracing::error!(integration = id, %error, "the integration cannot run");
+                return;
+            }
+        };
+        let forwarder = Forwarder::start(
+            source,
+            self.0.store.bookmark(id),
+            Subscription {
+                event_types: integration.event_types,
+                json_payload_enabled: integration.json_payload_enabled,
+            },
+            sink,
+            self.0.settings.forwarder,
+        );
+        engine.forwarders.insert(id.clone(), forwarder);
+    }
+
+    /// Ends the forwarder of an integration, and starts one by its configuration as it is now.
+    async fn run_anew(&self, engine: &mut Engine, id: &str) -> Result<Integration, ChangeError> {
+        if let Some(forwarder) = engine.forwarders.remove(id) {
+            forwarder.stop(CHANGE_GRACE).await;
+        }
+        // The old forwarder may have made its first delivery meanwhile.
+        let integration = self.found(id).await?;
+        self.run(engine, &integration);
+        Ok(integration)
+    }
+
+    async fn found(&self, id: &str) -> Result<Integration, ChangeError> {
+        self.find(id).await?.ok_or_else(|| ChangeError::NotFound(id.to_owned()))
+    }
+
+    /// Runs `work` where blocking is allowed.
+    async fn stored<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Store) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let store = self.0.store.clone();
+        spawn_blocking(move || work(&store)).await.map_err(|_| StoreError::CutOff)?
+    }
+
+    /// A new id for an event of the gateway's own.
+    fn event_id(&self, at: Timestamp) -> EventId {
+        // A panic elsewhere cannot leave the generator half-changed.
+        self.0.ids.lock().unwrap_or_else(PoisonError::into_inner).next(at)
+    }
+}
+
+fn now() -> Timestamp {
+    Timestamp::from(SystemTime::now())
+}
