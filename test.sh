@@ -46,7 +46,7 @@ if [ ! -x "$nginx" ]; then
     # Unpacked and not installed: an installed one would serve on port 80.
     echo "test.sh: unpacking the Debian package nginx into $cache/nginx"
     mkdir -p "$cache/nginx"
-    (cd "$cache/nginx" && apt-get download -qq nginx && dpkg -x nginx_*.deb . && rm nginx_*.deb)
+    (cd "$cache/nginx" && apt-get download -qq -o APT::Sandbox::User=root nginx && dpkg -x nginx_*.deb . && rm nginx_*.deb)
 fi
 wolfssl="$cache/wolfssl-client"
 for source in tests/interop/wolfssl/*; do

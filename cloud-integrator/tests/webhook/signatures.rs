@@ -41,7 +41,9 @@ async fn taken(signing: &Signing, is_batch: bool) -> Taken {
     let events = if is_batch { vec![delivery(), another()] } else { vec![delivery()] };
     assert_eq!(sink.deliver(events).await, Outcome::Delivered);
     let mut taken = kept.lock().unwrap().pop().unwrap();
-    if header(&taken, "content-encoding").as_deref() == Some("gzip") {
+    let is_compressed = header(&taken, "content-encoding").as_deref() == Some("gzip");
+    assert_eq!(is_compressed, is_batch);
+    if is_compressed {
         let mut body = Vec::new();
         flate2::read::GzDecoder::new(taken.1.as_slice()).read_to_end(&mut body).unwrap();
         taken.1 = body;
