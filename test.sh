@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# All tests, with everything they need: unit, model and whole-gateway tests, foreign CoAP clients,
-# a short run of the fuzz targets. Says what it installs. Run it as often as you like.
+# All tests, with everything they need: unit, model and whole-gateway tests, foreign CoAP clients, a
+# foreign AWS, a short run of the fuzz targets. Says what it installs. Run it as often as you like.
 #
 #   ./test.sh            everything, bounded in time
 #   KILLS=500 ./test.sh  more rounds of the kill -9 test (default 50)
@@ -18,6 +18,9 @@ command -v openssl >/dev/null || missing+=(openssl)
 command -v strace >/dev/null || missing+=(strace)
 command -v cc >/dev/null || missing+=(gcc)
 command -v g++ >/dev/null || missing+=(g++)
+# A real MQTT broker with its tools; Debian puts the broker into /usr/sbin.
+PATH="$PATH:/usr/sbin" command -v mosquitto >/dev/null || missing+=(mosquitto)
+command -v mosquitto_sub >/dev/null || missing+=(mosquitto-clients)
 command -v npm >/dev/null || missing+=(npm)
 python3 -c 'import venv, ensurepip' 2>/dev/null || missing+=(python3-venv)
 if [ ${#missing[@]} -gt 0 ]; then
@@ -30,10 +33,11 @@ fi
 
 cache="${XDG_CACHE_HOME:-$HOME/.cache}/simgate"
 venv="$cache/venv"
-if ! "$venv/bin/python" -c 'import aiocoap, standardwebhooks' 2>/dev/null; then
-    echo "test.sh: installing the Python packages aiocoap and standardwebhooks into $venv"
+if ! "$venv/bin/python" -c 'import aiocoap, moto.server, moto.iot, standardwebhooks' 2>/dev/null; then
+    echo "test.sh: installing the Python packages aiocoap, moto and standardwebhooks into $venv"
     python3 -m venv "$venv"
-    "$venv/bin/pip" install --quiet aiocoap==0.4.17 standardwebhooks==1.1.0
+    "$venv/bin/pip" install --quiet aiocoap==0.4.17 'moto[server,iot,iotdata]==5.2.5' \
+        standardwebhooks==1.1.0
 fi
 node="$cache/node"
 if [ ! -d "$node/node_modules/standardwebhooks" ]; then
@@ -46,7 +50,8 @@ if [ ! -x "$nginx" ]; then
     # Unpacked and not installed: an installed one would serve on port 80.
     echo "test.sh: unpacking the Debian package nginx into $cache/nginx"
     mkdir -p "$cache/nginx"
-    (cd "$cache/nginx" && apt-get download -qq -o APT::Sandbox::User=root nginx && dpkg -x nginx_*.deb . && rm nginx_*.deb)
+    (cd "$cache/nginx" && apt-get download -qq -o APT::Sandbox::User=root nginx &&
+        dpkg -x nginx_*.deb . && rm nginx_*.deb)
 fi
 wolfssl="$cache/wolfssl-client"
 for source in tests/interop/wolfssl/*; do

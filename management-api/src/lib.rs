@@ -30,6 +30,7 @@ mod integrations;
 mod links;
 mod messages;
 mod oauth;
+mod onboarding;
 mod openapi;
 mod operations;
 mod paging;
@@ -49,6 +50,10 @@ mod upload;
 mod webhooks;
 
 pub use api::ManagementApi;
+pub use onboarding::{
+    DeviceCertificate, DeviceCertificates, DeviceSim, DeviceSims, OnboardingServices,
+    onboarding_router,
+};
 pub use openapi::openapi_json;
 pub use registrations::Registration;
 pub use services::{DeviceEndpoint, MetricsText, Readiness, Registrations, Services, Settings};

@@ -12,6 +12,7 @@ mod history;
 mod integrations;
 mod limits;
 mod oauth;
+mod onboarding;
 mod operations;
 mod psk;
 mod settings;

@@ -1,0 +1,303 @@
+//! Where an MQTT integration goes: broker, names, topics and payloads, checked once.
+
+use std::fmt;
+use std::sync::Arc;
+
+use reqwest::Url;
+use rumqttc::mqttbytes::v5::ConnectAuth;
+use rustls::ClientConfig;
+use rustls::pki_types::{CertificateDer, ServerName};
+use thiserror::Error;
+
+use super::payload::{Payload, PayloadError};
+use super::topics::{Rules, Topics, TopicsError};
+use crate::network::{Blocked, NetworkPolicy};
+use crate::target::{AwsTarget, AwsTransport, ClientTls, MqttTarget};
+use crate::tls::{TlsError, client_config};
+
+/// The port of MQTT over TLS (IANA).
+const TLS_PORT: u16 = 8_883;
+/// The port of plain MQTT (IANA).
+const PLAIN_PORT: u16 = 1_883;
+/// AWS IoT Core speaks MQTT on the port of HTTPS to who says so in ALPN.
+const HTTPS_PORT: u16 = 443;
+/// The protocol's name in ALPN, from the developer guide of AWS IoT Core.
+const AWS_ALPN: &[u8] = b"x-amzn-mqtt-ca";
+/// Ports that are reached without an operator's word.
+const USUAL_PORTS: [u16; 2] = [TLS_PORT, HTTPS_PORT];
+/// The longest URL, as for webhooks.
+const URL_BYTES_MAX: usize = 2_048;
+/// The longest client id before its number; AWS IoT Core takes 128 bytes in all.
+pub const CLIENT_ID_BYTES_MAX: usize = 100;
+/// The longest user name and the longest password: the length of a field of MQTT has two bytes.
+const CREDENTIAL_BYTES_MAX: usize = 65_535;
+/// The most connections of one integration: at 90/s each they carry 1,440 events per second to
+/// AWS; a broker without such a quota is not faster with more than a few.
+pub const CONNECTIONS_MAX: usize = 16;
+/// The default of AWS for publishes per second and connection is 100; ten of them stay free.
+pub const AWS_PUBLISHES_PER_SECOND: u32 = 90;
+/// The largest payload of AWS IoT Core: 128 KB.
+pub const AWS_PAYLOAD_BYTES_MAX: usize = 131_072;
+
+/// A checked target. `Debug` shows the broker alone.
+#[derive(Clone)]
+pub struct MqttEndpoint {
+    pub(super) host: String,
+    pub(super) port: u16,
+    /// The name that the broker's certificate must have, and how it is asked for; `None` is plain.
+    pub(super) tls: Option<(ServerName<'static>, Arc<ClientConfig>)>,
+    /// The client id before the number of its connection.
+    pub(super) client_id: String,
+    pub(super) auth: ConnectAuth,
+    pub(super) topics: Topics,
+    pub(super) payload: Payload,
+    pub(super) payload_bytes_max: Option<usize>,
+    pub(super) connections: usize,
+    pub(super) publishes_per_second: Option<u32>,
+    pub(super) aws: bool,
+}
+
+/// What the gateway allows, and trusts beside the system's authorities.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Allowed<'a> {
+    pub(super) policy: &'a NetworkPolicy,
+    pub(super) extra_roots: &'a [CertificateDer<'static>],
+}
+
+/// Why a target is refused. The customer is at fault.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum MqttEndpointError {
+    /// Longer than allowed.
+    #[error("url of {0} bytes exceeds the limit of {URL_BYTES_MAX}")]
+    UrlTooLong(usize),
+    /// Not a URL.
+    #[error("url is not valid: {0}")]
+    Url(String),
+    /// Another protocol.
+    #[error("url has scheme {0:?}, allowed: mqtts")]
+    Scheme(String),
+    /// Without TLS to where that is not allowed.
+    #[error("url has scheme \"mqtt\" without TLS, allowed: mqtts")]
+    Plain,
+    /// MQTT over WebSocket.
+    #[error("url has scheme {0:?}: MQTT over WebSocket is not supported, use mqtts://host:8883")]
+    WebSocket(String),
+    /// A user name or a password in the URL.
+    #[error("url holds user information, use username and password instead")]
+    UserInfo,
+    /// More than a host and a port.
+    #[error("url holds more than host and port, allowed: mqtts://host:port")]
+    Path,
+    /// Not a name that a certificate could have.
+    #[error("host {0:?} is not a name or an address")]
+    Host(String),
+    /// A client id that brokers refuse.
+    #[error("client id {0:?}, allowed: 1 to {CLIENT_ID_BYTES_MAX} visible ascii characters")]
+    ClientId(String),
+    /// A password without a user name.
+    #[error("password without username")]
+    PasswordAlone,
+    /// Longer than MQTT can say.
+    #[error("{0} has more than {CREDENTIAL_BYTES_MAX} bytes, or a NUL")]
+    Credential(&'static str),
+    /// Too many connections.
+    #[error("{0} connections, allowed: 1 to {CONNECTIONS_MAX}")]
+    Connections(usize),
+    /// No publish at all.
+    #[error("publishes per second is 0, allowed: 1 and more, or none for no limit")]
+    Rate,
+    /// No host of AWS IoT Core.
+    #[error(
+        "endpoint is missing: the host that `aws iot describe-endpoint --endpoint-type iot:Data-ATS` tells"
+    )]
+    AwsEndpoint,
+    /// No certificate for AWS IoT Core.
+    #[error("{0} is missing: AWS IoT Core knows MQTT clients by their certificate")]
+    AwsCertificate(&'static str),
+    /// A target that is not for MQTT.
+    #[error("the transport is not MQTT")]
+    NotMqtt,
+    /// The topics.
+    #[error(transparent)]
+    Topics(#[from] TopicsError),
+    /// The payload.
+    #[error(transparent)]
+    Payload(#[from] PayloadError),
+    /// A host or a port that the gateway must not reach.
+    #[error(transparent)]
+    Blocked(#[from] Blocked),
+    /// Certificates or keys.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+}
+
+impl MqttEndpoint {
+    /// Checks the target of integration `id`.
+    pub(super) fn broker(
+        target: &MqttTarget,
+        id: &str,
+        allowed: Allowed<'_>,
+    ) -> Result<Self, MqttEndpointError> {
+        let url = parse_url(&target.url)?;
+        let secure = url.scheme() == "mqtts";
+        let host = host_of(&url)?;
+        if !secure && !allowed.policy.allows_plain(&host) {
+            return Err(MqttEndpointError::Plain);
+        }
+        let port = url.port().unwrap_or(if secure { TLS_PORT } else { PLAIN_PORT });
+        allowed.policy.check(&host, port, &USUAL_PORTS)?;
+        let tls = if secure { Some(tls(&host, &target.tls, allowed, &[])?) } else { None };
+        if target.publishes_per_second == Some(0) {
+            return Err(MqttEndpointError::Rate);
+        }
+        Ok(Self {
+            host,
+            port,
+            tls,
+            client_id: client_id(target.client_id.as_deref(), id)?,
+            auth: auth(target)?,
+            topics: Topics::compile(&target.topics, Rules::Mqtt)?,
+            payload: Payload::compile(target.payload.as_deref())?,
+            payload_bytes_max: None,
+            connections: connections(target.connections)?,
+            publishes_per_second: target.publishes_per_second,
+            aws: false,
+        })
+    }
+
+    /// Checks the target of integration `id`.
+    pub(super) fn aws(
+        target: &AwsTarget,
+        id: &str,
+        allowed: Allowed<'_>,
+    ) -> Result<Self, MqttEndpointError> {
+        let AwsTransport::Mqtt { tls: own, port, connections: wanted } = &target.transport else {
+            return Err(MqttEndpointError::NotMqtt);
+        };
+        let endpoint = target.endpoint.as_deref().filter(|host| !host.is_empty());
+        let endpoint = endpoint.ok_or(MqttEndpointError::AwsEndpoint)?;
+        if own.certificate_pem.is_none() {
+            return Err(MqttEndpointError::AwsCertificate("certificate"));
+        }
+        if own.key_pem.is_none() {
+            return Err(MqttEndpointError::AwsCertificate("key"));
+        }
+        let host = host_of(&parse_url(&format!("mqtts://{endpoint}"))?)?;
+        let port = if *port == 0 { TLS_PORT } else { *port };
+        allowed.policy.check(&host, port, &USUAL_PORTS)?;
+        let alpn: &[&[u8]] = if port == HTTPS_PORT { &[AWS_ALPN] } else { &[] };
+        Ok(Self {
+            tls: Some(tls(&host, own, allowed, alpn)?),
+            host,
+            port,
+            client_id: client_id(None, id)?,
+            auth: ConnectAuth::None,
+            topics: Topics::compile(&Default::default(), Rules::Aws)?,
+            payload: Payload::Event,
+            payload_bytes_max: Some(AWS_PAYLOAD_BYTES_MAX),
+            connections: connections(*wanted)?,
+            publishes_per_second: Some(AWS_PUBLISHES_PER_SECOND),
+            aws: true,
+        })
+    }
+
+    /// Broker and client in one spelling: two integrations with the same would take each other's
+    /// session.
+    pub fn canonical(&self) -> String {
+        self.session_name(&self.client_id)
+    }
+
+    /// The one session that a client can have with the broker.
+    pub(super) fn session_name(&self, client_id: &str) -> String {
+        let scheme = if self.tls.is_some() { "mqtts" } else { "mqtt" };
+        format!("{scheme}://{}:{}#{client_id}", self.host, self.port)
+    }
+}
+
+fn parse_url(text: &str) -> Result<Url, MqttEndpointError> {
+    if text.len() > URL_BYTES_MAX {
+        return Err(MqttEndpointError::UrlTooLong(text.len()));
+    }
+    // What the parser would silently remove is a mistake, or an attempt at one.
+    if text.chars().any(|character| character.is_control() || character.is_whitespace()) {
+        return Err(MqttEndpointError::Url("white space or control character".to_owned()));
+    }
+    let url = Url::parse(text).map_err(|error| MqttEndpointError::Url(error.to_string()))?;
+    match url.scheme() {
+        "mqtts" | "mqtt" => {}
+        "ws" | "wss" => return Err(MqttEndpointError::WebSocket(url.scheme().to_owned())),
+        other => return Err(MqttEndpointError::Scheme(other.to_owned())),
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err(MqttEndpointError::UserInfo);
+    }
+    let is_bare = matches!(url.path(), "" | "/") && url.query().is_none();
+    if is_bare && url.fragment().is_none() { Ok(url) } else { Err(MqttEndpointError::Path) }
+}
+
+/// The host without the brackets of an IPv6 address.
+fn host_of(url: &Url) -> Result<String, MqttEndpointError> {
+    let host = url.host_str().unwrap_or_default();
+    let literal = host.trim_start_matches('[').trim_end_matches(']').to_ascii_lowercase();
+    match ServerName::try_from(literal.as_str()) {
+        Ok(_) => Ok(literal),
+        Err(_) => Err(MqttEndpointError::Host(host.chars().take(64).collect())),
+    }
+}
+
+fn tls(
+    host: &str,
+    own: &ClientTls,
+    allowed: Allowed<'_>,
+    alpn: &[&[u8]],
+) -> Result<(ServerName<'static>, Arc<ClientConfig>), MqttEndpointError> {
+    let name = ServerName::try_from(host.to_owned())
+        .map_err(|_| MqttEndpointError::Host(host.to_owned()))?;
+    Ok((name, client_config(own, allowed.extra_roots, alpn)?))
+}
+
+fn client_id(wanted: Option<&str>, id: &str) -> Result<String, MqttEndpointError> {
+    let Some(wanted) = wanted else { return Ok(format!("simgate-{id}")) };
+    let visible = wanted.bytes().all(|byte| byte.is_ascii_graphic());
+    if wanted.is_empty() || wanted.len() > CLIENT_ID_BYTES_MAX || !visible {
+        return Err(MqttEndpointError::ClientId(wanted.chars().take(64).collect()));
+    }
+    Ok(wanted.to_owned())
+}
+
+fn auth(target: &MqttTarget) -> Result<ConnectAuth, MqttEndpointError> {
+    let fits = |text: &String| text.len() <= CREDENTIAL_BYTES_MAX && !text.contains('\0');
+    if !target.username.as_ref().is_none_or(fits) {
+        return Err(MqttEndpointError::Credential("username"));
+    }
+    if !target.password.as_ref().is_none_or(fits) {
+        return Err(MqttEndpointError::Credential("password"));
+    }
+    match (target.username.clone(), target.password.clone()) {
+        (None, None) => Ok(ConnectAuth::None),
+        (None, Some(_)) => Err(MqttEndpointError::PasswordAlone),
+        (Some(username), None) => Ok(ConnectAuth::Username { username }),
+        (Some(username), Some(password)) => {
+            Ok(ConnectAuth::UsernamePassword { username, password: password.into() })
+        }
+    }
+}
+
+/// 0 is what a target without the field has.
+fn connections(wanted: usize) -> Result<usize, MqttEndpointError> {
+    match wanted {
+        0 => Ok(1),
+        1..=CONNECTIONS_MAX => Ok(wanted),
+        other => Err(MqttEndpointError::Connections(other)),
+    }
+}
+
+impl fmt::Debug for MqttEndpoint {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("MqttEndpoint")
+            .field("host", &self.host)
+            .field("port", &self.port)
+            .finish_non_exhaustive()
+    }
+}
