@@ -7,13 +7,14 @@ mod receiver;
 mod suite;
 mod world;
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use cloud_integrator::{
-    Delivery, EventType, FailureClass, IntegrationState, NetworkPolicy, Outcome, Resolver, Sink,
-    Subject, WebhookClient, WebhookSink, WebhookTarget,
+    Delivery, Endpoint, EventType, FailureClass, IntegrationState, Outcome, Sink, Subject,
+    WebhookClient, WebhookOptions, WebhookSink,
 };
 use receiver::{Answer, OK, Received};
 use suite::Behaviour;
@@ -41,7 +42,8 @@ impl suite::Cloud for Webhook {
     }
 
     async fn sink(&self) -> WebhookSink {
-        local_sink(&self.url, &[])
+        let endpoint = Endpoint::new(&self.url, &BTreeMap::new(), true).unwrap();
+        WebhookClient::new(&local_options(), 8).unwrap().sink(endpoint)
     }
 
     fn behave(&self, behaviour: Behaviour) {
@@ -73,12 +75,8 @@ fn answer(behaviour: &Mutex<Behaviour>, request: &Received<'_>) -> Answer {
 
 all_sinks_must!(Webhook);
 
-/// A sink that may reach this machine, and trusts `roots` beside the system's authorities.
-fn local_sink(url: &str, roots: &[Vec<u8>]) -> WebhookSink {
-    let policy = NetworkPolicy { allow_http_loopback: true, ..NetworkPolicy::default() };
-    let client = WebhookClient::with_resolver(Resolver::new(policy), roots, 8).unwrap();
-    let target = WebhookTarget { url: url.to_owned(), ..WebhookTarget::default() };
-    client.webhook(&target, false).unwrap()
+fn local_options() -> WebhookOptions {
+    WebhookOptions { allow_http_loopback: true, ..WebhookOptions::default() }
 }
 
 /// Closes the connection without an answer.
@@ -161,7 +159,9 @@ fn delivery() -> Delivery {
 async fn outcome_of(answer: Answer) -> Outcome {
     let script: receiver::Script = Arc::new(move |_: &Received<'_>| answer);
     let url = format!("http://{}/", receiver::serve(script).await);
-    local_sink(&url, &[]).deliver(vec![delivery()]).await
+    let endpoint = Endpoint::new(&url, &BTreeMap::new(), true).unwrap();
+    let client = WebhookClient::new(&local_options(), 4).unwrap();
+    client.sink(endpoint).deliver(vec![delivery()]).await
 }
 
 #[tokio::test]
@@ -186,7 +186,8 @@ async fn an_endless_answer_costs_neither_time_nor_memory() {
 
 #[tokio::test]
 async fn an_endpoint_that_is_not_there_is_a_failure_to_connect() {
-    let sink = local_sink("http://127.0.0.1:1/s3cret", &[]);
+    let endpoint = Endpoint::new("http://127.0.0.1:1/s3cret", &BTreeMap::new(), true).unwrap();
+    let sink = WebhookClient::new(&local_options(), 4).unwrap().sink(endpoint);
     let Outcome::Retry { reason, .. } = sink.deliver(vec![delivery()]).await else {
         panic!("taken")
     };
@@ -223,9 +224,11 @@ async fn tls_receiver() -> (u16, Vec<u8>) {
 #[tokio::test]
 async fn a_certificate_must_be_trusted_and_have_the_right_name() {
     let (port, root) = tls_receiver().await;
-    let outcome = async |host: &str, roots: Vec<Vec<u8>>| {
+    let outcome = async |host: &str, extra_roots_pem: Vec<Vec<u8>>| {
         let url = format!("https://{host}:{port}/");
-        local_sink(&url, &roots).deliver(vec![delivery()]).await
+        let options = WebhookOptions { extra_roots_pem, ..local_options() };
+        let endpoint = Endpoint::new(&url, &BTreeMap::new(), true).unwrap();
+        WebhookClient::new(&options, 4).unwrap().sink(endpoint).deliver(vec![delivery()]).await
     };
     assert_eq!(outcome("localhost", vec![root.clone()]).await, Outcome::Delivered);
     for (host, roots) in [("localhost", vec![]), ("127.0.0.1", vec![root])] {
