@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# All tests, with everything they need: unit, model and whole-gateway tests, foreign CoAP clients,
-# a short run of the fuzz targets. Says what it installs. Run it as often as you like.
+# All tests, with everything they need: unit, model and whole-gateway tests, foreign CoAP clients, a
+# foreign AWS, a short run of the fuzz targets. Says what it installs. Run it as often as you like.
 #
 #   ./test.sh            everything, bounded in time
 #   KILLS=500 ./test.sh  more rounds of the kill -9 test (default 50)
@@ -33,10 +33,10 @@ fi
 
 cache="${XDG_CACHE_HOME:-$HOME/.cache}/simgate"
 venv="$cache/venv"
-if ! "$venv/bin/python" -c 'import aiocoap' 2>/dev/null; then
-    echo "test.sh: installing the Python package aiocoap into $venv"
+if ! "$venv/bin/python" -c 'import aiocoap, moto.server, moto.iot' 2>/dev/null; then
+    echo "test.sh: installing the Python packages aiocoap and moto into $venv"
     python3 -m venv "$venv"
-    "$venv/bin/pip" install --quiet aiocoap==0.4.17
+    "$venv/bin/pip" install --quiet aiocoap==0.4.17 'moto[server,iot,iotdata]==5.2.5'
 fi
 wolfssl="$cache/wolfssl-client"
 for source in tests/interop/wolfssl/*; do

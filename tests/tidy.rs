@@ -139,6 +139,7 @@ fn no_crate_knows_more_than_its_layer() {
             "cloud-integrator",
             &["vocabulary", "state", "sealing", "message-log", "template-library"],
         ),
+        ("cloud-integrator/onboarding", &["vocabulary", "state", "sealing", "cloud-integrator"]),
         ("device-controller", &["vocabulary", "state"]),
         ("inspector", &["vocabulary", "state", "message-log", "energy-saver", "template-library"]),
         ("device-controller/firmware", &["vocabulary", "state"]),
@@ -154,6 +155,7 @@ fn no_crate_knows_more_than_its_layer() {
             "device-authenticator/keys" => "key-store".to_owned(),
             "device-authenticator/sessions" => "session-store".to_owned(),
             "energy-saver/library" => "template-library".to_owned(),
+            "cloud-integrator/onboarding" => "aws-onboarding".to_owned(),
             "device-controller/firmware" => "firmware-update".to_owned(),
             other => other.to_owned(),
         })

@@ -2,29 +2,40 @@
 //!
 //! [`Integrations`] is what the management API works on: it keeps what customers configure and
 //! runs one [`Forwarder`] for each integration. A forwarder reads the log from its own cursor,
-//! keeps the order of each device and drives a [`Sink`]; [`WebhookSink`] is the one kind so far.
+//! keeps the order of each device and drives a [`Sink`]: [`WebhookSink`], [`MqttSink`] or
+//! [`AwsSink`].
 //!
-//! What it promises (docs/delivery.md, docs/webhooks.md): every record that is wanted is delivered
+//! What it promises (docs/delivery.md, docs/integrations.md): every record that is wanted is delivered
 //! at least once, in order per device, with the same id at every attempt; a slow or dead endpoint
 //! delays no device and no other endpoint.
 //!
 //! What it is not: it decides nothing about messages, decodes nothing by itself and never writes
 //! telemetry.
 
+mod aws;
+mod concurrency;
 mod delivery_options;
 mod envelope;
 mod event_type;
+mod filter;
+mod flow;
 mod forwarder;
 mod gate;
 mod integration;
 mod integrations;
+mod lane;
+mod lanes;
 mod meters;
 mod mqtt;
 mod network;
 mod placeholders;
+mod policy;
+mod position;
 mod progress;
 mod reading;
+mod replay_preview;
 mod schedule;
+mod shares;
 mod sink;
 mod sinks;
 mod store;
@@ -33,12 +44,16 @@ mod tls;
 mod webhook;
 mod window;
 
+pub use aws::{
+    AwsAccess, AwsAccessError, AwsFailure, AwsKeys, AwsOptions, AwsRole, AwsSink, InvalidAws,
+    failure_of,
+};
 pub use delivery_options::{
     BATCH_EVENTS_MAX, BATCH_WAIT_MAX, BatchOptions, CONCURRENCY_DEFAULT, CONCURRENCY_MAX,
     DeliveryOptions, InvalidDeliveryOptions, Order, RetryProfile,
 };
 pub use event_type::{CatalogueEntry, EVENT_VERSION, EventType, EventTypes, EventTypesError};
-pub use forwarder::{Forwarder, ForwarderSettings};
+pub use forwarder::{Forwarder, ForwarderSettings, ForwarderStatus};
 pub use gate::GateSettings;
 pub use integration::{
     ChangeError, CreateError, Integration, IntegrationState, InvalidIntegration, NAME_CHARS_MAX,
@@ -57,7 +72,11 @@ pub use network::{
     ADDRESSES_MAX, Blocked, LOOKUP_TIMEOUT, Network, NetworkPolicy, NetworkTextError, ResolveError,
     Resolver,
 };
+pub use policy::{Exhausted, RetryPolicy};
 pub use reading::{Source, Subscription};
+pub use replay_preview::{
+    Difference, Preview, PreviewCounts, PreviewLimits, SAMPLE_CHARS_MAX, Untranslatable,
+};
 pub use schedule::Schedule;
 pub use sink::{
     ANSWER_CHARS_MAX, Answer, DELIVERY_TIMEOUT, Delivery, Failure, FailureClass, Outcome, Sink,
@@ -74,4 +93,4 @@ pub use webhook::{
     SigningError, SigningKind, URL_BYTES_MAX, WebhookClient, WebhookError, WebhookOptions,
     WebhookSink,
 };
-pub use window::{RetryPolicy, WindowLimits};
+pub use window::WindowLimits;

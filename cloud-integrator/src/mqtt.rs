@@ -24,6 +24,7 @@ pub use payload::{PAYLOAD_TEMPLATE_BYTES_MAX, PayloadError};
 pub use topics::{
     AWS_TOPIC_BYTES_MAX, AWS_TOPIC_SLASHES_MAX, TOPIC_BYTES_MAX, TopicProblem, TopicsError,
 };
+pub(crate) use topics::{Rules as TopicRules, Topics};
 
 #[cfg(test)]
 mod tests {

@@ -45,7 +45,7 @@ pub struct AwsTarget {
     pub region: String,
     /// The account, where it is known.
     pub account_id: Option<String>,
-    /// The host of the data plane; without it the account is asked for it.
+    /// The host of the data plane; without it that of the region, where events go by the HTTPS API.
     pub endpoint: Option<String>,
     /// How events get there.
     pub transport: AwsTransport,

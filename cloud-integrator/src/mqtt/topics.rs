@@ -27,7 +27,7 @@ const BASIC_INGEST: &str = "$aws/rules/";
 
 /// Whose limits topics keep.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Rules {
+pub(crate) enum Rules {
     /// Those of MQTT alone.
     Mqtt,
     /// Those of AWS IoT Core too.
@@ -36,7 +36,7 @@ pub(super) enum Rules {
 
 /// The topics of one integration.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Topics {
+pub(crate) struct Topics {
     templates: Vec<(EventType, Template<Mark>)>,
     rules: Rules,
 }
@@ -96,8 +96,13 @@ pub enum TopicProblem {
 }
 
 impl Topics {
+    /// The documented topics.
+    pub(crate) fn documented(rules: Rules) -> Self {
+        Self { templates: Vec::new(), rules }
+    }
+
     /// Compiles the templates of a customer by the name of their event type.
-    pub(super) fn compile(
+    pub(crate) fn compile(
         templates: &BTreeMap<String, String>,
         rules: Rules,
     ) -> Result<Self, TopicsError> {
@@ -118,7 +123,7 @@ impl Topics {
     ///
     /// # Errors
     /// Where what a device named makes none that the rules allow.
-    pub(super) fn name(&self, event: &Delivery) -> Result<String, TopicProblem> {
+    pub(crate) fn name(&self, event: &Delivery) -> Result<String, TopicProblem> {
         let template = self.templates.iter().find(|(kind, _)| *kind == event.event_type);
         let topic = match template {
             Some((_, template)) => fill(template, event),

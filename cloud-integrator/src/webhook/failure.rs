@@ -12,11 +12,15 @@ use crate::tls;
 
 /// What failed. The URL is left out: it may carry secrets.
 pub(super) fn describe(error: reqwest::Error) -> Failure {
-    let error = error.without_url();
+    explain(&error.without_url())
+}
+
+/// What failed, for an error that names no URL any more.
+pub(crate) fn explain(error: &reqwest::Error) -> Failure {
     if error.is_builder() {
-        return Failure::new(FailureClass::Request, innermost(&error));
+        return Failure::new(FailureClass::Request, innermost(error));
     }
-    if let Some(failure) = known_cause(&error) {
+    if let Some(failure) = known_cause(error) {
         return failure;
     }
     if error.is_timeout() {
@@ -28,7 +32,7 @@ pub(super) fn describe(error: reqwest::Error) -> Failure {
         };
     }
     let class = if error.is_connect() { FailureClass::Connect } else { FailureClass::Transport };
-    Failure::new(class, innermost(&error))
+    Failure::new(class, innermost(error))
 }
 
 /// The first cause, from the outside in, that says by its type what it is.
