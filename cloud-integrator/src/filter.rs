@@ -56,10 +56,10 @@ impl FilterBuilder {
         Self { bits: vec![0; bytes] }
     }
 
-    /// So small that many devices are taken wrongly.
+    /// So small that some of few devices are taken wrongly.
     #[cfg(test)]
     pub(crate) fn tiny() -> Self {
-        Self::with_bytes(2)
+        Self::with_bytes(8)
     }
 
     pub(crate) fn insert(&mut self, device: u64) {

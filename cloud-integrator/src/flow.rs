@@ -23,6 +23,8 @@ pub(crate) struct Flow {
     gate: Option<Gate>,
     concurrency: Concurrency,
     in_flight: usize,
+    /// Attempts that are kept free for some of the lanes.
+    kept_free: usize,
 }
 
 impl Flow {
@@ -38,7 +40,7 @@ impl Flow {
         if let (Some(gate), true) = (&mut gate, was_down) {
             gate.close(now);
         }
-        Self { gate, concurrency: Concurrency::new(most), in_flight: 0 }
+        Self { gate, concurrency: Concurrency::new(most), in_flight: 0, kept_free: 0 }
     }
 
     /// When the next probe is due; `None` while the endpoint counts as working.
@@ -82,6 +84,11 @@ impl Flow {
         }
     }
 
+    /// So many attempts are kept free: the limit counts as used without them.
+    pub(crate) fn keep_free(&mut self, attempts: usize) {
+        self.kept_free = attempts;
+    }
+
     /// An attempt begins.
     pub(crate) fn begin(&mut self) {
         self.in_flight += 1;
@@ -89,7 +96,7 @@ impl Flow {
 
     /// The attempt that began at `begun` succeeded. Says whether the endpoint is back by it.
     pub(crate) fn succeeded(&mut self, begun: Instant, now: Instant) -> bool {
-        let is_full = self.in_flight >= self.limit();
+        let is_full = self.in_flight + self.kept_free >= self.limit();
         self.in_flight = self.in_flight.saturating_sub(1);
         self.concurrency.succeeded(begun, now, is_full);
         self.gate.as_mut().is_some_and(|gate| gate.succeeded(now))
@@ -143,6 +150,22 @@ mod tests {
         assert!(flow.succeeded(now, now));
         assert_eq!(flow.leave(now), Some(Leave::Any));
         assert_eq!(flow.wake_at(Some(due)), Some(due));
+    }
+
+    /// While a second lane was open and had nothing to send, the limit was never reached and never
+    /// grew: the backlog was sent by three attempts at a time.
+    #[test]
+    fn what_is_kept_free_does_not_keep_the_limit_from_growing() {
+        let now = Instant::now();
+        let mut flow = Flow::new(None, 64, false, now);
+        flow.keep_free(1);
+        for _ in 0..20 {
+            while flow.in_flight() + 1 < flow.limit() {
+                flow.begin();
+            }
+            flow.succeeded(now, now);
+        }
+        assert!(flow.limit() > 10, "{}", flow.limit());
     }
 
     #[test]

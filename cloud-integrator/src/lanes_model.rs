@@ -331,8 +331,10 @@ fn a_backlog_opens_the_second_lane_and_its_end_joins_them() {
     }
     world.apply(&Step::Scan);
     world.apply(&Step::Open);
+    let Part::Fresh { filter } = world.lanes.part(Kind::Fresh) else { panic!("no second lane") };
+    let other = (100..).find(|device| !filter.contains(*device)).unwrap();
     for _ in 0..5 {
-        world.apply(&Step::Append(7));
+        world.apply(&Step::Append(other));
     }
     // The device without backlog is served before anything of the backlog was even read.
     for _ in 0..30 {

@@ -95,7 +95,8 @@ impl Shares {
     }
 }
 
-fn fifth(limit: usize) -> usize {
+/// What is kept free of a limit, and the most that replays get.
+pub(crate) fn fifth(limit: usize) -> usize {
     (limit / 5).max(1)
 }
 

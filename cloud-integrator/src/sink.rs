@@ -29,7 +29,7 @@ use crate::event_type::EventType;
 /// 7. Memory per call is bounded, also when the answer is endless.
 /// 8. The class of a [`Failure`] says who has to act; what follows from it is decided elsewhere.
 ///
-/// `tests/sink_suite.rs` holds every sink to this.
+/// `tests/suite` holds every sink to this.
 pub trait Sink: Send + Sync + 'static {
     /// Tries to deliver events: one, or as many as the batches of its integration hold.
     fn deliver(&self, events: Vec<Delivery>) -> impl Future<Output = Outcome> + Send;

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 
 mod receiver;
+mod scripted;
 mod world;
 
 use std::sync::Arc;
@@ -14,7 +15,8 @@ use cloud_integrator::{
     NewIntegration, Target, parse_event_types,
 };
 use receiver::{Answer, OK, Received};
-use world::{Ledger, PATIENCE, World, interleaved, raw, scripted_receiver, until, webhook};
+use scripted::{raw, scripted_receiver};
+use world::{Ledger, PATIENCE, World, interleaved, until, webhook};
 
 /// The same integration with another URL.
 async fn with_url(

@@ -4,18 +4,22 @@
 
 #![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 
-mod receiver;
+mod bare;
 mod world;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant, SystemTime};
 
+use bare::{bare_integration, everything};
 use cloud_integrator::{
-    Delivery, EventTypes, Failure, FailureClass, Forwarder, Outcome, Sink, Store, Subscription,
+    BatchOptions, DeadLetterEntry, DeadLetterFilter, Delivery, EventTypes, Failure, FailureClass,
+    Forwarder, ForwarderSettings, IntegrationState, Order, Outcome, RetryPolicy, Sink, Store,
+    Subscription,
 };
-use vocabulary::{Notice, NoticeCategory, NoticeKind};
-use world::{Entry, Ledger, PATIENCE, World, base64_of, everything, hasty, interleaved, until};
+use message_log::{DeviceKey, Kind, NewRecord};
+use vocabulary::{EventKind, Notice, NoticeCategory, NoticeKind};
+use world::{Entry, Ledger, PATIENCE, World, base64_of, hasty, interleaved, until};
 
 type Decide = dyn Fn(&Delivery, usize) -> Outcome + Send + Sync;
 
@@ -51,14 +55,34 @@ fn retry() -> Outcome {
     Outcome::Retry { reason, after: None }
 }
 
+async fn notice(world: &World, notice: &Notice) {
+    let record = NewRecord {
+        kind: Kind::new(EventKind::Notice.code()),
+        device: DeviceKey::NONE,
+        received_at: SystemTime::now().into(),
+        body: notice.encode(),
+    };
+    world.log.append(vec![record]).await.unwrap();
+}
+
 fn start(world: &World, store: &Store, id: &str, sink: impl Sink) -> Forwarder {
-    Forwarder::start(world.source.clone(), store.bookmark(id), everything(), sink, hasty())
+    start_by(world, store, id, sink, hasty())
+}
+
+fn start_by(
+    world: &World,
+    store: &Store,
+    id: &str,
+    sink: impl Sink,
+    settings: ForwarderSettings,
+) -> Forwarder {
+    Forwarder::start(world.source.clone(), store.bookmark(id), everything(), sink, settings)
 }
 
 #[tokio::test]
 async fn every_message_arrives_in_its_devices_order_although_half_of_the_attempts_fail() {
     let world = World::new();
-    let (store, id) = world.bare_integration().await;
+    let (store, id) = bare_integration(&world).await;
     let sink =
         Scripted::new(|_, number| if number % 2 == 0 { retry() } else { Outcome::Delivered });
     let forwarder = start(&world, &store, &id, sink.clone());
@@ -72,7 +96,7 @@ async fn every_message_arrives_in_its_devices_order_although_half_of_the_attempt
 #[tokio::test]
 async fn a_message_that_is_stuck_makes_nothing_come_twice_after_a_restart() {
     let world = World::new();
-    let (store, id) = world.bare_integration().await;
+    let (store, id) = bare_integration(&world).await;
     let poison = vocabulary::Iccid::from_u64(2);
     let sink =
         Scripted::new(
@@ -103,7 +127,7 @@ async fn a_message_that_is_stuck_makes_nothing_come_twice_after_a_restart() {
 #[tokio::test]
 async fn a_failing_device_holds_up_no_other() {
     let world = World::new();
-    let (store, id) = world.bare_integration().await;
+    let (store, id) = bare_integration(&world).await;
     let poison = vocabulary::Iccid::from_u64(3);
     let sink =
         Scripted::new(
@@ -127,7 +151,7 @@ async fn a_failing_device_holds_up_no_other() {
 #[tokio::test]
 async fn a_failing_device_with_a_long_queue_holds_up_no_other() {
     let world = World::new();
-    let (store, id) = world.bare_integration().await;
+    let (store, id) = bare_integration(&world).await;
     let poison = vocabulary::Iccid::from_u64(3);
     let is_mended = Arc::new(AtomicUsize::new(0));
     let mended = Arc::clone(&is_mended);
@@ -160,7 +184,7 @@ async fn a_failing_device_with_a_long_queue_holds_up_no_other() {
 #[tokio::test]
 async fn a_forwarder_that_panics_is_started_again_and_loses_nothing() {
     let world = World::new();
-    let (store, id) = world.bare_integration().await;
+    let (store, id) = bare_integration(&world).await;
     let sink = Scripted::new(|_, number| {
         assert_ne!(number, 7, "a fault of ours");
         Outcome::Delivered
@@ -176,7 +200,7 @@ async fn a_forwarder_that_panics_is_started_again_and_loses_nothing() {
 #[tokio::test]
 async fn a_forwarder_can_be_stopped_while_it_waits_after_a_panic() {
     let world = World::new();
-    let (store, id) = world.bare_integration().await;
+    let (store, id) = bare_integration(&world).await;
     let sink = Scripted::new(|_, _| panic!("a fault of ours"));
     let forwarder = start(&world, &store, &id, sink.clone());
     world.send(&[(1, 1)]).await;
@@ -190,7 +214,7 @@ async fn a_forwarder_can_be_stopped_while_it_waits_after_a_panic() {
 #[tokio::test]
 async fn what_is_rejected_is_not_tried_again_and_holds_nothing_up() {
     let world = World::new();
-    let (store, id) = world.bare_integration().await;
+    let (store, id) = bare_integration(&world).await;
     let sink = Scripted::new(|delivery, _| {
         let text = String::from_utf8_lossy(&delivery.body).into_owned();
         if text.contains(&base64_of(1)) {
@@ -204,13 +228,15 @@ async fn what_is_rejected_is_not_tried_again_and_holds_nothing_up() {
     until("the rest", || sink.ledger.taken_once().len() == 4).await;
     forwarder.stop(PATIENCE).await;
     assert_eq!(sink.ledger.attempts().len(), 6);
-    assert_eq!(store.bookmark(&id).cursor().unwrap(), Some(world.log.end().as_u64()));
+    // A notice about the dead letters may lie behind them.
+    assert!(store.bookmark(&id).cursor().unwrap().is_some_and(|cursor| cursor >= 6));
+    assert_eq!(dead_letters(&world, &id).await.len(), 2);
 }
 
 #[tokio::test]
 async fn after_a_crash_nothing_is_missing_and_duplicates_carry_the_same_id() {
     let world = World::new();
-    let (store, id) = world.bare_integration().await;
+    let (store, id) = bare_integration(&world).await;
     let sink =
         Scripted::new(|_, number| if number % 5 == 0 { retry() } else { Outcome::Delivered });
     world.send(&interleaved(4, 100)).await;
@@ -231,7 +257,7 @@ async fn after_a_crash_nothing_is_missing_and_duplicates_carry_the_same_id() {
 #[tokio::test]
 async fn a_clean_stop_repeats_nothing() {
     let world = World::new();
-    let (store, id) = world.bare_integration().await;
+    let (store, id) = bare_integration(&world).await;
     let sink = Scripted::new(|_, _| Outcome::Delivered);
     world.send(&interleaved(4, 50)).await;
     for reached in [20, 60, 120, 200] {
@@ -246,7 +272,7 @@ async fn a_clean_stop_repeats_nothing() {
 #[tokio::test]
 async fn a_dead_endpoint_is_not_hammered_and_gets_everything_when_it_is_back() {
     let world = World::new();
-    let (store, id) = world.bare_integration().await;
+    let (store, id) = bare_integration(&world).await;
     let back_at = Instant::now() + Duration::from_millis(600);
     let sink = Scripted::new(
         move |_, _| {
@@ -266,7 +292,7 @@ async fn a_dead_endpoint_is_not_hammered_and_gets_everything_when_it_is_back() {
 #[tokio::test]
 async fn only_what_is_subscribed_is_pushed_and_an_integration_hears_nothing_about_itself() {
     let world = World::new();
-    let (store, id) = world.bare_integration().await;
+    let (store, id) = bare_integration(&world).await;
     let sink = Scripted::new(|_, _| Outcome::Delivered);
     let errors = EventTypes::parse([("ERROR", None)]).unwrap();
     let subscription = Subscription { event_types: errors, json_payload_enabled: false };
@@ -276,9 +302,9 @@ async fn only_what_is_subscribed_is_pushed_and_an_integration_hears_nothing_abou
     world.send(&interleaved(3, 3)).await;
     let mut own = Notice::new(NoticeCategory::Error, NoticeKind::Integration, "X[Own]");
     own.integration = Some(id.clone());
-    world.notice(&own).await;
-    world.notice(&Notice::new(NoticeCategory::Info, NoticeKind::Lifecycle, "X[Info]")).await;
-    world.notice(&Notice::new(NoticeCategory::Error, NoticeKind::General, "X[Other]")).await;
+    notice(&world, &own).await;
+    notice(&world, &Notice::new(NoticeCategory::Info, NoticeKind::Lifecycle, "X[Info]")).await;
+    notice(&world, &Notice::new(NoticeCategory::Error, NoticeKind::General, "X[Other]")).await;
     until("the error", || !sink.ledger.attempts().is_empty()).await;
     forwarder.stop(PATIENCE).await;
     assert_eq!(sink.ledger.attempts().len(), 1);
@@ -292,7 +318,7 @@ async fn a_reader_that_retention_overtook_says_so_and_goes_on_with_the_oldest() 
         check_interval: Duration::from_millis(10),
         ..message_log::Options::default()
     });
-    let (store, id) = world.bare_integration().await;
+    let (store, id) = bare_integration(&world).await;
     for byte in 0..50 {
         world.send(&[(1, byte)]).await;
     }
@@ -317,4 +343,269 @@ async fn a_reader_that_retention_overtook_says_so_and_goes_on_with_the_oldest() 
     })
     .await;
     forwarder.stop(PATIENCE).await;
+}
+
+/// A sink for batches: `decide` sees what they hold.
+#[derive(Clone)]
+struct Batched {
+    ledger: Ledger,
+    sizes: Arc<Mutex<Vec<usize>>>,
+    decide: Arc<dyn Fn(&[Delivery]) -> Outcome + Send + Sync>,
+}
+
+impl Batched {
+    fn new(decide: impl Fn(&[Delivery]) -> Outcome + Send + Sync + 'static) -> Self {
+        Self { ledger: Ledger::default(), sizes: Arc::default(), decide: Arc::new(decide) }
+    }
+}
+
+impl Sink for Batched {
+    async fn deliver(&self, events: Vec<Delivery>) -> Outcome {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        let outcome = (self.decide)(&events);
+        self.sizes.lock().unwrap().push(events.len());
+        for event in &events {
+            let taken = outcome == Outcome::Delivered;
+            self.ledger.note(&event.id.to_string(), &event.body, taken);
+        }
+        outcome
+    }
+}
+
+fn in_batches(events: usize, wait: Duration) -> ForwarderSettings {
+    ForwarderSettings { batch: Some(BatchOptions { events, wait }), ..hasty() }
+}
+
+fn has(event: &Delivery, byte: u8) -> bool {
+    String::from_utf8_lossy(&event.body).contains(&base64_of(byte))
+}
+
+fn refused() -> Outcome {
+    Outcome::Retry { reason: Failure::new(FailureClass::Refused, "no"), after: None }
+}
+
+#[tokio::test]
+async fn batches_are_filled_and_what_remains_is_sent_after_the_wait() {
+    let world = World::new();
+    let (store, id) = bare_integration(&world).await;
+    let sink = Batched::new(|_| Outcome::Delivered);
+    world.send(&interleaved(5, 9)).await;
+    let settings = in_batches(10, Duration::from_millis(50));
+    let forwarder = start_by(&world, &store, &id, sink.clone(), settings);
+    until("all messages", || sink.ledger.taken_once().len() == 45).await;
+    forwarder.stop(PATIENCE).await;
+    sink.ledger.assert_complete_and_in_order(5, 9);
+    let sizes = sink.sizes.lock().unwrap().clone();
+    assert!(sizes.iter().all(|size| *size <= 10) && sizes.len() <= 9, "{sizes:?}");
+    assert_eq!(store.bookmark(&id).cursor().unwrap(), Some(world.log.end().as_u64()));
+}
+
+#[tokio::test]
+async fn one_poison_event_in_a_batch_becomes_a_dead_letter_and_all_others_arrive() {
+    let world = World::new();
+    let (store, id) = bare_integration(&world).await;
+    let sink = Batched::new(|events| {
+        let poisoned = events
+            .iter()
+            .any(|event| event.subject.iccid == vocabulary::Iccid::from_u64(2) && has(event, 3));
+        if poisoned { refused() } else { Outcome::Delivered }
+    });
+    world.send(&interleaved(4, 8)).await;
+    let mut settings = in_batches(16, Duration::from_millis(20));
+    settings.retry.attempts_max = Some(2);
+    let forwarder = start_by(&world, &store, &id, sink.clone(), settings);
+    until("all others", || sink.ledger.taken_once().len() == 31).await;
+    until("the end", || store.bookmark(&id).cursor().unwrap().is_some_and(|cursor| cursor >= 32))
+        .await;
+    forwarder.stop(PATIENCE).await;
+    assert_eq!(dead_letters(&world, &id).await.len(), 1);
+    let notices = notices(&world, &id);
+    assert!(notices.iter().any(|notice| notice.message == "CloudIntegrator[DeadLetter]"));
+}
+
+async fn dead_letters(world: &World, id: &str) -> Vec<DeadLetterEntry> {
+    let filter = DeadLetterFilter::default();
+    world.integrations().dead_letters(id, filter, (0, 100)).await.unwrap().0
+}
+
+/// The notices about the integration in the log.
+fn notices(world: &World, id: &str) -> Vec<Notice> {
+    let limits = message_log::ReadLimits::default();
+    let rare = message_log::KindSet::rare();
+    let batch = world.log.read_kinds(world.log.oldest(), rare, limits).unwrap();
+    let notices = batch.records.iter().map(|record| Notice::decode(&record.body).unwrap());
+    notices.filter(|notice| notice.integration.as_deref() == Some(id)).collect()
+}
+
+async fn state(world: &World, id: &str) -> (IntegrationState, Option<String>) {
+    let found = world.integrations().find(id).await.unwrap().unwrap();
+    (found.state, found.error)
+}
+
+#[tokio::test]
+async fn as_in_1nce_os_five_failures_fail_the_integration_in_the_documented_words() {
+    let world = World::new();
+    let (store, id) = bare_integration(&world).await;
+    let sink = Scripted::new(|_, _| retry());
+    world.send(&[(1, 1)]).await;
+    let mut settings = hasty();
+    settings.retry =
+        RetryPolicy { schedule: settings.retry.schedule, ..RetryPolicy::compat_1nce() };
+    let forwarder = start_by(&world, &store, &id, sink.clone(), settings);
+    until("the end of the forwarder", || forwarder.is_finished()).await;
+    assert_eq!(sink.count.load(Ordering::Relaxed), 5);
+    let (state, error) = state(&world, &id).await;
+    assert_eq!(state, IntegrationState::IntegrationFailed);
+    assert_eq!(error.as_deref(), Some("status: not now"));
+    until("the notice", || !notices(&world, &id).is_empty()).await;
+    let notices = notices(&world, &id);
+    assert_eq!(notices.len(), 1);
+    assert_eq!(notices[0].message, "CloudIntegrator[IntegrationDisabled]");
+    assert_eq!(
+        notices[0].description,
+        format!(
+            "Integration with ID {id} and name \"a webhook\" was disabled due to consecutive \
+             failed requests. Please review affected integration details in Cloud Integrator."
+        )
+    );
+    // Nothing is lost: whoever starts it again gets the message, with all attempts before it.
+    let mended = Scripted::new(|_, number| if number < 4 { retry() } else { Outcome::Delivered });
+    let forwarder = start(&world, &store, &id, mended.clone());
+    until("the message", || mended.ledger.taken_once().len() == 1).await;
+    forwarder.stop(PATIENCE).await;
+}
+
+#[tokio::test]
+async fn an_endpoint_that_is_gone_or_blocked_fails_the_integration_at_once() {
+    for (class, word) in [(FailureClass::Gone, "410"), (FailureClass::Blocked, "must not reach")] {
+        let world = World::new();
+        let (store, id) = bare_integration(&world).await;
+        let sink = Scripted::new(move |_, _| Outcome::Retry {
+            reason: Failure::new(class, "no more"),
+            after: None,
+        });
+        world.send(&[(1, 1)]).await;
+        let forwarder = start(&world, &store, &id, sink.clone());
+        until("the end of the forwarder", || forwarder.is_finished()).await;
+        assert_eq!(sink.count.load(Ordering::Relaxed), 1);
+        assert_eq!(state(&world, &id).await.0, IntegrationState::IntegrationFailed);
+        until("the notice", || !notices(&world, &id).is_empty()).await;
+        assert!(notices(&world, &id)[0].description.contains(word));
+        assert_eq!(store.bookmark(&id).cursor().unwrap(), Some(0), "it is not lost");
+    }
+}
+
+#[tokio::test]
+async fn an_endpoint_that_is_down_for_too_long_fails_the_integration() {
+    let world = World::new();
+    let (store, id) = bare_integration(&world).await;
+    let sink = Scripted::new(|_, _| retry());
+    world.send(&interleaved(4, 1)).await;
+    let settings = ForwarderSettings { disable_after: Duration::from_millis(300), ..hasty() };
+    let forwarder = start_by(&world, &store, &id, sink.clone(), settings);
+    until("the end of the forwarder", || forwarder.is_finished()).await;
+    until("both notices", || notices(&world, &id).len() == 2).await;
+    let messages: Vec<String> =
+        notices(&world, &id).into_iter().map(|notice| notice.message).collect();
+    assert_eq!(messages, ["CloudIntegrator[EndpointDown]", "CloudIntegrator[IntegrationDisabled]"]);
+    assert!(dead_letters(&world, &id).await.is_empty(), "an outage makes no dead letter");
+}
+
+#[tokio::test]
+async fn the_status_tells_of_an_outage_and_of_its_end() {
+    let world = World::new();
+    let (store, id) = bare_integration(&world).await;
+    let is_up = Arc::new(AtomicUsize::new(0));
+    let up = Arc::clone(&is_up);
+    let sink =
+        Scripted::new(
+            move |_, _| {
+                if up.load(Ordering::Relaxed) == 0 { retry() } else { Outcome::Delivered }
+            },
+        );
+    world.send(&interleaved(20, 1)).await;
+    let forwarder = start(&world, &store, &id, sink.clone());
+    until("the outage", || forwarder.status().down_since.is_some()).await;
+    let status = forwarder.status();
+    assert_eq!(status.last_failure.unwrap().1.text, "not now");
+    assert!(status.last_success_at.is_none() && status.lag_records == 20);
+    is_up.store(1, Ordering::Relaxed);
+    until("the end", || {
+        let status = forwarder.status();
+        status.down_since.is_none() && status.lag_records == 0 && status.last_success_at.is_some()
+    })
+    .await;
+    forwarder.stop(PATIENCE).await;
+}
+
+/// After an outage an endpoint got what had waited in the order of the log: what a device sent now
+/// arrived when all of yesterday's had, hours later.
+#[tokio::test]
+async fn a_device_without_backlog_does_not_wait_for_the_backlog_of_others() {
+    let world = World::new();
+    let (store, id) = bare_integration(&world).await;
+    // Twelve windows of messages of others, which take two seconds.
+    for _ in 0..2 {
+        world.send(&interleaved(10, 40)).await;
+    }
+    let sink = Slow { pause: Duration::from_millis(20), ..Slow::default() };
+    let forwarder = start(&world, &store, &id, sink.clone());
+    until("the second lane", || forwarder.status().fresh_lane).await;
+    world.send(&[(77, 1), (77, 2)]).await;
+    let arrived = || {
+        let attempts = sink.ledger.attempts();
+        attempts.iter().filter(|entry| entry.device.ends_with("77")).count()
+    };
+    until("the new device", || arrived() == 2).await;
+    let before = sink.ledger.attempts().len();
+    assert!(before < 700, "{before} messages came before it");
+    // A crash in the middle of both lanes.
+    drop(forwarder);
+    let forwarder = start(&world, &store, &id, sink.clone());
+    until("all messages", || sink.ledger.taken_once().len() == 802).await;
+    until("one lane", || !forwarder.status().fresh_lane).await;
+    forwarder.stop(PATIENCE).await;
+    assert_eq!(store.bookmark(&id).cursor().unwrap(), Some(world.log.end().as_u64()));
+    let taken = sink.ledger.taken_once();
+    for device in 1..=10 {
+        let ending = format!("{device:05}");
+        let of_device = taken.iter().filter(|entry| entry.device.ends_with(&ending));
+        let values: Vec<String> = of_device.map(|entry| entry.value.clone()).collect();
+        let expected: Vec<String> = (0..2).flat_map(|_| (0..40).map(base64_of)).collect();
+        assert_eq!(values, expected, "the order of device {device}");
+    }
+}
+
+#[tokio::test]
+async fn without_order_a_device_has_many_attempts_at_a_time() {
+    let world = World::new();
+    let (store, id) = bare_integration(&world).await;
+    let sink = Slow { pause: Duration::from_millis(5), ..Slow::default() };
+    world.send(&interleaved(1, 100)).await;
+    let settings = ForwarderSettings { order: Order::None, ..hasty() };
+    let forwarder = start_by(&world, &store, &id, sink.clone(), settings);
+    until("all messages", || sink.ledger.taken_once().len() == 100).await;
+    forwarder.stop(PATIENCE).await;
+    let most = sink.most.load(Ordering::Relaxed);
+    assert!((2..=8).contains(&most), "{most} at the same time");
+}
+
+/// A sink that takes its time, and knows how many attempts ran at once.
+#[derive(Clone, Default)]
+struct Slow {
+    pause: Duration,
+    now: Arc<AtomicUsize>,
+    most: Arc<AtomicUsize>,
+    ledger: Ledger,
+}
+
+impl Sink for Slow {
+    async fn deliver(&self, events: Vec<Delivery>) -> Outcome {
+        let now = self.now.fetch_add(1, Ordering::Relaxed) + 1;
+        self.most.fetch_max(now, Ordering::Relaxed);
+        tokio::time::sleep(self.pause).await;
+        self.now.fetch_sub(1, Ordering::Relaxed);
+        events.iter().for_each(|event| self.ledger.note(&event.id.to_string(), &event.body, true));
+        Outcome::Delivered
+    }
 }

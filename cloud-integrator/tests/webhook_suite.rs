@@ -3,25 +3,28 @@
 
 #![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 
+mod bare;
 mod receiver;
+mod scripted;
 mod suite;
 mod world;
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::future::Future;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use cloud_integrator::{
-    Delivery, Endpoint, EventType, FailureClass, IntegrationState, Outcome, Sink, Subject,
-    WebhookClient, WebhookOptions, WebhookSink,
+    DeadLetterFilter, Delivery, Endpoint, EventType, FailureClass, IntegrationState, Integrations,
+    Outcome, Replay, ReplayRequest, ReplayState, Sink, Subject, WebhookClient, WebhookOptions,
+    WebhookSink,
 };
 use receiver::{Answer, OK, Received};
+use scripted::{raw, scripted_receiver};
 use suite::Behaviour;
 use vocabulary::EventId;
-use world::{
-    Ledger, PATIENCE, World, interleaved, raw, scripted_receiver, until, until_async, webhook,
-};
+use world::{Ledger, PATIENCE, World, base64_of, hasty, interleaved, until, webhook};
 
 /// A customer's server.
 struct Webhook {
@@ -88,6 +91,14 @@ const ENDLESS: Answer = Answer {
     ..OK
 };
 
+async fn until_async<F: Future<Output = bool>>(what: &str, mut done: impl FnMut() -> F) {
+    let start = Instant::now();
+    while !done().await {
+        assert!(start.elapsed() < PATIENCE, "waited too long for {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
 #[tokio::test]
 async fn a_webhook_survives_every_kind_of_bad_answer() {
     let world = World::new();
@@ -143,6 +154,76 @@ async fn a_request_has_the_documented_form() {
     let since_id = secs - id.timestamp().as_millis() / 1_000;
     assert!((0..60).contains(&since_id), "{since_id}");
     assert_eq!(request.header("accept-encoding"), None);
+}
+
+/// A server that does not want events of the byte 1 until it is mended, and the bodies that said
+/// they were replayed.
+async fn picky_receiver(ledger: &Ledger, is_mended: &Arc<AtomicBool>) -> (String, Bodies) {
+    let (mended, bodies) = (Arc::clone(is_mended), Bodies::default());
+    let replayed = Arc::clone(&bodies);
+    let url = scripted_receiver(ledger, move |request, _| {
+        let body = String::from_utf8_lossy(request.body).into_owned();
+        let is_wanted = mended.load(Ordering::Relaxed) || !body.contains(&base64_of(1));
+        if body.contains("\"replayed\":true") {
+            replayed.lock().unwrap().push(body);
+        }
+        if is_wanted { OK } else { raw("HTTP/1.1 400 x\r\ncontent-length: 0\r\n\r\n") }
+    })
+    .await;
+    (url, bodies)
+}
+
+type Bodies = Arc<Mutex<Vec<String>>>;
+
+async fn until_done(integrations: &Integrations, replay: &str) -> Replay {
+    until_async("the end of the replay", || async {
+        integrations.replay(replay).await.unwrap().state == ReplayState::Done
+    })
+    .await;
+    integrations.replay(replay).await.unwrap()
+}
+
+#[tokio::test]
+async fn what_is_asked_for_again_comes_again_and_says_so() {
+    let world = World::new();
+    let (ledger, is_mended) = (Ledger::default(), Arc::new(AtomicBool::new(false)));
+    let (url, replayed) = picky_receiver(&ledger, &is_mended).await;
+    let mut settings = hasty();
+    settings.retry.attempts_max = Some(2);
+    let integrations = world.integrations_by(settings);
+    integrations.start(world.source.clone()).await.unwrap();
+    let id = integrations.create(webhook(&url)).await.unwrap().id;
+    world.send(&interleaved(2, 3)).await;
+    let letters = async || {
+        let filter = DeadLetterFilter::default();
+        integrations.dead_letters(&id, filter, (0, 10)).await.unwrap().1
+    };
+    until_async("two dead letters", || async { letters().await == 2 }).await;
+    // Replayed too early: they are dead letters again.
+    let filter = DeadLetterFilter::default();
+    let (replay, count) = integrations.replay_dead_letters(&id, filter.clone()).await.unwrap();
+    assert_eq!(count, 2);
+    let replay = until_done(&integrations, &replay.id).await;
+    assert_eq!((replay.delivered, replay.failed, letters().await), (0, 2, 2));
+    is_mended.store(true, Ordering::Relaxed);
+    let (replay, _) = integrations.replay_dead_letters(&id, filter).await.unwrap();
+    let replay = until_done(&integrations, &replay.id).await;
+    assert_eq!((replay.delivered, replay.failed, letters().await), (2, 0, 0));
+    assert_eq!(ledger.taken_once().len(), 6);
+    // A part of the log: one device.
+    replayed.lock().unwrap().clear();
+    let devices = vec![vocabulary::Iccid::from_u64(2).unwrap()];
+    let request = ReplayRequest { devices, ..ReplayRequest::default() };
+    let replay = integrations.start_replay(&id, request).await.unwrap();
+    let replay = until_done(&integrations, &replay.id).await;
+    assert_eq!((replay.delivered, replay.failed, replay.passed_over), (3, 0, 0));
+    integrations.shutdown(PATIENCE).await;
+    let bodies = replayed.lock().unwrap().clone();
+    assert_eq!(bodies.len(), 3, "{bodies:?}");
+    for (body, byte) in bodies.iter().zip(0..) {
+        assert!(body.contains(&base64_of(byte)), "in order: {bodies:?}");
+    }
+    assert_eq!(ledger.taken_once().len(), 6, "with the same ids");
 }
 
 fn delivery() -> Delivery {

@@ -25,7 +25,7 @@ use crate::meters::{Levels, Meters};
 use crate::position::Moment;
 use crate::progress::Progress;
 use crate::reading::{Item, Reading};
-use crate::shares::{Kind, PerKind, Shares};
+use crate::shares::{Kind, PerKind, Shares, fifth};
 use crate::sink::{Outcome, Sink};
 use crate::store::StoreError;
 use crate::window::{Attempt, Flight, Rules};
@@ -189,6 +189,8 @@ impl<'a, S: Sink> Run<'a, S> {
         if self.saving.is_paused() {
             return;
         }
+        let is_split = self.lanes.is_split();
+        self.flow.keep_free(if is_split { fifth(self.flow.limit()) } else { 0 });
         while let Some(leave) = self.flow.leave(now) {
             let next = match leave {
                 Leave::Any => self.next_attempt(now),

@@ -23,7 +23,7 @@ pub(super) fn batches(events: usize) -> Rules {
     let limits = WindowLimits {
         records: 1_000,
         bytes: 1 << 20,
-        device_records: 100,
+        device_records: 1_000,
         device_bytes: 1 << 20,
         deferred: 1_000,
     };
@@ -225,7 +225,7 @@ fn a_device_that_fails_for_long_leaves_room_for_the_others() {
     let position = window.position(moment(now));
     assert_eq!((position.resume, position.holes), (11, (0..10).collect()));
     // The line moves: what was deferred comes back, and its order is kept.
-    let mut order = Vec::<u64>::new();
+    let mut order: Vec<u64> = Vec::new();
     while window.cursor() < 11 {
         now += Duration::from_secs(10);
         for flight in started(&mut window, now) {
@@ -259,9 +259,10 @@ fn a_restart_does_not_begin_the_schedule_anew() {
     let mut now = Instant::now();
     let mut first = window(rules(), now);
     admit(&mut first, &[(4, 1), (5, 1), (6, 2)], now);
-    for _ in 0..4 {
-        let flight = started(&mut first, now).remove(0);
-        first.finish(flight, AGAIN, now);
+    for _ in 0..8 {
+        for flight in started(&mut first, now) {
+            first.finish(flight, AGAIN, now);
+        }
         now = first.due_at(now).unwrap();
     }
     now -= Duration::from_secs(100);
@@ -404,7 +405,7 @@ fn one_window_takes_over_another() {
     other.advance(4);
     admit(&mut other, &[(4, 2), (5, 3), (6, 2)], now);
     one.advance(7);
-    let second = started(&mut other, now).remove(0);
+    let second = other.start(now).unwrap().flight;
     one.absorb(other);
     one.finish(second, Ending::Delivered, now);
     assert_eq!(singles(&started(&mut one, now)), [5, 6]);

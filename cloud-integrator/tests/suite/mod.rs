@@ -5,7 +5,7 @@
 //! `all_sinks_must!(ThatCloud);` at its top level:
 //!
 //! ```text
-//! mod receiver; mod suite; mod world;
+//! mod bare; mod suite; mod world;
 //! struct Webhook { .. }
 //! impl suite::Cloud for Webhook { .. }
 //! all_sinks_must!(Webhook);
@@ -16,9 +16,8 @@ use std::time::Duration;
 
 use cloud_integrator::{DeadLetterFilter, Forwarder, ForwarderSettings, Sink, Store};
 
-use crate::world::{
-    Entry, Ledger, PATIENCE, World, base64_of, everything, hasty, interleaved, until,
-};
+use crate::bare::{bare_integration, everything};
+use crate::world::{Entry, Ledger, PATIENCE, World, base64_of, hasty, interleaved, until};
 
 /// A cloud that a test plays.
 pub(crate) trait Cloud: Sized {
@@ -58,7 +57,7 @@ pub(crate) enum Behaviour {
 /// Makes a test of each demand, for one kind of cloud.
 #[macro_export]
 macro_rules! all_sinks_must {
-    ($cloud:ty) => {
+    ($cloud:ident) => {
         mod every_sink {
             #[tokio::test]
             async fn keeps_the_order_of_each_device_and_sends_once() {
@@ -104,7 +103,7 @@ struct Scene<C> {
 impl<C: Cloud> Scene<C> {
     async fn new() -> Self {
         let world = World::new();
-        let (store, id) = world.bare_integration().await;
+        let (store, id) = bare_integration(&world).await;
         Self { world, store, id, cloud: C::start().await }
     }
 

@@ -1,23 +1,19 @@
 //! A gateway's log and state, devices that send, and a ledger of what reached the cloud.
 
 use std::collections::{BTreeMap, HashMap};
-use std::future::Future;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
 use cloud_integrator::{
-    DeliveryOptions, EventTypes, Exhausted, ForwarderSettings, GateSettings, Integrations,
-    NetworkPolicy, NewIntegration, RetryPolicy, SEALED_FOR, Schedule, Settings, Source, Store,
-    Subscription, Target, WebhookTarget, WindowLimits,
+    DeliveryOptions, Exhausted, ForwarderSettings, GateSettings, Integrations, NetworkPolicy,
+    NewIntegration, RetryPolicy, SEALED_FOR, Schedule, Settings, Source, Target, WebhookTarget,
+    WindowLimits,
 };
 use message_log::{DeviceKey, Kind, MessageLog, NewRecord};
 use sealing::{KeySource, Sealer};
 use state::StateFile;
 use template_library::Templates;
-use vocabulary::{EventKind, Identity, IdentityClass, Notice, Protocol, Telemetry};
-
-use crate::receiver::{self, Answer, OK, Received};
+use vocabulary::{EventKind, Identity, IdentityClass, Protocol, Telemetry};
 
 /// A test that waits longer has failed.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
@@ -77,8 +73,12 @@ impl World {
     }
 
     pub(crate) fn integrations(&self) -> Integrations {
+        self.integrations_by(hasty())
+    }
+
+    pub(crate) fn integrations_by(&self, forwarder: ForwarderSettings) -> Integrations {
         let settings = Settings {
-            forwarder: hasty(),
+            forwarder,
             network: NetworkPolicy { allow_http_loopback: true, ..NetworkPolicy::default() },
             integrations_max: 3,
             ..Settings::default()
@@ -86,29 +86,10 @@ impl World {
         Integrations::open(&self.file, sealer(), settings).unwrap()
     }
 
-    /// An integration that exists in the store alone: its forwarders are the test's.
-    pub(crate) async fn bare_integration(&self) -> (Store, String) {
-        let integrations = self.integrations();
-        integrations.start(self.source.clone()).await.unwrap();
-        let created = integrations.create(webhook("http://127.0.0.1:9/")).await.unwrap();
-        integrations.shutdown(Duration::ZERO).await;
-        (Store::open(&self.file, sealer()).unwrap(), created.id)
-    }
-
     /// Appends one message with one byte of payload for each pair of device and byte.
     pub(crate) async fn send(&self, messages: &[(u64, u8)]) {
         let records = messages.iter().map(|(device, byte)| message(*device, &[*byte])).collect();
         self.log.append(records).await.unwrap();
-    }
-
-    pub(crate) async fn notice(&self, notice: &Notice) {
-        let record = NewRecord {
-            kind: Kind::new(EventKind::Notice.code()),
-            device: DeviceKey::NONE,
-            received_at: SystemTime::now().into(),
-            body: notice.encode(),
-        };
-        self.log.append(vec![record]).await.unwrap();
     }
 }
 
@@ -155,10 +136,6 @@ pub(crate) fn webhook(url: &str) -> NewIntegration {
     }
 }
 
-pub(crate) fn everything() -> Subscription {
-    Subscription { event_types: EventTypes::ALL, json_payload_enabled: false }
-}
-
 /// `messages` messages of each of `devices` devices, interleaved.
 pub(crate) fn interleaved(devices: u64, messages: u8) -> Vec<(u64, u8)> {
     (0..messages).flat_map(|byte| (1..=devices).map(move |device| (device, byte))).collect()
@@ -169,14 +146,6 @@ pub(crate) async fn until(what: &str, mut done: impl FnMut() -> bool) {
     while !done() {
         assert!(start.elapsed() < PATIENCE, "waited too long for {what}");
         tokio::time::sleep(Duration::from_millis(2)).await;
-    }
-}
-
-pub(crate) async fn until_async<F: Future<Output = bool>>(what: &str, mut done: impl FnMut() -> F) {
-    let start = Instant::now();
-    while !done().await {
-        assert!(start.elapsed() < PATIENCE, "waited too long for {what}");
-        tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
 
@@ -238,24 +207,4 @@ impl Ledger {
 pub(crate) fn base64_of(byte: u8) -> String {
     use base64::Engine as _;
     base64::engine::general_purpose::STANDARD.encode([byte])
-}
-
-/// Status line, headers and body of the test's own.
-pub(crate) fn raw(text: &'static str) -> Answer {
-    Answer { text, ..OK }
-}
-
-/// Starts a receiver whose answers `answer` decides by the number of the request.
-pub(crate) async fn scripted_receiver(
-    ledger: &Ledger,
-    answer: impl Fn(&Received<'_>, usize) -> Answer + Send + Sync + 'static,
-) -> String {
-    let (ledger, count) = (ledger.clone(), AtomicUsize::new(0));
-    let script: receiver::Script = Arc::new(move |request: &Received<'_>| {
-        let answer = answer(request, count.fetch_add(1, Ordering::Relaxed));
-        let taken = answer == OK;
-        ledger.note(request.header("webhook-id").unwrap(), request.body, taken);
-        answer
-    });
-    format!("http://{}/", receiver::serve(script).await)
 }
