@@ -1,17 +1,19 @@
 //! A real broker on a free port.
 
 use std::net::{TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// A broker that does not listen by then never will.
 const PATIENCE: Duration = Duration::from_secs(20);
 
+/// The name of its configuration in its folder.
+pub(crate) const CONFIG: &str = "mosquitto.conf";
+
 /// A running broker; it ends with its handle.
 pub(crate) struct Mosquitto {
     pub(crate) child: Child,
-    pub(crate) config: PathBuf,
     pub(crate) port: u16,
     _folder: tempfile::TempDir,
 }
@@ -22,7 +24,7 @@ impl Mosquitto {
     pub(crate) fn start(lines: &str, prepare: impl FnOnce(&Path)) -> Self {
         let folder = tempfile::tempdir().unwrap();
         prepare(folder.path());
-        let config = folder.path().join("mosquitto.conf");
+        let config = folder.path().join(CONFIG);
         let lines = lines.replace("{folder}", folder.path().to_str().unwrap());
         loop {
             let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
@@ -31,7 +33,7 @@ impl Mosquitto {
             std::fs::write(&config, text).unwrap();
             // Somebody else may have taken the port meanwhile.
             if let Some(child) = spawn(&config, port) {
-                return Self { child, config, port, _folder: folder };
+                return Self { child, port, _folder: folder };
             }
         }
     }

@@ -1,7 +1,7 @@
 //! The MQTT sink with a real broker, mosquitto, and a foreign reader beside it.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 use std::time::Instant;
@@ -12,7 +12,7 @@ use cloud_integrator::{
 };
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 
-use crate::mosquitto::{Mosquitto, spawn};
+use crate::mosquitto::{CONFIG, Mosquitto, spawn};
 use crate::reader::Reader;
 use crate::sinks::{PATIENCE, client, hasty, message, plain, retry, sink};
 
@@ -114,7 +114,9 @@ async fn a_forbidden_topic_is_told_from_the_others() {
 
 #[tokio::test]
 async fn a_broker_that_is_killed_and_comes_back_gets_all_events() {
-    let mut broker = Mosquitto::open_to_all();
+    let mut config = PathBuf::new();
+    let mut broker =
+        Mosquitto::start("allow_anonymous true", |folder| config = folder.join(CONFIG));
     let sink = Arc::new(sink(&plain(broker.port), hasty()));
     assert_eq!(sink.deliver(vec![message(0)]).await, Outcome::Delivered);
     broker.child.kill().unwrap();
@@ -122,7 +124,7 @@ async fn a_broker_that_is_killed_and_comes_back_gets_all_events() {
     let failure = retry(sink.deliver(vec![message(1)]).await);
     let expected = [FailureClass::Transport, FailureClass::Connect];
     assert!(expected.contains(&failure.class), "{failure}");
-    broker.child = spawn(&broker.config, broker.port).expect("its port is still free");
+    broker.child = spawn(&config, broker.port).expect("its port is still free");
     let reader = Reader::start(broker.port, &["-F", "%P"]);
     let start = Instant::now();
     while sink.deliver(vec![message(1)]).await != Outcome::Delivered {
