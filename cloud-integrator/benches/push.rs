@@ -49,7 +49,7 @@ fn main() {
         network: NetworkPolicy { allow_http_loopback: true, ..NetworkPolicy::default() },
         ..Settings::default()
     };
-    settings.forwarder.window.concurrency = concurrency;
+    settings.forwarder.concurrency_max = concurrency;
     pushing.block_on(async {
         let key = KeySource::Text("7".repeat(64).into());
         let sealer = Sealer::open(&key, SEALED_FOR).unwrap();

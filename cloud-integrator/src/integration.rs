@@ -5,8 +5,10 @@ use std::fmt;
 use thiserror::Error;
 use vocabulary::Timestamp;
 
+use crate::aws::InvalidAws;
 use crate::delivery_options::{DeliveryOptions, InvalidDeliveryOptions};
 use crate::event_type::{EventTypes, EventTypesError};
+use crate::mqtt::MqttEndpointError;
 use crate::store::StoreError;
 use crate::target::Target;
 use crate::webhook::WebhookError;
@@ -92,6 +94,12 @@ pub enum InvalidIntegration {
     /// What a webhook is to be.
     #[error(transparent)]
     Webhook(#[from] WebhookError),
+    /// A broker, or AWS IoT Core by MQTT.
+    #[error(transparent)]
+    Mqtt(#[from] MqttEndpointError),
+    /// AWS IoT Core by its HTTPS API.
+    #[error(transparent)]
+    Aws(#[from] InvalidAws),
     /// The list of event types.
     #[error(transparent)]
     EventTypes(#[from] EventTypesError),

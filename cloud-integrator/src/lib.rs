@@ -2,9 +2,10 @@
 //!
 //! [`Integrations`] is what the management API works on: it keeps what customers configure and
 //! runs one [`Forwarder`] for each integration. A forwarder reads the log from its own cursor,
-//! keeps the order of each device and drives a [`Sink`]; [`WebhookSink`] is the one kind so far.
+//! keeps the order of each device and drives a [`Sink`]: [`WebhookSink`], [`MqttSink`] or
+//! [`AwsSink`].
 //!
-//! What it promises (docs/delivery.md, docs/webhooks.md): every record that is wanted is delivered
+//! What it promises (docs/delivery.md, docs/integrations.md): every record that is wanted is delivered
 //! at least once, in order per device, with the same id at every attempt; a slow or dead endpoint
 //! delays no device and no other endpoint.
 //!
@@ -12,20 +13,28 @@
 //! telemetry.
 
 mod aws;
+mod concurrency;
 mod delivery_options;
 mod envelope;
 mod event_type;
+mod filter;
+mod flow;
 mod forwarder;
 mod gate;
 mod integration;
 mod integrations;
+mod lane;
+mod lanes;
 mod meters;
 mod mqtt;
 mod network;
 mod placeholders;
+mod policy;
+mod position;
 mod progress;
 mod reading;
 mod schedule;
+mod shares;
 mod sink;
 mod sinks;
 mod store;
@@ -43,7 +52,7 @@ pub use delivery_options::{
     DeliveryOptions, InvalidDeliveryOptions, Order, RetryProfile,
 };
 pub use event_type::{CatalogueEntry, EVENT_VERSION, EventType, EventTypes, EventTypesError};
-pub use forwarder::{Forwarder, ForwarderSettings};
+pub use forwarder::{Forwarder, ForwarderSettings, ForwarderStatus};
 pub use gate::GateSettings;
 pub use integration::{
     ChangeError, CreateError, Integration, IntegrationState, InvalidIntegration, NAME_CHARS_MAX,
@@ -62,6 +71,7 @@ pub use network::{
     ADDRESSES_MAX, Blocked, LOOKUP_TIMEOUT, Network, NetworkPolicy, NetworkTextError, ResolveError,
     Resolver,
 };
+pub use policy::{Exhausted, RetryPolicy};
 pub use reading::{Source, Subscription};
 pub use schedule::Schedule;
 pub use sink::{
@@ -79,4 +89,4 @@ pub use webhook::{
     SigningError, SigningKind, URL_BYTES_MAX, WebhookClient, WebhookError, WebhookOptions,
     WebhookSink,
 };
-pub use window::{RetryPolicy, WindowLimits};
+pub use window::WindowLimits;

@@ -110,11 +110,12 @@ pub(crate) struct ReplayProgress {
     pub(crate) id: String,
     /// How far it has come.
     pub(crate) position: Position,
-    /// Events delivered since it began.
+    /// Events delivered since the last save.
     pub(crate) delivered: u64,
-    /// Events that became dead letters (again) since it began.
+    /// Events that became dead letters (again) since the last save.
     pub(crate) failed: u64,
-    /// Events that there was nothing to deliver of: expired, or not translatable.
+    /// Events that there was nothing to deliver of since the last save: expired, unreadable, or not
+    /// translatable.
     pub(crate) passed_over: u64,
     /// Whether that was all.
     pub(crate) ended: bool,

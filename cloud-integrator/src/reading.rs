@@ -3,15 +3,20 @@
 //! Runs on threads that may block, beside the deliveries.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use message_log::{Batch, Kind, KindSet, MessageLog, Offset, ReadError, ReadLimits, Record};
 use template_library::{Templates, TranslateError, Translation};
-use vocabulary::{Event, EventKind, Notice, Telemetry};
+use vocabulary::{Event, EventKind, Notice, Protocol, Telemetry, Timestamp};
 
 use crate::envelope::{self, Payload, Stamp};
 use crate::event_type::{EventType, EventTypes};
+use crate::filter::FilterBuilder;
+use crate::lane::Plan;
+use crate::lanes::Part;
 use crate::sink::{Delivery, Subject};
+use crate::window::Arrival;
 
 /// Where forwarders read. Cheap to clone.
 #[derive(Clone)]
@@ -45,23 +50,60 @@ pub(crate) struct Reader {
     pub(crate) source: Source,
     pub(crate) subscription: Subscription,
     pub(crate) integration: Arc<str>,
+    /// Whether what it reads is delivered again because somebody asked for it.
+    pub(crate) replayed: bool,
+    /// Versions of templates that take the place of those of the messages' day.
+    pub(crate) versions: Vec<(Protocol, u32)>,
 }
 
-/// A record that is to be delivered.
-pub(crate) struct Prepared {
-    pub(crate) place: u64,
-    pub(crate) device: u64,
+/// Which records a reader takes, of those that the integration subscribes to.
+#[derive(Debug, Clone)]
+pub(crate) enum Selection {
+    /// Those of a lane that leads forward.
+    Part(Part),
+    /// Those of a replay.
+    Replay {
+        /// Only received at this moment or later.
+        from: Option<Timestamp>,
+        /// Only received before this moment.
+        until: Option<Timestamp>,
+        /// Only of these devices, which rise; empty for all.
+        devices: Arc<[u64]>,
+    },
+}
+
+impl Selection {
+    fn takes(&self, record: &Record) -> bool {
+        let (place, device) = (record.offset.as_u64(), record.device.as_u64());
+        match self {
+            Self::Part(part) => part.takes(place, device),
+            Self::Replay { from, until, devices } => {
+                from.is_none_or(|from| record.received_at >= from)
+                    && until.is_none_or(|until| record.received_at < until)
+                    && (devices.is_empty() || devices.binary_search(&device).is_ok())
+            }
+        }
+    }
+}
+
+/// What is delivered, with what a dead letter would need.
+#[derive(Debug, Clone)]
+pub(crate) struct Item {
     pub(crate) delivery: Delivery,
+    pub(crate) received_at: Timestamp,
 }
 
 /// What one read brought.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub(crate) struct Reading {
-    pub(crate) prepared: Vec<Prepared>,
+    /// What is to be delivered, by rising places.
+    pub(crate) arrivals: Vec<Arrival<Item>>,
     /// Where to read on.
     pub(crate) next: u64,
     pub(crate) unreadable: u64,
     pub(crate) untranslated: u64,
+    /// Of a replay's events so many cannot be delivered.
+    pub(crate) passed_over: u64,
     /// Why the last record could not be translated now; it is the next to be read.
     pub(crate) cut_short: Option<TranslateError>,
 }
@@ -76,38 +118,95 @@ enum Skip {
 }
 
 impl Reader {
-    /// Reads up to `records` records from the place `from` on. Blocks.
-    pub(crate) fn read(&self, from: u64, records: usize) -> Result<Reading, ReadError> {
+    /// Reads by a lane's plan. Blocks.
+    ///
+    /// # Errors
+    /// Where the log refuses, or no longer has what was asked for.
+    pub(crate) fn read(&self, plan: &Plan, selection: &Selection) -> Result<Reading, ReadError> {
+        match plan {
+            Plan::On { from, until, records } => self.read_on(*from, *until, *records, selection),
+            Plan::Holes(places) | Plan::Deferred(places) => self.read_at(places),
+        }
+    }
+
+    fn read_on(
+        &self,
+        from: u64,
+        until: u64,
+        records: usize,
+        selection: &Selection,
+    ) -> Result<Reading, ReadError> {
         let limits = ReadLimits { records: records.min(RECORDS_PER_READ), bytes: BYTES_PER_READ };
-        let from = Offset::from_u64(from);
-        let batch = if self.subscription.event_types.telemetry() {
-            self.source.log.read(from, limits)?
-        } else {
-            // Notices alone: the log finds them without passing over the devices' messages.
-            let notices = KindSet::only(Kind::new(EventKind::Notice.code()));
-            self.source.log.read_kinds(from, notices, limits)?
-        };
-        let mut reading = Reading { next: batch.next.as_u64(), ..Reading::default() };
-        self.prepare_all(&batch.records, &mut reading);
+        let batch = self.raw(from, limits)?;
+        let mut reading = Reading { next: batch.next.as_u64().min(until), ..Reading::default() };
+        let taken =
+            batch.records.iter().filter(|at| at.offset.as_u64() < until && selection.takes(at));
+        self.prepare_all(taken, &mut reading);
         Ok(reading)
     }
 
-    /// Reads the records at the lowest of `holes`, which rise and are not empty. Blocks.
-    ///
-    /// Those from [`Reading::next`] on have not been read: a read of the log may end early.
-    pub(crate) fn read_holes(&self, holes: &[u64]) -> Result<Reading, ReadError> {
-        self.read_holes_by(holes, |from, limits| self.source.log.read(from, limits))
+    /// What follows in the log, of the kinds that can be wanted.
+    fn raw(&self, from: u64, limits: ReadLimits) -> Result<Batch, ReadError> {
+        let from = Offset::from_u64(from);
+        if self.subscription.event_types.telemetry() {
+            return self.source.log.read(from, limits);
+        }
+        // Notices alone: the log finds them without passing over the devices' messages.
+        let notices = KindSet::only(Kind::new(EventKind::Notice.code()));
+        self.source.log.read_kinds(from, notices, limits)
     }
 
-    fn read_holes_by(
+    /// The devices of everything from `from` to before `to`, put into `filter`. Blocks for as long
+    /// as that takes, or until `is_cancelled`.
+    ///
+    /// # Errors
+    /// Where the log refuses.
+    pub(crate) fn scan(
         &self,
-        holes: &[u64],
+        from: u64,
+        to: u64,
+        filter: &mut FilterBuilder,
+        is_cancelled: &AtomicBool,
+    ) -> Result<(), ReadError> {
+        let limits = ReadLimits { records: 10_000, bytes: 4 * BYTES_PER_READ };
+        let mut next = from;
+        while next < to && !is_cancelled.load(Ordering::Relaxed) {
+            let batch = match self.raw(next, limits) {
+                // What is gone is no backlog.
+                Err(ReadError::Overtaken { oldest }) if oldest.as_u64() > next => {
+                    next = oldest.as_u64();
+                    continue;
+                }
+                read => read?,
+            };
+            batch.records.iter().for_each(|record| filter.insert(record.device.as_u64()));
+            if batch.next.as_u64() <= next {
+                break;
+            }
+            next = batch.next.as_u64();
+        }
+        Ok(())
+    }
+
+    /// Reads the records at the lowest of `places`, which rise and are not empty. Blocks.
+    ///
+    /// Those from [`Reading::next`] on have not been read: a read of the log may end early.
+    ///
+    /// # Errors
+    /// Where the log refuses, or no longer has what was asked for.
+    pub(crate) fn read_at(&self, places: &[u64]) -> Result<Reading, ReadError> {
+        self.read_at_by(places, |from, limits| self.source.log.read(from, limits))
+    }
+
+    fn read_at_by(
+        &self,
+        places: &[u64],
         read: impl Fn(Offset, ReadLimits) -> Result<Batch, ReadError>,
     ) -> Result<Reading, ReadError> {
-        let holes = &holes[..holes.len().min(RECORDS_PER_READ)];
+        let places = &places[..places.len().min(RECORDS_PER_READ)];
         let mut reading = Reading::default();
         let mut bytes_left = BYTES_PER_READ;
-        for run in holes.chunk_by(|one, next| next - one <= GAP) {
+        for run in places.chunk_by(|one, next| next - one <= GAP) {
             let (first, after) = (run[0], run[run.len() - 1] + 1);
             let records = usize::try_from(after - first).unwrap_or(usize::MAX);
             let limits = ReadLimits { records, bytes: bytes_left };
@@ -134,10 +233,11 @@ impl Reader {
     ) {
         for record in records {
             match self.prepare(record) {
-                Ok(delivery) => reading.prepared.push(Prepared {
+                Ok(delivery) => reading.arrivals.push(Arrival {
                     place: record.offset.as_u64(),
                     device: record.device.as_u64(),
-                    delivery,
+                    bytes: delivery.body.len(),
+                    item: Item { delivery, received_at: record.received_at },
                 }),
                 Err(Skip::NotWanted) => {}
                 Err(Skip::Unreadable) => reading.unreadable += 1,
@@ -155,7 +255,7 @@ impl Reader {
         let device = record.device.as_u64();
         let event = Event::decode(record.kind.code(), device, &record.body);
         match event.map_err(|_| Skip::Unreadable)? {
-            Event::Telemetry(telemetry) => self.prepare_telemetry(record, &telemetry),
+            Event::Telemetry(telemetry) => self.prepare_telemetry(record, telemetry),
             // The inspector says of the first one what a customer should hear.
             Event::Registered(_) => Err(Skip::NotWanted),
             Event::Notice(notice) => self.prepare_notice(record, &notice),
@@ -165,13 +265,15 @@ impl Reader {
     fn prepare_telemetry(
         &self,
         record: &Record,
-        telemetry: &Telemetry<'_>,
+        mut telemetry: Telemetry<'_>,
     ) -> Result<Delivery, Skip> {
         if !self.subscription.event_types.telemetry() {
             return Err(Skip::NotWanted);
         }
+        let pinned = self.versions.iter().find(|(protocol, _)| *protocol == telemetry.protocol);
+        telemetry.template = pinned.map(|(_, version)| *version).or(telemetry.template);
         let parse_json = self.subscription.json_payload_enabled;
-        let translation = match self.source.templates.translate(telemetry) {
+        let translation = match self.source.templates.translate(&telemetry) {
             Ok(translation) => translation,
             Err(error @ TranslateError::Store(_)) => return Err(Skip::NotNow(error)),
             // The notice about it is written elsewhere, once.
@@ -183,11 +285,11 @@ impl Reader {
             Translation::Json(translated) => Payload::Translated(&translated.json),
             Translation::Raw => Payload::Raw { parse_json },
         };
-        let body = envelope::telemetry(stamp(record), telemetry, payload);
+        let body = envelope::telemetry(self.stamp(record), &telemetry, payload);
         Ok(Delivery {
             id: record.id,
             event_type: EventType::TelemetryData,
-            subject: envelope::subject_of(telemetry),
+            subject: envelope::subject_of(&telemetry),
             source: Some(telemetry.protocol),
             topic: telemetry.topic.map(Into::into),
             body: Bytes::from(body),
@@ -202,7 +304,7 @@ impl Reader {
         let event_type = envelope::event_type_of(notice)
             .filter(|kind| self.subscription.event_types.contains(*kind))
             .ok_or(Skip::NotWanted)?;
-        let body = envelope::notice(stamp(record), notice).ok_or(Skip::NotWanted)?;
+        let body = envelope::notice(self.stamp(record), notice).ok_or(Skip::NotWanted)?;
         Ok(Delivery {
             id: record.id,
             event_type,
@@ -212,10 +314,10 @@ impl Reader {
             body: Bytes::from(body),
         })
     }
-}
 
-fn stamp(record: &Record) -> Stamp {
-    Stamp { id: record.id, received_at: record.received_at, replayed: false }
+    fn stamp(&self, record: &Record) -> Stamp {
+        Stamp { id: record.id, received_at: record.received_at, replayed: self.replayed }
+    }
 }
 
 #[cfg(test)]
@@ -258,6 +360,8 @@ mod tests {
                 json_payload_enabled: false,
             },
             integration: "one".into(),
+            replayed: false,
+            versions: Vec::new(),
         };
         (folder, reader)
     }
@@ -268,7 +372,7 @@ mod tests {
         while !holes.is_empty() {
             let reading = read(&holes);
             assert!(reading.next > holes[0], "it goes on");
-            places.extend(reading.prepared.iter().map(|prepared| prepared.place));
+            places.extend(reading.arrivals.iter().map(|arrival| arrival.place));
             holes.retain(|hole| *hole >= reading.next);
             steps += 1;
         }
@@ -286,7 +390,7 @@ mod tests {
                 let records = limits.records.min(3);
                 reader.source.log.read(from, ReadLimits { records, ..limits })
             };
-            reader.read_holes_by(holes, read).unwrap()
+            reader.read_at_by(holes, read).unwrap()
         };
         let holes: Vec<u64> = (2..20).chain([25, 36, 39]).collect();
         assert_eq!(read_all(holes.clone(), short).0, holes);
@@ -296,7 +400,7 @@ mod tests {
     fn holes_are_read_in_steps_of_a_megabyte() {
         let (_folder, reader) = reader_of(70, &[0; 60_000]);
         let holes: Vec<u64> = (1..30).chain((40..68).step_by(9)).collect();
-        let (places, steps) = read_all(holes.clone(), |holes| reader.read_holes(holes).unwrap());
+        let (places, steps) = read_all(holes.clone(), |holes| reader.read_at(holes).unwrap());
         assert_eq!(places, holes);
         assert_eq!(steps, 2, "33 holes of 60,000 bytes, 17 in a step");
     }

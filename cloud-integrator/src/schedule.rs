@@ -1,12 +1,13 @@
-//! When a message that failed is tried again.
+//! When a message that failed is tried again. Pure.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 /// The waits between attempts at one message, as data.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Schedule {
     /// The wait after the first failure, the second, and so on; the last one repeats.
-    pub waits: &'static [Duration],
+    pub waits: Arc<[Duration]>,
     /// Each wait is made longer or shorter by up to so many percent, at random, so that messages
     /// which failed together do not come back together.
     pub jitter_percent: u32,
@@ -16,25 +17,34 @@ const MINUTE: u64 = 60;
 const HOUR: u64 = 60 * MINUTE;
 
 impl Schedule {
-    /// The schedule that docs/webhooks.md promises: 5 s, 30 s, 2 min, 5 min, 15 min, 1 h, 2 h, 4 h,
-    /// 8 h, 12 h, 24 h, +-20 %. There is no last attempt yet: 24 h repeats until the message's
-    /// retention ends.
-    pub const DOCUMENTED: Self = Self {
-        waits: &[
-            Duration::from_secs(5),
-            Duration::from_secs(30),
-            Duration::from_secs(2 * MINUTE),
-            Duration::from_secs(5 * MINUTE),
-            Duration::from_secs(15 * MINUTE),
-            Duration::from_secs(HOUR),
-            Duration::from_secs(2 * HOUR),
-            Duration::from_secs(4 * HOUR),
-            Duration::from_secs(8 * HOUR),
-            Duration::from_secs(12 * HOUR),
-            Duration::from_secs(24 * HOUR),
-        ],
-        jitter_percent: 20,
-    };
+    /// The documented schedule, docs/delivery.md: 75 hours in all.
+    pub fn standard() -> Self {
+        let secs = [
+            5,
+            30,
+            2 * MINUTE,
+            5 * MINUTE,
+            15 * MINUTE,
+            HOUR,
+            2 * HOUR,
+            4 * HOUR,
+            8 * HOUR,
+            12 * HOUR,
+            24 * HOUR,
+            24 * HOUR,
+        ];
+        Self { waits: secs.map(Duration::from_secs).into(), jitter_percent: 20 }
+    }
+
+    /// The schedule of 1NCE OS: 29.5 minutes in all.
+    pub fn compat_1nce() -> Self {
+        Self { waits: [150, 180, 420, 1_020].map(Duration::from_secs).into(), jitter_percent: 0 }
+    }
+
+    /// The schedule of events that are replayed: whoever asks for them wants to see the end.
+    pub fn replay() -> Self {
+        Self { waits: [5, 30].map(Duration::from_secs).into(), jitter_percent: 20 }
+    }
 
     /// The wait after `failures` attempts (at least 1), with jitter by `random`.
     pub fn wait(&self, failures: u32, random: u64) -> Duration {
@@ -65,13 +75,21 @@ mod tests {
     #[test]
     fn waits_follow_the_documented_schedule_within_a_fifth() {
         let mut state = 1;
-        for (failures, secs) in [(1, 5), (2, 30), (3, 120), (4, 300), (5, 900), (11, 86_400)] {
+        for (failures, secs) in [(1, 5), (2, 30), (3, 120), (4, 300), (5, 900), (12, 86_400)] {
             for _ in 0..200 {
-                let wait = Schedule::DOCUMENTED.wait(failures, scramble(&mut state));
+                let wait = Schedule::standard().wait(failures, scramble(&mut state));
                 let percent = wait.as_millis() * 100 / (secs * 1_000);
                 assert!((80..=120).contains(&percent), "{failures}: {wait:?}");
             }
         }
-        assert!(Schedule::DOCUMENTED.wait(4_000, 0) >= Duration::from_secs(24 * HOUR * 8 / 10));
+        assert!(Schedule::standard().wait(4_000, 0) >= Duration::from_secs(24 * HOUR * 8 / 10));
+    }
+
+    #[test]
+    fn all_of_it_takes_the_documented_time() {
+        let total = |schedule: Schedule| schedule.waits.iter().sum::<Duration>();
+        assert_eq!(total(Schedule::standard()).as_secs() / HOUR, 75);
+        assert_eq!(total(Schedule::compat_1nce()), Duration::from_secs(1_770));
+        assert_eq!(Schedule::compat_1nce().wait(3, 12_345), Duration::from_secs(420));
     }
 }

@@ -1,23 +1,38 @@
 //! From a target to the sink that reaches it.
 
-use crate::delivery_options::DeliveryOptions;
-use crate::integration::{Integration, InvalidIntegration};
+use crate::aws::{AwsAccess, AwsSink};
+use crate::delivery_options::InvalidDeliveryOptions;
+use crate::integration::{Integration, IntegrationState, InvalidIntegration};
+use crate::mqtt::{MqttClient, MqttPurpose, MqttSink};
 use crate::network::Resolver;
 use crate::sink::{Delivery, Outcome, Sink};
-use crate::target::Target;
+use crate::target::{AwsTransport, Target};
 use crate::webhook::{Endpoint, WebhookClient, WebhookError, WebhookSink};
 
 /// What all sinks of a gateway share.
 #[derive(Debug, Clone)]
 pub(crate) struct Sinks {
     pub(crate) webhooks: WebhookClient,
+    pub(crate) mqtt: MqttClient,
+    pub(crate) aws: AwsAccess,
     pub(crate) resolver: Resolver,
+}
+
+/// What a sink is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// To deliver for as long as the integration runs.
+    Run,
+    /// To deliver one TEST_MESSAGE.
+    Test,
 }
 
 /// A sink of any kind.
 #[derive(Debug, Clone)]
 pub(crate) enum AnySink {
     Webhook(WebhookSink),
+    Mqtt(MqttSink),
+    Aws(AwsSink),
 }
 
 impl Sinks {
@@ -27,30 +42,52 @@ impl Sinks {
         &self,
         integration: &Integration,
     ) -> Result<Option<String>, InvalidIntegration> {
-        integration.delivery.check()?;
-        match &integration.target {
+        let Integration { id, target, delivery, state, .. } = integration;
+        delivery.check()?;
+        if delivery.batch.is_some() && !matches!(target, Target::Webhook(_)) {
+            return Err(InvalidDeliveryOptions::NoBatches(target.kind()).into());
+        }
+        if matches!(state, IntegrationState::RolloutStarted | IntegrationState::RolloutFailed) {
+            return Ok(None);
+        }
+        self.sink(integration, Purpose::Test)?;
+        Ok(match target {
             Target::Webhook(webhook) => {
-                self.sink(integration)?;
                 let policy = self.resolver.policy();
                 let endpoint = Endpoint::within(policy, &webhook.url, &webhook.headers);
-                let endpoint = endpoint.map_err(WebhookError::from)?;
-                Ok(Some(endpoint.canonical_url().to_owned()))
+                Some(endpoint.map_err(WebhookError::from)?.canonical_url().to_owned())
             }
-            Target::Aws(_) | Target::Mqtt(_) => Ok(None),
-        }
+            Target::Mqtt(broker) => Some(self.mqtt.endpoint(broker, id)?.canonical()),
+            // A role, or a client of its own name.
+            Target::Aws(_) => None,
+        })
     }
 
     /// The sink that reaches where an integration's events go.
-    pub(crate) fn sink(&self, integration: &Integration) -> Result<AnySink, InvalidIntegration> {
-        let DeliveryOptions { batch, .. } = integration.delivery;
-        match &integration.target {
+    pub(crate) fn sink(
+        &self,
+        integration: &Integration,
+        purpose: Purpose,
+    ) -> Result<AnySink, InvalidIntegration> {
+        let Integration { id, target, delivery, .. } = integration;
+        let mqtt_purpose = match purpose {
+            Purpose::Run => MqttPurpose::Run,
+            Purpose::Test => MqttPurpose::Test,
+        };
+        Ok(match target {
             Target::Webhook(webhook) => {
-                Ok(AnySink::Webhook(self.webhooks.webhook(webhook, batch.is_some())?))
+                AnySink::Webhook(self.webhooks.webhook(webhook, delivery.batch.is_some())?)
             }
-            Target::Aws(_) | Target::Mqtt(_) => {
-                Err(InvalidIntegration::Kind { kind: integration.target.kind(), what: "sink" })
+            Target::Mqtt(broker) => {
+                AnySink::Mqtt(self.mqtt.sink(self.mqtt.endpoint(broker, id)?, mqtt_purpose))
             }
-        }
+            Target::Aws(aws) => match aws.transport {
+                AwsTransport::Sdk { .. } => AnySink::Aws(AwsSink::new(&self.aws, aws)?),
+                AwsTransport::Mqtt { .. } => {
+                    AnySink::Mqtt(self.mqtt.sink(self.mqtt.aws_endpoint(aws, id)?, mqtt_purpose))
+                }
+            },
+        })
     }
 }
 
@@ -58,6 +95,8 @@ impl Sink for AnySink {
     async fn deliver(&self, events: Vec<Delivery>) -> Outcome {
         match self {
             Self::Webhook(sink) => sink.deliver(events).await,
+            Self::Mqtt(sink) => sink.deliver(events).await,
+            Self::Aws(sink) => sink.deliver(events).await,
         }
     }
 }

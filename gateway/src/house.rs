@@ -198,6 +198,7 @@ fn report(opened: &Opened) {
 fn integration_settings(config: &Config) -> anyhow::Result<cloud_integrator::Settings> {
     let integrations = &config.integrations;
     Ok(cloud_integrator::Settings {
+        forwarder: integrations.forwarder(),
         network: integrations.network()?,
         extra_roots_pem: integrations.roots()?,
         integrations_max: integrations.integrations_max,

@@ -19,13 +19,16 @@ use tokio::sync::{Mutex, OwnedMutexGuard};
 use tokio::task::{AbortHandle, spawn_blocking};
 use vocabulary::{EventId, EventIdGenerator, Timestamp};
 
+use crate::aws::{AwsAccess, AwsAccessError, AwsOptions};
 use crate::event_type::{CatalogueEntry, EventType};
-use crate::forwarder::{Forwarder, ForwarderSettings};
+use crate::forwarder::{Forwarder, ForwarderSettings, ForwarderStatus};
 use crate::integration::{ChangeError, Integration};
+use crate::mqtt::{MqttClient, MqttLimits};
 use crate::network::{NetworkPolicy, Resolver};
 use crate::reading::{Source, Subscription};
-use crate::sinks::Sinks;
+use crate::sinks::{Purpose, Sinks};
 use crate::store::{Store, StoreError};
+use crate::tls::{TlsError, authorities};
 use crate::webhook::{ClientError, WebhookClient};
 
 pub use replaying::{ReplayError, ReplayRequest};
@@ -53,6 +56,12 @@ pub enum OpenError {
     /// The client for webhooks.
     #[error(transparent)]
     Client(#[from] ClientError),
+    /// The extra authorities.
+    #[error("the extra authorities cannot be read: {0}")]
+    Roots(#[from] TlsError),
+    /// The way to AWS.
+    #[error(transparent)]
+    Aws(#[from] AwsAccessError),
 }
 
 /// All integrations. Cheap to clone.
@@ -98,15 +107,12 @@ impl Integrations {
     /// Where the state file or the clients cannot be set up.
     pub fn open(file: &StateFile, sealer: Sealer, settings: Settings) -> Result<Self, OpenError> {
         let store = Store::open(file, sealer)?;
-        let connections = settings.forwarder.window.concurrency;
-        let resolver = Resolver::new(settings.network.clone());
-        let roots = &settings.extra_roots_pem;
-        let webhooks = WebhookClient::with_resolver(resolver.clone(), roots, connections)?;
+        let sinks = sinks(&settings)?;
         let seed = getrandom::u64().map_err(|error| StoreError::Random(error.to_string()))?;
         Ok(Self(Arc::new(Inner {
             store,
             settings,
-            sinks: Sinks { webhooks, resolver },
+            sinks,
             ids: StdMutex::new(EventIdGenerator::new(seed, None)),
             engine: Arc::default(),
         })))
@@ -155,6 +161,27 @@ impl Integrations {
         self.stored(move |store| store.find(&id)).await
     }
 
+    /// How the forwarder of an integration fares, `None` where none runs for it, and how many dead
+    /// letters there are.
+    ///
+    /// # Errors
+    /// Where there is no such integration, or the file refuses.
+    pub async fn status(&self, id: &str) -> Result<(Option<ForwarderStatus>, u64), ChangeError> {
+        let id = self.found(id).await?.id;
+        let dead_letters = {
+            let id = id.clone();
+            self.stored(move |store| store.bookmark(&id).dead_count()).await?
+        };
+        let engine = self.0.engine.lock().await;
+        let forwarder = engine.forwarders.get(&id).filter(|forwarder| !forwarder.is_finished());
+        Ok((forwarder.map(Forwarder::status), dead_letters))
+    }
+
+    /// The gateway's way to AWS, for what else needs it.
+    pub fn aws_access(&self) -> AwsAccess {
+        self.0.sinks.aws.clone()
+    }
+
     /// Every event type with an example.
     pub fn event_types(&self) -> Vec<CatalogueEntry> {
         EventType::catalogue()
@@ -185,7 +212,7 @@ impl Integrations {
         if integration.paused || !integration.state.delivers() {
             return;
         }
-        let sink = match self.0.sinks.sink(integration) {
+        let sink = match self.0.sinks.sink(integration, Purpose::Run) {
             Ok(sink) => sink,
             // Stored when another configuration of the gateway allowed it.
             Err(error) => {
@@ -201,7 +228,7 @@ impl Integrations {
                 json_payload_enabled: integration.json_payload_enabled,
             },
             sink,
-            self.0.settings.forwarder,
+            ForwarderSettings::for_integration(&integration.delivery, &self.0.settings.forwarder),
         );
         engine.forwarders.insert(id.clone(), forwarder);
     }
@@ -235,6 +262,21 @@ impl Integrations {
         // A panic elsewhere cannot leave the generator half-changed.
         self.0.ids.lock().unwrap_or_else(PoisonError::into_inner).next(at)
     }
+}
+
+/// What all sinks share, as the gateway is configured.
+fn sinks(settings: &Settings) -> Result<Sinks, OpenError> {
+    let resolver = Resolver::new(settings.network.clone());
+    let mut roots = Vec::new();
+    for pem in &settings.extra_roots_pem {
+        roots.extend(authorities(pem)?);
+    }
+    let connections = settings.forwarder.concurrency_max;
+    let webhooks =
+        WebhookClient::with_resolver(resolver.clone(), &settings.extra_roots_pem, connections)?;
+    let mqtt = MqttClient::new(resolver.clone(), roots, MqttLimits::default());
+    let aws = AwsAccess::new(AwsOptions::default(), resolver.clone())?;
+    Ok(Sinks { webhooks, mqtt, aws, resolver })
 }
 
 fn now() -> Timestamp {

@@ -61,6 +61,8 @@ impl Integrations {
             let id = found.ok_or_else(|| ChangeError::NotFound("of this token".to_owned()))?;
             let mut integration = all.found(&id).await?;
             integration.target = Target::Aws(target);
+            // As it will be: what is not valid must not end the rollout.
+            integration.state = IntegrationState::RolloutDone;
             all.update(&mut engine, integration).await?;
             let done = IntegrationState::RolloutDone;
             let row = id.clone();

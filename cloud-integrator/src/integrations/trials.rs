@@ -9,6 +9,7 @@ use crate::integration::{
     ChangeError, Integration, IntegrationState, InvalidIntegration, TestReport,
 };
 use crate::sink::{Delivery, Outcome, Sink, Subject};
+use crate::sinks::Purpose;
 
 impl Integrations {
     /// Sends a TEST_MESSAGE now. Neither state nor time of delivery change.
@@ -64,7 +65,7 @@ impl Integrations {
         integration: &Integration,
         what: &str,
     ) -> Result<TestReport, InvalidIntegration> {
-        let sink = self.0.sinks.sink(integration)?;
+        let sink = self.0.sinks.sink(integration, Purpose::Test)?;
         let received_at = now();
         let id = self.event_id(received_at);
         let body = test_message(

@@ -7,9 +7,9 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
 use cloud_integrator::{
-    DeliveryOptions, EventTypes, ForwarderSettings, GateSettings, Integrations, NetworkPolicy,
-    NewIntegration, RetryPolicy, SEALED_FOR, Schedule, Settings, Source, Store, Subscription,
-    Target, WebhookTarget, WindowLimits,
+    DeliveryOptions, EventTypes, Exhausted, ForwarderSettings, GateSettings, Integrations,
+    NetworkPolicy, NewIntegration, RetryPolicy, SEALED_FOR, Schedule, Settings, Source, Store,
+    Subscription, Target, WebhookTarget, WindowLimits,
 };
 use message_log::{DeviceKey, Kind, MessageLog, NewRecord};
 use sealing::{KeySource, Sealer};
@@ -22,31 +22,36 @@ use crate::receiver::{self, Answer, OK, Received};
 /// A test that waits longer has failed.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Retries in milliseconds, so that a test need not wait for hours.
-pub(crate) const HASTY: RetryPolicy = RetryPolicy {
-    schedule: Schedule {
-        waits: &[Duration::from_millis(5), Duration::from_millis(20)],
-        jitter_percent: 20,
-    },
-    gate: GateSettings {
-        failures: 10,
-        pause_min: Duration::from_millis(10),
-        pause_max: Duration::from_millis(40),
-    },
-};
+/// Retries in milliseconds, so that a test need not wait for hours, and without end.
+pub(crate) fn hasty_retry() -> RetryPolicy {
+    RetryPolicy {
+        schedule: Schedule { waits: [5, 20].map(Duration::from_millis).into(), jitter_percent: 20 },
+        attempts_max: None,
+        exhausted: Exhausted::DeadLetter,
+        gate: Some(GateSettings {
+            failures: 10,
+            all_failed_time: Duration::from_secs(60),
+            all_failed_min: 3,
+            pause_min: Duration::from_millis(10),
+            pause_max: Duration::from_millis(40),
+        }),
+    }
+}
 
 pub(crate) fn hasty() -> ForwarderSettings {
     ForwarderSettings {
         window: WindowLimits {
             records: 64,
             bytes: 1 << 20,
-            concurrency: 8,
             device_records: 8,
             device_bytes: 1 << 17,
             deferred: 256,
         },
-        retry: HASTY,
+        concurrency_max: 8,
+        retry: hasty_retry(),
+        retry_replay: RetryPolicy { attempts_max: Some(3), ..hasty_retry() },
         save_interval: Duration::from_millis(20),
+        ..ForwarderSettings::default()
     }
 }
 

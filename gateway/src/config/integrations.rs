@@ -4,7 +4,9 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use cloud_integrator::{NetworkPolicy, NetworkTextError};
+use cloud_integrator::{
+    ForwarderSettings, GateSettings, NetworkPolicy, NetworkTextError, RetryPolicy, Schedule,
+};
 use serde::{Deserialize, Deserializer};
 
 use super::values::{self, ConfigError};
@@ -128,6 +130,30 @@ impl Integrations {
         })
     }
 
+    /// How each integration delivers, as far as its customer does not say otherwise.
+    pub(crate) fn forwarder(&self) -> ForwarderSettings {
+        let standard = RetryPolicy::standard();
+        let attempts = u32::try_from(self.retry_waits.len() + 1).unwrap_or(u32::MAX);
+        ForwarderSettings {
+            retry: RetryPolicy {
+                schedule: Schedule {
+                    waits: self.retry_waits.as_slice().into(),
+                    ..standard.schedule
+                },
+                attempts_max: Some(attempts),
+                gate: Some(GateSettings {
+                    failures: self.breaker_failures,
+                    pause_min: self.breaker_pause,
+                    pause_max: self.breaker_pause_max,
+                    ..GateSettings::DOCUMENTED
+                }),
+                ..standard
+            },
+            disable_after: self.disable_after,
+            ..ForwarderSettings::default()
+        }
+    }
+
     /// The files with authorities, read.
     pub(crate) fn roots(&self) -> Result<Vec<Vec<u8>>, ConfigError> {
         let read = |path: &PathBuf| {
@@ -191,6 +217,13 @@ mod tests {
         for text in ["", "5", "s", "-5s", "1.5s", "5 s", "5w", "18446744073709551615d"] {
             assert_eq!(parse(text), None, "{text:?}");
         }
+    }
+
+    #[test]
+    fn the_defaults_are_those_that_are_documented() {
+        let forwarder = Integrations::default().forwarder();
+        assert_eq!(forwarder.retry, RetryPolicy::standard());
+        assert_eq!(forwarder.disable_after, ForwarderSettings::default().disable_after);
     }
 
     #[test]

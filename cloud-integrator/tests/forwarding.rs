@@ -1,29 +1,21 @@
-//! What every sink and the forwarder before it must do, whatever the cloud does: order, retry,
-//! reject, resume. The list is in the documentation of [`Sink`].
+//! What a forwarder does, driven by scripted sinks: for outcomes that a real cloud seldom has.
 //!
-//! Forwarding is driven twice: by scripted sinks, for outcomes that a real cloud seldom has, and
-//! by the webhook sink against a scripted receiver on loopback.
+//! What it must do together with each kind of sink stands in `tests/suite`.
 
 #![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 
 mod receiver;
 mod world;
 
-use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use cloud_integrator::{
-    Delivery, Endpoint, EventType, EventTypes, Failure, FailureClass, Forwarder, IntegrationState,
-    Outcome, Sink, Store, Subject, Subscription, WebhookClient, WebhookOptions,
+    Delivery, EventTypes, Failure, FailureClass, Forwarder, Outcome, Sink, Store, Subscription,
 };
-use receiver::{Answer, OK, Received};
-use vocabulary::{EventId, Notice, NoticeCategory, NoticeKind};
-use world::{
-    Entry, Ledger, PATIENCE, World, base64_of, everything, hasty, interleaved, raw,
-    scripted_receiver, until, until_async, webhook,
-};
+use vocabulary::{Notice, NoticeCategory, NoticeKind};
+use world::{Entry, Ledger, PATIENCE, World, base64_of, everything, hasty, interleaved, until};
 
 type Decide = dyn Fn(&Delivery, usize) -> Outcome + Send + Sync;
 
@@ -325,166 +317,4 @@ async fn a_reader_that_retention_overtook_says_so_and_goes_on_with_the_oldest() 
     })
     .await;
     forwarder.stop(PATIENCE).await;
-}
-
-fn local_options() -> WebhookOptions {
-    WebhookOptions { allow_http_loopback: true, ..WebhookOptions::default() }
-}
-
-/// Closes the connection without an answer.
-const CLOSE: Answer = Answer { text: "", ..OK };
-/// Endless bytes of body after a 200.
-const ENDLESS: Answer = Answer {
-    text: "HTTP/1.1 200 OK\r\ncontent-length: 99999999999\r\n\r\n",
-    endless: &[b'x'; 4_096],
-    ..OK
-};
-
-#[tokio::test]
-async fn a_webhook_survives_every_kind_of_bad_answer() {
-    let world = World::new();
-    let ledger = Ledger::default();
-    let answers = |_: &Received<'_>, number: usize| match number % 8 {
-        0 => raw("HTTP/1.1 500 No\r\ncontent-length: 2\r\n\r\nno"),
-        1 => CLOSE,
-        2 => raw("HTTP/1.1 302 Go\r\nlocation: http://127.0.0.1:1/\r\ncontent-length: 0\r\n\r\n"),
-        3 => raw("this is not http\r\n\r\n"),
-        4 => raw("HTTP/1.1 404 No\r\ncontent-length: 0\r\n\r\n"),
-        _ => OK,
-    };
-    let url = scripted_receiver(&ledger, answers).await;
-    let integrations = world.integrations();
-    integrations.start(world.source.clone()).await.unwrap();
-    let created = integrations.create(webhook(&url)).await.unwrap();
-    assert_eq!(created.state, IntegrationState::RolloutDone);
-    world.send(&interleaved(6, 30)).await;
-    until("all messages", || ledger.taken_once().len() == 180).await;
-    until_async("the state", || async {
-        let found = integrations.find(&created.id).await.unwrap().unwrap();
-        found.state == IntegrationState::IntegrationActive && found.first_delivery_at.is_some()
-    })
-    .await;
-    integrations.shutdown(PATIENCE).await;
-    ledger.assert_complete_and_in_order(6, 30);
-}
-
-#[tokio::test]
-async fn a_request_has_the_documented_form() {
-    let world = World::new();
-    let seen = Arc::new(Mutex::new(Vec::new()));
-    let heads = Arc::clone(&seen);
-    let script: receiver::Script = Arc::new(move |request: &Received<'_>| {
-        heads.lock().unwrap().push(request.head.to_owned());
-        OK
-    });
-    let url = format!("http://{}/e?d=:iccid:&ip=:ip:&x=:x:", receiver::serve(script).await);
-    let integrations = world.integrations();
-    integrations.start(world.source.clone()).await.unwrap();
-    integrations.create(webhook(&url)).await.unwrap();
-    world.send(&[(42, 1)]).await;
-    until("the request", || !seen.lock().unwrap().is_empty()).await;
-    integrations.shutdown(PATIENCE).await;
-    let head = seen.lock().unwrap()[0].clone();
-    let request = Received { head: &head, body: b"" };
-    assert!(head.starts_with("POST /e?d=0000000000000000042&ip=10.0.0.1&x=:x: HTTP/1.1\r\n"));
-    assert_eq!(request.header("content-type"), Some("application/json"));
-    assert_eq!(request.header("x-device"), Some("0000000000000000042/none"));
-    let id: EventId = request.header("webhook-id").unwrap().parse().unwrap();
-    assert!(id.to_string().starts_with("msg_"));
-    let secs: i64 = request.header("webhook-timestamp").unwrap().parse().unwrap();
-    let since_id = secs - id.timestamp().as_millis() / 1_000;
-    assert!((0..60).contains(&since_id), "{since_id}");
-    assert_eq!(request.header("accept-encoding"), None);
-}
-
-fn delivery() -> Delivery {
-    Delivery {
-        id: "msg_01GHZX5Q3M0000000000000000".parse().unwrap(),
-        event_type: EventType::TelemetryData,
-        subject: Subject::default(),
-        source: None,
-        topic: None,
-        body: b"{}".as_slice().into(),
-    }
-}
-
-async fn outcome_of(answer: Answer) -> Outcome {
-    let script: receiver::Script = Arc::new(move |_: &Received<'_>| answer);
-    let url = format!("http://{}/", receiver::serve(script).await);
-    let endpoint = Endpoint::new(&url, &BTreeMap::new(), true).unwrap();
-    let client = WebhookClient::new(&local_options(), 4).unwrap();
-    client.sink(endpoint).deliver(vec![delivery()]).await
-}
-
-#[tokio::test]
-async fn answers_of_a_webhook_have_their_outcomes() {
-    assert_eq!(outcome_of(OK).await, Outcome::Delivered);
-    assert_eq!(outcome_of(raw("HTTP/1.1 204 x\r\n\r\n")).await, Outcome::Delivered);
-    let busy = raw("HTTP/1.1 503 x\r\nretry-after: 120\r\ncontent-length: 0\r\n\r\n");
-    let late = Answer { pause: Duration::from_millis(50), ..busy };
-    let Outcome::Retry { reason, after } = outcome_of(late).await else { panic!("not a retry") };
-    assert_eq!(reason.to_string(), "throttled: the endpoint answered 503");
-    assert_eq!(after, Some(Duration::from_secs(120)));
-    let Outcome::Retry { reason, .. } = outcome_of(CLOSE).await else { panic!("taken") };
-    assert_eq!(reason.class, FailureClass::Transport);
-}
-
-#[tokio::test]
-async fn an_endless_answer_costs_neither_time_nor_memory() {
-    let start = Instant::now();
-    assert_eq!(outcome_of(ENDLESS).await, Outcome::Delivered);
-    assert!(start.elapsed() < Duration::from_secs(5));
-}
-
-#[tokio::test]
-async fn an_endpoint_that_is_not_there_is_a_failure_to_connect() {
-    let endpoint = Endpoint::new("http://127.0.0.1:1/s3cret", &BTreeMap::new(), true).unwrap();
-    let sink = WebhookClient::new(&local_options(), 4).unwrap().sink(endpoint);
-    let Outcome::Retry { reason, .. } = sink.deliver(vec![delivery()]).await else {
-        panic!("taken")
-    };
-    assert_eq!(reason.class, FailureClass::Connect);
-    assert!(!reason.text.contains("s3cret"));
-}
-
-/// A receiver with a certificate of its own for `localhost`; gives its port and the certificate.
-async fn tls_receiver() -> (u16, Vec<u8>) {
-    use tokio_rustls::{TlsAcceptor, rustls};
-    let names = vec!["localhost".to_owned()];
-    let certified = rcgen::generate_simple_self_signed(names).unwrap();
-    let key = rustls::pki_types::PrivateKeyDer::try_from(certified.signing_key.serialize_der());
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let config = rustls::ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(vec![certified.cert.der().clone()], key.unwrap())
-        .unwrap();
-    let acceptor = TlsAcceptor::from(Arc::new(config));
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let port = listener.local_addr().unwrap().port();
-    tokio::spawn(async move {
-        while let Ok((stream, _)) = listener.accept().await {
-            let Ok(stream) = acceptor.accept(stream).await else { continue };
-            let script: receiver::Script = Arc::new(|_: &Received<'_>| OK);
-            tokio::spawn(receiver::converse(stream, script));
-        }
-    });
-    (port, certified.cert.pem().into_bytes())
-}
-
-#[tokio::test]
-async fn a_certificate_must_be_trusted_and_have_the_right_name() {
-    let (port, root) = tls_receiver().await;
-    let outcome = async |host: &str, extra_roots_pem: Vec<Vec<u8>>| {
-        let url = format!("https://{host}:{port}/");
-        let options = WebhookOptions { extra_roots_pem, ..local_options() };
-        let endpoint = Endpoint::new(&url, &BTreeMap::new(), true).unwrap();
-        WebhookClient::new(&options, 4).unwrap().sink(endpoint).deliver(vec![delivery()]).await
-    };
-    assert_eq!(outcome("localhost", vec![root.clone()]).await, Outcome::Delivered);
-    for (host, roots) in [("localhost", vec![]), ("127.0.0.1", vec![root])] {
-        let Outcome::Retry { reason, .. } = outcome(host, roots).await else { panic!("taken") };
-        assert_eq!(reason.class, FailureClass::Tls, "{reason}");
-    }
 }

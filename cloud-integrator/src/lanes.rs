@@ -1,0 +1,186 @@
+//! The lanes of an integration that lead forward through the log: one, or two while it is far
+//! behind (docs/delivery.md, Fresh before old). Pure.
+//!
+//! ```text
+//! log   ......... backlog ........... start ............... end
+//! main  ===done===|---- everything ----|-- in the filter ---|
+//! fresh                                |=done=|-- the rest -|
+//! ```
+//!
+//! The filter knows the devices of everything below `start` that was not done when the second lane
+//! opened. From `start` on each device belongs to one lane, so its order is kept: one that is in
+//! the filter to the main lane, every other, which has nothing below, to the fresh lane. When both
+//! have read the same they become one again.
+
+use crate::filter::Filter;
+use crate::lane::{Lane, Plan};
+use crate::position::{FreshPosition, Moment, Position};
+use crate::shares::Kind;
+use crate::window::Rules;
+
+/// The main lane, and the fresh one while it is open.
+#[derive(Debug)]
+pub(crate) struct Lanes<T> {
+    pub(crate) main: Lane<T>,
+    fresh: Option<Fresh<T>>,
+    /// Of the last lane that was opened.
+    last_tag: Tag,
+}
+
+/// Which lane an attempt was started by: one that has ended was taken over by the main lane.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Tag(u32);
+
+#[derive(Debug)]
+struct Fresh<T> {
+    lane: Lane<T>,
+    tag: Tag,
+    start: u64,
+    filter: Filter,
+}
+
+/// Which records a lane takes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Part {
+    /// All.
+    All,
+    /// All below `start`, and from there on those of devices in the filter.
+    Backlog { start: u64, filter: Filter },
+    /// Those of devices that are not in the filter.
+    Fresh { filter: Filter },
+}
+
+impl Part {
+    /// Whether the lane takes the record of `device` at `place`.
+    pub(crate) fn takes(&self, place: u64, device: u64) -> bool {
+        match self {
+            Self::All => true,
+            Self::Backlog { start, filter } => place < *start || filter.contains(device),
+            Self::Fresh { filter } => !filter.contains(device),
+        }
+    }
+}
+
+impl<T: Clone> Lanes<T> {
+    /// Lanes that go on at `position`, whose second one needs its `filter`.
+    pub(crate) fn new(
+        rules: &Rules,
+        position: Position,
+        filter: Option<Filter>,
+        moment: Moment,
+        seed: u64,
+    ) -> Self {
+        let (mut position, filter) = match filter {
+            Some(filter) => (position, Some(filter)),
+            None => (position.without_fresh(), None),
+        };
+        let fresh = position.fresh.take().zip(filter).map(|(fresh, filter)| {
+            let start = fresh.start;
+            let lane = Lane::new(rules.clone(), fresh.into_position(), moment, !seed);
+            Fresh { lane, tag: Tag(1), start, filter }
+        });
+        let main = Lane::new(rules.clone(), position, moment, seed);
+        Self { main, fresh, last_tag: Tag(1) }
+    }
+
+    /// Opens the second lane at `start`: `filter` has the devices of all that is not done below.
+    pub(crate) fn open(
+        &mut self,
+        rules: &Rules,
+        start: u64,
+        filter: Filter,
+        moment: Moment,
+        seed: u64,
+    ) {
+        let lane = Lane::new(rules.clone(), Position::at(start), moment, seed);
+        self.last_tag.0 += 1;
+        self.fresh = Some(Fresh { lane, tag: self.last_tag, start, filter });
+    }
+
+    /// Whether there is a second lane.
+    pub(crate) fn is_split(&self) -> bool {
+        self.fresh.is_some()
+    }
+
+    /// One of the lanes; there is none for replays here.
+    pub(crate) fn lane(&mut self, kind: Kind) -> Option<&mut Lane<T>> {
+        match kind {
+            Kind::Main => Some(&mut self.main),
+            Kind::Fresh => self.fresh.as_mut().map(|fresh| &mut fresh.lane),
+            Kind::Replay => None,
+        }
+    }
+
+    /// What the attempts of a lane are marked by.
+    pub(crate) fn tag(&self, kind: Kind) -> Tag {
+        match (&self.fresh, kind) {
+            (Some(fresh), Kind::Fresh) => fresh.tag,
+            _ => Tag(0),
+        }
+    }
+
+    /// The lane that answers for an attempt.
+    pub(crate) fn tagged(&mut self, tag: Tag) -> &mut Lane<T> {
+        match &mut self.fresh {
+            Some(fresh) if fresh.tag == tag => &mut fresh.lane,
+            _ => &mut self.main,
+        }
+    }
+
+    /// The second lane.
+    pub(crate) fn fresh(&self) -> Option<&Lane<T>> {
+        self.fresh.as_ref().map(|fresh| &fresh.lane)
+    }
+
+    /// What the lane is to read now; see [`Lane::plan`].
+    pub(crate) fn plan(&mut self, kind: Kind, end: u64, most: usize) -> Option<Plan> {
+        let until = match (&self.fresh, kind) {
+            // Never past the other one, so that they meet.
+            (Some(fresh), Kind::Main) => end.min(fresh.lane.window.read_to()),
+            _ => end,
+        };
+        self.lane(kind)?.plan(until, most)
+    }
+
+    /// Which records the lane takes.
+    pub(crate) fn part(&self, kind: Kind) -> Part {
+        match (&self.fresh, kind) {
+            (Some(Fresh { start, filter, .. }), Kind::Main) => {
+                Part::Backlog { start: *start, filter: filter.clone() }
+            }
+            (Some(Fresh { filter, .. }), Kind::Fresh) => Part::Fresh { filter: filter.clone() },
+            _ => Part::All,
+        }
+    }
+
+    /// Makes one lane of two that have read the same. Says whether it did.
+    pub(crate) fn join(&mut self) -> bool {
+        let Some(fresh) = &self.fresh else { return false };
+        let has_met = self.main.window.read_to() == fresh.lane.window.read_to()
+            && [&self.main, &fresh.lane].iter().all(|lane| lane.is_settled() && !lane.is_reading());
+        if has_met && let Some(fresh) = self.fresh.take() {
+            self.main.absorb(fresh.lane);
+        }
+        has_met
+    }
+
+    /// The lowest place that is not done.
+    pub(crate) fn cursor(&self) -> u64 {
+        let fresh = self.fresh.as_ref().map(|fresh| fresh.lane.cursor());
+        fresh.into_iter().chain([self.main.cursor()]).min().unwrap_or(0)
+    }
+
+    /// How far they have come.
+    pub(crate) fn position(&self, moment: Moment) -> Position {
+        let mut position = self.main.position(moment);
+        position.fresh = self.fresh.as_ref().map(|fresh| {
+            let Position { resume, holes, retries, .. } = fresh.lane.position(moment);
+            FreshPosition { start: fresh.start, resume, holes, retries }
+        });
+        position
+    }
+}
+
+#[cfg(test)]
+#[path = "lanes_model.rs"]
+mod model;

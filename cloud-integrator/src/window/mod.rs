@@ -1,0 +1,384 @@
+//! What a lane has read and not yet delivered: order, retries, batches and the cursor. Pure.
+//!
+//! Records enter in the order of the log. Those of one device form a line: only its head is tried,
+//! with those behind it where a batch has room, and the next only when the head is done
+//! (docs/delivery.md, Order). Without order each record is a line of its own. The cursor is the
+//! lowest place that is not done: what lies below it is never needed again. What is done above it
+//! is known by the [`Position`], so that one record that is stuck does not make everything after
+//! it come twice.
+//!
+//! One device gets a share of the window. What comes beyond it is deferred: only its place is
+//! kept, and it is read again ([`Window::wanted`]) when the line has moved. So a device that fails
+//! for long leaves room for the others.
+//!
+//! Whether the endpoint may be tried at all is the [`Flow`](crate::flow::Flow)'s to know. No clock,
+//! no I/O: `now` is an argument, randomness a seed.
+//!
+//! ```text
+//! mod        records in, places out      attempts   which are tried together, and how it ended
+//! line       one device                  model      tests: both beside a plain list
+//! ```
+
+mod attempts;
+mod line;
+#[cfg(test)]
+mod model;
+#[cfg(test)]
+mod tests;
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap, VecDeque};
+use std::time::{Duration, Instant};
+
+pub(crate) use attempts::{Attempt, Dead, Ending, Flight};
+use line::{Line, State};
+
+use crate::delivery_options::{BatchOptions, Order};
+use crate::policy::RetryPolicy;
+pub(crate) use crate::position::Position;
+use crate::position::{Moment, Retry};
+
+/// The limits of one window.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WindowLimits {
+    /// Records that may be read and not done.
+    pub records: usize,
+    /// The bytes of their envelopes, together. The last one admitted may exceed it.
+    pub bytes: usize,
+    /// Records of one device.
+    pub device_records: usize,
+    /// The bytes of one device's envelopes, together. The last one admitted may exceed it.
+    pub device_bytes: usize,
+    /// Records that were read while the share of their device was used up, and are to be read
+    /// again.
+    pub deferred: usize,
+}
+
+/// How a window behaves.
+#[derive(Debug, Clone)]
+pub(crate) struct Rules {
+    pub(crate) limits: WindowLimits,
+    pub(crate) policy: RetryPolicy,
+    pub(crate) order: Order,
+    /// One event and no wait where there are no batches.
+    pub(crate) batch: BatchOptions,
+}
+
+impl Rules {
+    /// For sinks that take one event at a time.
+    pub(crate) const SINGLE: BatchOptions = BatchOptions { events: 1, wait: Duration::ZERO };
+}
+
+/// Read and not done. `T` is what is to be delivered.
+#[derive(Debug)]
+pub(crate) struct Window<T> {
+    rules: Rules,
+    random: u64,
+    slots: BTreeMap<u64, Slot<T>>,
+    lines: HashMap<u64, Line>,
+    /// The line of each place that is deferred.
+    deferred: BTreeMap<u64, u64>,
+    /// The first deferred place of each line that has become short enough to take more.
+    hungry: BTreeSet<u64>,
+    /// Lines whose heads may be tried at once, and how many records they hold.
+    ready: VecDeque<u64>,
+    ready_events: usize,
+    /// When the records of `ready` have waited long enough for their batch to fill; not kept up
+    /// while there are enough for one.
+    fill_by: Option<Instant>,
+    /// Lines whose heads failed, by the moment of their next attempt.
+    waiting: BinaryHeap<Reverse<(Instant, u64)>>,
+    /// What remains of batches that were split, to be tried at once.
+    pieces: VecDeque<attempts::Piece>,
+    /// Failures of the first position whose records have not been read yet.
+    remembered: BTreeMap<u64, (u32, Instant)>,
+    in_flight: usize,
+    bytes: usize,
+    read_to: u64,
+    /// The place after the highest that is done.
+    done_to: u64,
+}
+
+#[derive(Debug)]
+struct Slot<T> {
+    device: u64,
+    line: u64,
+    bytes: usize,
+    item: T,
+    /// When it was admitted.
+    since: Instant,
+    /// The place of the line's next record.
+    next: Option<u64>,
+}
+
+impl<T: Clone> Window<T> {
+    /// An empty window of a reader at `position`, whose holes it reads first. The second lane of
+    /// the position does not matter here.
+    pub(crate) fn new(rules: Rules, position: &Position, moment: Moment, seed: u64) -> Self {
+        let remember = |retry: &Retry| (retry.place, (retry.failures, moment.reached(retry.due)));
+        Self {
+            rules,
+            random: seed,
+            slots: BTreeMap::new(),
+            lines: HashMap::new(),
+            deferred: BTreeMap::new(),
+            hungry: BTreeSet::new(),
+            ready: VecDeque::new(),
+            ready_events: 0,
+            fill_by: None,
+            waiting: BinaryHeap::new(),
+            pieces: VecDeque::new(),
+            remembered: position.retries.iter().map(remember).collect(),
+            in_flight: 0,
+            bytes: 0,
+            read_to: position.cursor(),
+            done_to: position.resume,
+        }
+    }
+
+    /// How many more records may be admitted.
+    pub(crate) fn room(&self) -> usize {
+        self.room_to_hold().min(self.rules.limits.deferred.saturating_sub(self.deferred.len()))
+    }
+
+    fn room_to_hold(&self) -> usize {
+        if self.bytes >= self.rules.limits.bytes {
+            return 0;
+        }
+        self.rules.limits.records.saturating_sub(self.slots.len())
+    }
+
+    /// The place that is to be read next.
+    pub(crate) fn read_to(&self) -> u64 {
+        self.read_to
+    }
+
+    /// The lowest place that is not done.
+    pub(crate) fn cursor(&self) -> u64 {
+        self.first_undone(0).unwrap_or(self.read_to)
+    }
+
+    /// Attempts that run now.
+    pub(crate) fn in_flight(&self) -> usize {
+        self.in_flight
+    }
+
+    /// Whether everything that was read is done.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.slots.is_empty() && self.deferred.is_empty()
+    }
+
+    /// How far everything is done, provided that the holes of the first position have been read.
+    pub(crate) fn position(&self, moment: Moment) -> Position {
+        let held = self.slots.range(..self.done_to).map(|(place, _)| *place);
+        let deferred = self.deferred.range(..self.done_to).map(|(place, _)| *place);
+        let mut holes: Vec<u64> = held.chain(deferred).collect();
+        holes.sort_unstable();
+        let resume = self.first_undone(self.done_to);
+        Position {
+            resume: resume.unwrap_or(self.read_to.max(self.done_to)),
+            holes,
+            retries: self.retries(moment),
+            fresh: None,
+        }
+    }
+
+    fn retries(&self, moment: Moment) -> Vec<Retry> {
+        let retry = |place, failures, due: Option<Instant>| Retry {
+            place,
+            failures,
+            due: moment.shown(due.unwrap_or(moment.now)),
+        };
+        let failed = self.lines.values().filter(|line| line.failures > 0 && line.held > 0);
+        let unread = self.remembered.range(self.read_to..);
+        let mut retries: Vec<Retry> = failed
+            .map(|line| retry(line.first, line.failures, line.due))
+            .chain(unread.map(|(place, (failures, due))| retry(*place, *failures, Some(*due))))
+            .collect();
+        retries.sort_unstable_by_key(|retry| retry.place);
+        retries
+    }
+
+    /// Events that failed and wait for their next attempt.
+    pub(crate) fn retrying(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// The lowest record that is held.
+    pub(crate) fn oldest(&self) -> Option<&T> {
+        self.slots.first_key_value().map(|(_, slot)| &slot.item)
+    }
+
+    /// The devices of everything that is not done, some of them more than once.
+    pub(crate) fn devices(&self) -> impl Iterator<Item = u64> {
+        // Only lines of devices defer.
+        self.slots.values().map(|slot| slot.device).chain(self.deferred.values().copied())
+    }
+
+    /// The lowest place from `place` on that has been read and is not done.
+    fn first_undone(&self, place: u64) -> Option<u64> {
+        let held = self.slots.range(place..).next().map(|(place, _)| *place);
+        let deferred = self.deferred.range(place..).next().map(|(place, _)| *place);
+        held.into_iter().chain(deferred).min()
+    }
+
+    /// Takes a record, whose place is not below [`Window::read_to`].
+    pub(crate) fn admit(&mut self, arrival: Arrival<T>, now: Instant) {
+        let Arrival { place, device, .. } = arrival;
+        debug_assert!(place >= self.read_to, "records enter in the order of the log");
+        self.read_to = place + 1;
+        let key = match self.rules.order {
+            Order::Device => device,
+            Order::None => place,
+        };
+        match self.lines.get_mut(&key) {
+            Some(line) if !line.deferred.is_empty() || !line.has_room(&self.rules.limits) => {
+                line.deferred.push_back(place);
+                if line.state == State::Ready {
+                    // More than this will not come before the line has moved.
+                    self.fill_by = Some(now);
+                }
+                self.deferred.insert(place, key);
+                self.look_after(key);
+            }
+            _ => self.hold(key, arrival, now),
+        }
+    }
+
+    /// Up to `most` deferred places that there is room for now, in rising order.
+    pub(crate) fn wanted(&self, most: usize) -> Vec<u64> {
+        let most = most.min(self.room_to_hold());
+        let lines = self.hungry.iter().filter_map(|first| {
+            let line = self.lines.get(self.deferred.get(first)?)?;
+            let share = self.rules.limits.device_records.saturating_sub(line.held).max(1);
+            Some(line.deferred.iter().take(share).copied())
+        });
+        let mut places: Vec<u64> = lines.flatten().take(most).collect();
+        places.sort_unstable();
+        places
+    }
+
+    /// Takes the record at a deferred place. It stays deferred if its line has no room for it.
+    pub(crate) fn readmit(&mut self, arrival: Arrival<T>, now: Instant) {
+        let place = arrival.place;
+        let Some(&key) = self.deferred.get(&place) else { return };
+        let fits = self.lines.get(&key).is_some_and(|line| {
+            line.deferred.front() == Some(&place) && line.has_room(&self.rules.limits)
+        });
+        if fits {
+            self.undefer(place, key);
+            self.hold(key, arrival, now);
+            self.look_after(key);
+        }
+    }
+
+    /// Notes that there is nothing to deliver at a deferred `place`.
+    pub(crate) fn pass_over(&mut self, place: u64) {
+        if let Some(&key) = self.deferred.get(&place) {
+            self.undefer(place, key);
+            self.look_after(key);
+        }
+    }
+
+    /// Notes that the log holds nothing below `oldest` any more. Says how many records are lost.
+    pub(crate) fn expire(&mut self, oldest: u64) -> u64 {
+        let expired: Vec<u64> = self.deferred.range(..oldest).map(|(place, _)| *place).collect();
+        for place in &expired {
+            self.pass_over(*place);
+        }
+        expired.len() as u64
+    }
+
+    /// Notes that everything below `place` has been read.
+    pub(crate) fn advance(&mut self, place: u64) {
+        self.read_to = self.read_to.max(place);
+        self.remembered = self.remembered.split_off(&self.read_to);
+    }
+
+    /// Takes over everything of a window of other devices that has read exactly as far.
+    pub(crate) fn absorb(&mut self, other: Self) {
+        debug_assert_eq!(self.read_to, other.read_to, "both have read the same");
+        self.slots.extend(other.slots);
+        self.lines.extend(other.lines);
+        self.deferred.extend(other.deferred);
+        self.hungry.extend(other.hungry);
+        self.ready.extend(other.ready);
+        self.ready_events += other.ready_events;
+        self.fill_by = self.fill_by.into_iter().chain(other.fill_by).min();
+        self.waiting.extend(other.waiting);
+        self.pieces.extend(other.pieces);
+        self.remembered.extend(other.remembered);
+        self.in_flight += other.in_flight;
+        self.bytes += other.bytes;
+        self.done_to = self.done_to.max(other.done_to);
+    }
+
+    fn hold(&mut self, key: u64, arrival: Arrival<T>, now: Instant) {
+        let Arrival { place, device, bytes, item } = arrival;
+        self.bytes += bytes;
+        self.slots.insert(place, Slot { device, line: key, bytes, item, since: now, next: None });
+        let line = self.lines.entry(key).or_default();
+        line.held += 1;
+        line.bytes += bytes;
+        let previous = std::mem::replace(&mut line.last, place);
+        if line.held > 1 {
+            if line.state == State::Ready {
+                self.ready_events += 1;
+            }
+            if let Some(slot) = self.slots.get_mut(&previous) {
+                slot.next = Some(place);
+            }
+            return;
+        }
+        line.first = place;
+        match self.remembered.remove(&place) {
+            Some((failures, due)) => {
+                line.failures = failures;
+                line.due = Some(due);
+                line.state = State::Waiting;
+                self.waiting.push(Reverse((due, key)));
+            }
+            None => self.make_ready(key, now),
+        }
+    }
+
+    fn undefer(&mut self, place: u64, key: u64) {
+        self.deferred.remove(&place);
+        self.hungry.remove(&place);
+        if let Some(line) = self.lines.get_mut(&key) {
+            if line.deferred.front() == Some(&place) {
+                line.deferred.pop_front();
+            } else {
+                // Seldom: the first one was read again and did not fit.
+                line.deferred.retain(|other| *other != place);
+            }
+        }
+    }
+
+    /// After its line has changed: forgets it if it is empty, and knows whether it wants more.
+    fn look_after(&mut self, key: u64) {
+        let Some(line) = self.lines.get(&key) else { return };
+        match line.deferred.front() {
+            Some(first) if line.is_short(&self.rules.limits) => {
+                self.hungry.insert(*first);
+            }
+            Some(first) => {
+                self.hungry.remove(first);
+            }
+            None if line.held == 0 => {
+                self.lines.remove(&key);
+            }
+            None => {}
+        }
+    }
+}
+
+/// A record that enters a window.
+#[derive(Debug, Clone)]
+pub(crate) struct Arrival<T> {
+    pub(crate) place: u64,
+    pub(crate) device: u64,
+    /// Of its envelope.
+    pub(crate) bytes: usize,
+    pub(crate) item: T,
+}
