@@ -218,7 +218,7 @@ async fn a_refusal_of_aws_tells_who_has_to_act_and_is_tried_once() {
         let Outcome::Retry { reason, after: None } = outcome else { panic!("{outcome:?}") };
         assert_eq!(reason.class, class, "{code}: {reason}");
         assert!(reason.text.contains(advice), "{code}: {reason}");
-        let answered = reason.answer.unwrap();
+        let answered = reason.answer.clone().unwrap();
         assert_eq!(status.split(' ').next(), Some(answered.code.to_string().as_str()));
         // Of what it would have signed nothing is kept: the token of the session is in it.
         let is_shown = code != "InvalidSignatureException";

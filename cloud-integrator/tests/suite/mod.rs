@@ -58,7 +58,7 @@ pub(crate) enum Behaviour {
 /// Makes a test of each demand, for one kind of cloud.
 #[macro_export]
 macro_rules! all_sinks_must {
-    ($cloud:ty) => {
+    ($cloud:ident) => {
         mod every_sink {
             #[tokio::test]
             async fn keeps_the_order_of_each_device_and_sends_once() {
