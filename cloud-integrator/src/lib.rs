@@ -33,6 +33,7 @@ mod policy;
 mod position;
 mod progress;
 mod reading;
+mod replay_preview;
 mod schedule;
 mod shares;
 mod sink;
@@ -73,6 +74,9 @@ pub use network::{
 };
 pub use policy::{Exhausted, RetryPolicy};
 pub use reading::{Source, Subscription};
+pub use replay_preview::{
+    Difference, Preview, PreviewCounts, PreviewLimits, SAMPLE_CHARS_MAX, Untranslatable,
+};
 pub use schedule::Schedule;
 pub use sink::{
     ANSWER_CHARS_MAX, Answer, DELIVERY_TIMEOUT, Delivery, Failure, FailureClass, Outcome, Sink,

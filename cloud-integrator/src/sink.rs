@@ -147,6 +147,23 @@ impl Failure {
 }
 
 impl FailureClass {
+    /// All, from the nearest to the farthest.
+    pub const ALL: [Self; 13] = [
+        Self::Request,
+        Self::Credentials,
+        Self::Blocked,
+        Self::Dns,
+        Self::Connect,
+        Self::Tls,
+        Self::Timeout,
+        Self::Transport,
+        Self::Status,
+        Self::Throttled,
+        Self::Refused,
+        Self::TooLarge,
+        Self::Gone,
+    ];
+
     /// The label in metrics and logs.
     pub const fn as_str(self) -> &'static str {
         match self {

@@ -16,10 +16,12 @@ mod environment;
 mod firmware;
 mod integrations;
 mod lwm2m;
+mod onboarding;
 mod values;
 
 pub(crate) use coaps::CoapsListener;
 pub(crate) use firmware::Firmware;
+pub(crate) use onboarding::When as OnboardingWhen;
 pub(crate) use values::{ConfigError, LogFormat};
 
 /// The whole configuration.
@@ -35,6 +37,7 @@ pub(crate) struct Config {
     pub(crate) api: Api,
     pub(crate) operations: Operations,
     pub(crate) integrations: integrations::Integrations,
+    pub(crate) onboarding: onboarding::Onboarding,
     pub(crate) log: Log,
 }
 
@@ -360,6 +363,7 @@ impl Config {
         self.lwm2m.check()?;
         self.firmware.check()?;
         self.integrations.check()?;
+        self.onboarding.check()?;
         values::log_filter(&self.log.filter)?;
         values::api_security(&self.api)
     }

@@ -7,14 +7,15 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use aws_onboarding::Onboarding;
 use cloud_integrator::Source;
 use device_integrator::{Listeners, Lwm2mParts, Running};
 use inspector::ReaderThread;
 use lwm2m::{Account, Registry, RegistryLimits, Security};
 use management_api::server::{Limits, Server, ServerConfig, TlsFiles};
 use management_api::{
-    DeviceEndpoint, ManagementApi, MetricsText, Readiness, Registration, Registrations, Services,
-    Settings, Switch,
+    DeviceEndpoint, ManagementApi, MetricsText, OnboardingServices, Readiness, Registration,
+    Registrations, Services, Settings, Switch, onboarding_router,
 };
 use message_log::State;
 use metrics_exporter_prometheus::PrometheusHandle;
@@ -29,6 +30,7 @@ use crate::firmware::FirmwareThread;
 use crate::house::House;
 use crate::listeners;
 use crate::objects;
+use crate::onboarding;
 use crate::registration_desk::RegistrationDesk;
 use crate::signals;
 use crate::upkeep;
@@ -66,12 +68,15 @@ pub(crate) struct Addresses {
     pub(crate) api: String,
     /// Of `/health` and `/metrics`; with scheme, without a path.
     pub(crate) operations: String,
+    /// Where devices ask for certificates; with scheme, without a path.
+    pub(crate) onboarding: Option<String>,
 }
 
 /// The HTTP servers, bound.
 struct Servers {
     api: Server,
     operations: Option<Server>,
+    onboarding: Option<Server>,
 }
 
 impl Gateway {
@@ -117,11 +122,19 @@ impl Gateway {
             server: addresses.lwm2m_server(config),
             passive_reporting: house.switches.handle(Switch::Lwm2mPassiveReporting),
         };
+        let onboarding = onboarding::open(config, &house)?;
+        let asked = onboarding.as_ref().map(|onboarding| {
+            let proxies = config.onboarding.trusted_proxies.clone();
+            onboarding::services(onboarding, &house.directory, proxies)
+        });
+        let mut servers = servers.serve(&api, asked, &stopped);
+        servers.extend(onboard(onboarding.clone(), &house, config, stopped));
         let gateway = Self {
-            servers: servers.serve(&api, &stopped),
+            servers,
             inspector: house.inspector.reader()?.spawn()?,
             sims: sims
                 .with_registrations(registry, registrations.clone())
+                .with_onboarding(onboarding)
                 .spawn(Arc::clone(&sims_stop))?,
             firmware: FirmwareThread::spawn(commands.clone())?,
             devices: listeners.run(&ingest, sessions, &lwm2m)?,
@@ -216,9 +229,14 @@ impl Servers {
         let api = Server::bind(server_config(&config.api)).await?;
         let operations = match config.operations.listen {
             None => None,
-            Some(address) => Some(Server::bind(operations_config(address)).await?),
+            Some(address) => Some(Server::bind(plain_config(address)).await?),
         };
-        Ok(Self { api, operations })
+        let onboarding = match config.onboarding.listen {
+            None => None,
+            // The device's network is trusted, or the configuration would not be.
+            Some(address) => Some(Server::bind(plain_config(address)).await?),
+        };
+        Ok(Self { api, operations, onboarding })
     }
 
     fn addresses(&self, listeners: &Listeners) -> Addresses {
@@ -232,14 +250,16 @@ impl Servers {
             commands: listeners.commands_addresses(),
             api: url(&self.api),
             operations: url(self.operations.as_ref().unwrap_or(&self.api)),
+            onboarding: self.onboarding.as_ref().map(url),
         }
     }
 
-    fn serve(self, api: &ManagementApi, stopped: &watch::Receiver<bool>) -> Vec<Task<()>> {
-        let shutdown = |mut stopped: watch::Receiver<bool>| async move {
-            // A sender that is gone means the end, too.
-            let _ = stopped.wait_for(|stop| *stop).await;
-        };
+    fn serve(
+        self,
+        api: &ManagementApi,
+        asked: Option<OnboardingServices>,
+        stopped: &watch::Receiver<bool>,
+    ) -> Vec<Task<()>> {
         let router = match self.operations {
             Some(_) => api.router(),
             None => api.router_with_operations(),
@@ -249,8 +269,29 @@ impl Servers {
             let router = api.operations_router();
             tasks.push(tokio::spawn(server.serve(router, shutdown(stopped.clone()))));
         }
+        if let (Some(server), Some(services)) = (self.onboarding, asked) {
+            let router = onboarding_router(services);
+            tasks.push(tokio::spawn(server.serve(router, shutdown(stopped.clone()))));
+        }
         tasks
     }
+}
+
+/// Onboards devices, if any are to be.
+fn onboard(
+    onboarding: Option<Onboarding>,
+    house: &House,
+    config: &Config,
+    stopped: watch::Receiver<bool>,
+) -> Option<Task<()>> {
+    let (log, when) = (house.log.clone(), config.onboarding.when);
+    Some(tokio::spawn(onboarding::run(onboarding?, log, when, shutdown(stopped))))
+}
+
+/// Resolves when the servers are to stop.
+async fn shutdown(mut stopped: watch::Receiver<bool>) {
+    // A sender that is gone means the end, too.
+    let _ = stopped.wait_for(|stop| *stop).await;
 }
 
 fn services(
@@ -336,8 +377,8 @@ fn server_config(api: &Api) -> ServerConfig {
     }
 }
 
-fn operations_config(address: SocketAddr) -> ServerConfig {
-    // No tenant data stands there, and the operator named the address for just this.
+/// Of a server without TLS, whose address the operator named for just this.
+fn plain_config(address: SocketAddr) -> ServerConfig {
     let limits = Limits::default();
     ServerConfig { address, tls: None, allow_plain_http: true, limits }
 }

@@ -18,6 +18,7 @@ mod ingest;
 mod key_desk;
 mod listeners;
 mod objects;
+mod onboarding;
 mod rate;
 mod readers;
 mod recovered;

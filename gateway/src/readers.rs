@@ -6,6 +6,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
+use aws_onboarding::Onboarding;
 use connectivity::{ChangesError, Revision, Sim, SimChange, SimRegistry, StoreError};
 use device_authenticator::{DirectoryChange, SimDirectory};
 use registration_store::Change;
@@ -32,6 +33,8 @@ pub(crate) struct SimWatch {
     seen_version: i64,
     /// Where devices are registered by LwM2M, in memory and on disk.
     registrations: Option<(lwm2m::Registry, RegistrationDesk)>,
+    /// Where devices get certificates that are worth as much as their SIMs.
+    onboarding: Option<Onboarding>,
 }
 
 impl SimWatch {
@@ -46,8 +49,16 @@ impl SimWatch {
         let seen_version = registry.data_version().context(unreadable)?;
         let revision = load_all(&registry, &directory).context(unreadable)?;
         info!(sims = directory.len(), "SIMs loaded");
-        let registrations = None;
-        Ok(Self { registry, directory, recovered, revision, seen_version, registrations })
+        let (registrations, onboarding) = (None, None);
+        Ok(Self {
+            registry,
+            directory,
+            recovered,
+            revision,
+            seen_version,
+            registrations,
+            onboarding,
+        })
     }
 
     /// Lets the registrations of devices go with their SIMs.
@@ -58,6 +69,13 @@ impl SimWatch {
         desk: RegistrationDesk,
     ) -> Self {
         self.registrations = Some((registry, desk));
+        self
+    }
+
+    /// Lets the certificates of devices be worth as much as their SIMs.
+    #[must_use]
+    pub(crate) fn with_onboarding(mut self, onboarding: Option<Onboarding>) -> Self {
+        self.onboarding = onboarding;
         self
     }
 
@@ -97,6 +115,7 @@ impl SimWatch {
             let news = self.registry.changes_since(self.revision, CHANGES)?;
             self.revision = news.revision;
             self.forget_registrations(&news.changes);
+            self.follow_with_certificates(&news.changes);
             let changes: Vec<_> = news.changes.into_iter().map(directory_change).collect();
             for takeover in self.directory.apply(&changes).takeovers {
                 warn!(ip = %takeover.ip, from = ?takeover.from, to = ?takeover.to, "address moved");
@@ -115,6 +134,21 @@ impl SimWatch {
             if let SimChange::Removed(iccid) = change {
                 registry.forget(*iccid);
                 desk.note(vec![Change { iccid: *iccid, state: None }]);
+            }
+        }
+    }
+}
+
+impl SimWatch {
+    fn follow_with_certificates(&self, changes: &[SimChange]) {
+        let Some(onboarding) = &self.onboarding else { return };
+        for change in changes {
+            let (iccid, active) = match change {
+                SimChange::Set(sim) => (sim.iccid, sim.active),
+                SimChange::Removed(iccid) => (*iccid, false),
+            };
+            if let Err(error) = onboarding.set_active(iccid, active) {
+                error!(?iccid, %error, "a certificate does not follow its sim");
             }
         }
     }

@@ -80,6 +80,9 @@ fn greet(
     }
     writeln!(output, "api         {}/management-api", addresses.api)?;
     writeln!(output, "operations  {0}/health, {0}/metrics", addresses.operations)?;
+    if let Some(onboarding) = &addresses.onboarding {
+        writeln!(output, "onboarding  {onboarding}")?;
+    }
     writeln!(output, "data        {}", data.display())?;
     writeln!(
         output,

@@ -15,6 +15,7 @@ use crate::api::{ManagementApi, PREFIX, blocking};
 use crate::connection::Peer;
 use crate::error::ApiError;
 use crate::extract::{Id, Params, iccid};
+use crate::links::public_url;
 use crate::messages::event_id;
 use crate::paging::{self, Page, PageRequest};
 use crate::times::AskedSpan;
@@ -237,25 +238,10 @@ pub(crate) async fn payload_link(
 ) -> Result<impl IntoResponse, ApiError> {
     let id = event_id("logId", &text)?;
     payload_of(&api, id).await?;
-    let base = match &api.services().settings.public_url {
-        Some(url) => url.trim_end_matches('/').to_owned(),
-        None => asked_host(peer, &headers, &uri)?,
-    };
+    let base = public_url(&api, peer, &headers, &uri)?;
     let query = api.links().query(id, unix_now_s());
     let url = format!("{base}{PREFIX}/simgate/v1/payloads/{id}?{query}");
     Ok(([(header::CONTENT_TYPE, "text/x-uri")], url))
-}
-
-/// Scheme and host by which the client reached us: HTTP/2 has the host in the URI, HTTP/1.1 in a
-/// header.
-fn asked_host(peer: Peer, headers: &HeaderMap, uri: &Uri) -> Result<String, ApiError> {
-    let scheme = if peer.secure { "https" } else { "http" };
-    let in_header = || headers.get(header::HOST).and_then(|host| host.to_str().ok());
-    let host = uri.authority().map(|authority| authority.as_str()).or_else(in_header);
-    let host = host.ok_or_else(|| {
-        ApiError::field("Host", "the request names no host", "the name of this gateway")
-    })?;
-    Ok(format!("{scheme}://{host}"))
 }
 
 /// The payload of the message that an entry is about.

@@ -20,9 +20,11 @@ use crate::services::Services;
 use crate::throttle::{Throttle, address_key};
 use crate::tokens::Tokens;
 use crate::{
-    access, action_requests, actions, administration_logs, devices, endpoints, firmware_images,
-    firmware_jobs, history, integrations, messages, oauth, openapi, operations, psk, registrations,
-    settings, sim_import, sims, templates, webhooks,
+    access, action_requests, actions, administration_logs, aws_integrations, aws_template,
+    dead_letters, devices, endpoints, firmware_images, firmware_jobs, history, integration_pauses,
+    integration_status, integration_trials, integrations, messages, mqtt_integrations, oauth,
+    openapi, operations, psk, registrations, replays, settings, sim_import, sims, templates,
+    webhook_signing, webhooks,
 };
 
 /// Where every path of the API begins, as documented.
@@ -39,6 +41,7 @@ struct Parts {
     clients: Throttle<String>,
     addresses: Throttle<std::net::IpAddr>,
     imports: Arc<Semaphore>,
+    previews: Arc<Semaphore>,
 }
 
 impl ManagementApi {
@@ -52,6 +55,7 @@ impl ManagementApi {
             clients: Throttle::new(services.settings.client_rate, now),
             addresses: Throttle::new(services.settings.token_rate, now),
             imports: Arc::new(Semaphore::new(1)),
+            previews: Arc::new(Semaphore::new(1)),
             services,
         })))
     }
@@ -107,6 +111,11 @@ impl ManagementApi {
         Arc::clone(&self.0.imports)
     }
 
+    /// The right to look at what a replay would do: there is one.
+    pub(crate) fn previews(&self) -> Arc<Semaphore> {
+        Arc::clone(&self.0.previews)
+    }
+
     /// Takes one request for a token from the budget of an address.
     pub(crate) fn admit_login(&self, ip: std::net::IpAddr) -> Result<(), std::time::Duration> {
         self.0.addresses.take(address_key(ip), Instant::now())
@@ -123,7 +132,9 @@ pub(crate) fn open_routes() -> OpenApiRouter<ManagementApi> {
     let routes = OpenApiRouter::new()
         .routes(routes!(oauth::issue_token))
         .routes(routes!(openapi::document))
-        .routes(routes!(messages::linked_payload));
+        .routes(routes!(messages::linked_payload))
+        .routes(routes!(aws_integrations::finish_rollout))
+        .routes(routes!(aws_template::template));
     OpenApiRouter::new().nest(PREFIX, routes)
 }
 
@@ -162,8 +173,12 @@ fn configuration_routes() -> OpenApiRouter<ManagementApi> {
         .routes(routes!(integrations::event_types))
         .routes(routes!(webhooks::create))
         .routes(routes!(webhooks::patch))
-        .routes(routes!(webhooks::test))
-        .routes(routes!(webhooks::restart))
+        .routes(routes!(integration_trials::test_webhook))
+        .routes(routes!(integration_trials::restart_webhook))
+        .routes(routes!(aws_integrations::create))
+        .routes(routes!(aws_template::parameters))
+        .routes(routes!(integration_trials::test_aws))
+        .routes(routes!(integration_trials::restart_aws))
 }
 
 fn device_routes() -> OpenApiRouter<ManagementApi> {
@@ -204,7 +219,27 @@ fn own_routes() -> OpenApiRouter<ManagementApi> {
         .routes(routes!(sims::find, sims::patch, sims::delete))
         .routes(routes!(messages::list))
         .routes(routes!(messages::find))
+        .merge(integration_routes())
         .merge(firmware_routes())
+}
+
+fn integration_routes() -> OpenApiRouter<ManagementApi> {
+    OpenApiRouter::new()
+        .routes(routes!(aws_integrations::patch))
+        .routes(routes!(mqtt_integrations::create))
+        .routes(routes!(mqtt_integrations::patch))
+        .routes(routes!(integration_trials::test_mqtt))
+        .routes(routes!(integration_trials::restart_mqtt))
+        .routes(routes!(integration_pauses::pause))
+        .routes(routes!(integration_pauses::resume))
+        .routes(routes!(integration_status::find))
+        .routes(routes!(webhook_signing::find, webhook_signing::delete))
+        .routes(routes!(webhook_signing::rotate))
+        .routes(routes!(dead_letters::list, dead_letters::delete))
+        .routes(routes!(dead_letters::replay))
+        .routes(routes!(replays::list, replays::start))
+        .routes(routes!(replays::find))
+        .routes(routes!(replays::cancel))
 }
 
 fn firmware_routes() -> OpenApiRouter<ManagementApi> {
@@ -232,6 +267,15 @@ pub(crate) async fn blocking<T: Send + 'static>(
 ) -> Result<T, ApiError> {
     // A panic of the work becomes a 500 of this one request.
     tokio::task::spawn_blocking(work).await.map_err(|error| ApiError::internal(doing, error))
+}
+
+/// Does work of several steps to its end, also when its client hangs up between two of them.
+pub(crate) async fn to_the_end<T: Send + 'static>(
+    doing: &'static str,
+    work: impl Future<Output = Result<T, ApiError>> + Send + 'static,
+) -> Result<T, ApiError> {
+    let done = tokio::spawn(work).await;
+    done.unwrap_or_else(|error| Err(ApiError::internal(doing, error)))
 }
 
 async fn unknown_path(uri: Uri) -> ApiError {

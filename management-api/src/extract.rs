@@ -10,6 +10,7 @@ use axum::http::{HeaderMap, StatusCode, header};
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt as _;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer};
 use tokio::time::timeout;
 use vocabulary::Iccid;
 
@@ -84,6 +85,13 @@ impl<S: Send + Sync> FromRequestParts<S> for DeviceId {
         let Id(id) = Id::from_request_parts(parts, state).await?;
         iccid("deviceId", &id).map(Self)
     }
+}
+
+/// Tells `null` from absent.
+pub(crate) fn present<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
+    from: D,
+) -> Result<Option<Option<T>>, D::Error> {
+    Option::deserialize(from).map(Some)
 }
 
 /// Reads an ICCID of a query or a path.

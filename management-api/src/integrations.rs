@@ -6,15 +6,17 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use cloud_integrator::{
-    ChangeError, CreateError, EVENT_VERSION, Integration as StoredIntegration, InvalidIntegration,
-    Target, parse_event_types,
+    ChangeError, ClientTls, CreateError, EVENT_VERSION, Integration as StoredIntegration,
+    InvalidIntegration, NewIntegration, SigningError, Target, WebhookError,
 };
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use crate::api::ManagementApi;
-use crate::error::{ApiError, ErrorBody};
-use crate::extract::{Id, JsonBody, Params};
+use crate::api::{ManagementApi, to_the_end};
+use crate::error::{ApiError, ErrorBody, ErrorDetail};
+use crate::extract::{Id, JsonBody, Params, present};
+use crate::integration_details::IntegrationDetails;
+use crate::integration_options::{CommonChange, DeliveryChange, TlsChange, set};
 use crate::paging::{Page, PageRequest};
 
 /// The documented limit of devices on a page serves here too.
@@ -29,11 +31,12 @@ pub(crate) struct Integration {
     id: String,
     /// The customer's name for it.
     name: String,
-    /// `WEBHOOK`.
+    /// `WEBHOOK`, `AWS` or `MQTT`.
     #[serde(rename = "type")]
     #[schema(example = "WEBHOOK")]
     kind: &'static str,
-    /// `ROLLOUT_DONE`, `INTEGRATION_ACTIVE` or `INTEGRATION_FAILED`.
+    /// `ROLLOUT_STARTED` and `ROLLOUT_FAILED` (AWS alone), `ROLLOUT_DONE`, `INTEGRATION_ACTIVE` or
+    /// `INTEGRATION_FAILED`.
     #[schema(example = "INTEGRATION_ACTIVE")]
     state: &'static str,
     /// What it wants.
@@ -47,18 +50,6 @@ pub(crate) struct Integration {
     /// When the first message of a device was delivered, in UTC.
     #[serde(skip_serializing_if = "Option::is_none")]
     last_successful_message_delivery: Option<String>,
-}
-
-/// An integration with all that belongs to its kind.
-#[derive(Debug, Serialize, ToSchema)]
-pub(crate) struct IntegrationDetails {
-    #[serde(flatten)]
-    integration: Integration,
-    /// Where events go.
-    #[schema(example = "https://example.com/events?iccid=:iccid:")]
-    url: String,
-    /// The headers of each request.
-    headers: BTreeMap<String, String>,
 }
 
 /// A type of event that an integration wants.
@@ -90,14 +81,24 @@ pub(crate) struct WantedEventType {
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub(crate) struct IntegrationChange {
-    /// Where events go: `https`, with placeholders `:iccid:`, `:imsi:`, `:ip:`.
+    /// Where events go: of a webhook `https`, with placeholders `:iccid:`, `:imsi:`, `:ip:`.
     url: Option<String>,
-    /// All headers anew, with placeholders in their values.
+    /// All headers anew, with placeholders in their values. Of a webhook.
     headers: Option<BTreeMap<String, String>>,
     /// All event types anew, at least one.
     event_types: Option<Vec<WantedEventType>>,
     /// Whether payloads that are valid JSON are sent as JSON.
     json_payload_enabled: Option<bool>,
+    /// Whether bodies are compressed. Of a webhook.
+    gzip: Option<bool>,
+    /// What TLS needs beside the system's authorities; `null` for nothing. Not of AWS.
+    #[serde(default, deserialize_with = "present")]
+    #[schema(value_type = Option<TlsChange>)]
+    tls: Option<Option<TlsChange>>,
+    /// How events are delivered.
+    delivery: Option<DeliveryChange>,
+    /// Whether the integration waits. What it wants is kept meanwhile.
+    paused: Option<bool>,
 }
 
 /// Every type of event.
@@ -137,23 +138,29 @@ pub(crate) struct ListParams {
 
 impl IntegrationChange {
     fn make(self, integration: &mut StoredIntegration) -> Result<(), InvalidIntegration> {
-        let Self { url, headers, event_types, json_payload_enabled } = self;
-        if let Some(list) = event_types {
-            integration.event_types = parse_event_types(&wanted(list))?;
-        }
-        integration.json_payload_enabled =
-            json_payload_enabled.unwrap_or(integration.json_payload_enabled);
+        let Self { url, headers, event_types, json_payload_enabled, gzip, tls, delivery, .. } =
+            self;
+        CommonChange { event_types, json_payload_enabled, delivery }.make(integration)?;
+        let kind = integration.target.kind();
+        let refuse = |what| Err(InvalidIntegration::Kind { kind, what });
         match &mut integration.target {
             Target::Webhook(webhook) => {
-                webhook.url = url.unwrap_or_else(|| std::mem::take(&mut webhook.url));
-                webhook.headers = headers.unwrap_or_else(|| std::mem::take(&mut webhook.headers));
-                Ok(())
+                set(&mut webhook.url, url);
+                set(&mut webhook.headers, headers);
+                set(&mut webhook.gzip, gzip);
+                change_tls(&mut webhook.tls, tls);
             }
-            other if url.is_some() || headers.is_some() => {
-                Err(InvalidIntegration::Kind { kind: other.kind(), what: "url and headers" })
+            Target::Aws(_) | Target::Mqtt(_) if headers.is_some() => return refuse("headers"),
+            Target::Aws(_) | Target::Mqtt(_) if gzip.is_some() => return refuse("gzip"),
+            Target::Mqtt(broker) => {
+                set(&mut broker.url, url);
+                change_tls(&mut broker.tls, tls);
             }
-            Target::Aws(_) | Target::Mqtt(_) => Ok(()),
+            Target::Aws(_) if url.is_some() => return refuse("url"),
+            Target::Aws(_) if tls.is_some() => return refuse("tls"),
+            Target::Aws(_) => {}
         }
+        Ok(())
     }
 }
 
@@ -173,18 +180,6 @@ impl From<StoredIntegration> for Integration {
             updated_time: stored.updated_at.to_string(),
             last_successful_message_delivery: stored.first_delivery_at.map(|at| at.to_string()),
         }
-    }
-}
-
-impl From<StoredIntegration> for IntegrationDetails {
-    fn from(mut stored: StoredIntegration) -> Self {
-        let (url, headers) = match &mut stored.target {
-            Target::Webhook(webhook) => {
-                (std::mem::take(&mut webhook.url), std::mem::take(&mut webhook.headers))
-            }
-            Target::Aws(_) | Target::Mqtt(_) => Default::default(),
-        };
-        Self { integration: stored.into(), url, headers }
     }
 }
 
@@ -236,7 +231,7 @@ pub(crate) async fn patch(
     Id(id): Id,
     JsonBody(change): JsonBody<IntegrationChange>,
 ) -> Result<Json<IntegrationDetails>, ApiError> {
-    apply(&api, &id, change).await.map(Json)
+    change_any(&api, &id, change).await.map(Json)
 }
 
 /// Delete an integration. What waits for it is not delivered any more.
@@ -271,15 +266,68 @@ pub(crate) async fn event_types(State(api): State<ManagementApi>) -> Json<EventT
     Json(EventTypeList { event_types: event_types.collect() })
 }
 
-/// Changes an integration.
-pub(crate) async fn apply(
+/// Changes an integration by what all kinds are documented to understand.
+pub(crate) async fn change_any(
     api: &ManagementApi,
     id: &str,
     change: IntegrationChange,
 ) -> Result<IntegrationDetails, ApiError> {
-    let edit = |integration: &mut StoredIntegration| change.make(integration);
-    let changed = api.services().integrations.edit(id, edit).await;
-    changed.map(IntegrationDetails::from).map_err(change_error)
+    let paused = change.paused;
+    apply(api, id, paused, |integration: &mut StoredIntegration| change.make(integration)).await
+}
+
+/// Changes an integration, then lets it wait or go on where that was asked for.
+pub(crate) async fn apply(
+    api: &ManagementApi,
+    id: &str,
+    paused: Option<bool>,
+    edit: impl FnOnce(&mut StoredIntegration) -> Result<(), InvalidIntegration> + Send + 'static,
+) -> Result<IntegrationDetails, ApiError> {
+    let (integrations, id) = (api.services().integrations.clone(), id.to_owned());
+    to_the_end("changing an integration", async move {
+        let edited = integrations.edit(&id, edit).await.map_err(change_error)?;
+        let changed = match paused {
+            Some(true) => integrations.pause(&id).await.map_err(change_error)?,
+            Some(false) => integrations.resume(&id).await.map_err(change_error)?,
+            None => edited,
+        };
+        Ok(changed.into())
+    })
+    .await
+}
+
+/// Creates an integration that delivers, or waits where `paused`.
+pub(crate) async fn make(
+    api: &ManagementApi,
+    new: NewIntegration,
+    paused: bool,
+) -> Result<(StatusCode, Json<IntegrationDetails>), ApiError> {
+    let integrations = &api.services().integrations;
+    let created =
+        if paused { integrations.create_paused(new).await } else { integrations.create(new).await };
+    created.map(|created| (StatusCode::CREATED, Json(created.into()))).map_err(create_error)
+}
+
+/// An integration of one kind: to the paths of the others it does not exist.
+pub(crate) async fn of_kind(
+    api: &ManagementApi,
+    id: &str,
+    kind: &str,
+) -> Result<StoredIntegration, ApiError> {
+    let found = api.services().integrations.find(id).await;
+    let found = found.map_err(|error| ApiError::internal("finding an integration", error))?;
+    found
+        .filter(|integration| integration.target.kind() == kind)
+        .ok_or_else(|| ApiError::not_found(&format!("integration of type {kind}"), id))
+}
+
+/// Changes what TLS needs; `Some(None)` removes it all.
+pub(crate) fn change_tls(tls: &mut ClientTls, change: Option<Option<TlsChange>>) {
+    match change {
+        Some(Some(change)) => change.make(tls),
+        Some(None) => *tls = ClientTls::default(),
+        None => {}
+    }
 }
 
 /// Event types as the integrator takes them.
@@ -290,7 +338,7 @@ pub(crate) fn wanted(list: Vec<WantedEventType>) -> Vec<(String, Option<String>)
 /// Why an integration was not created.
 pub(crate) fn create_error(error: CreateError) -> ApiError {
     match error {
-        CreateError::Invalid(invalid) => ApiError::bad_request(invalid.to_string()),
+        CreateError::Invalid(invalid) => invalid_error(&invalid),
         CreateError::Conflict | CreateError::TooMany(_) => ApiError::conflict(error.to_string()),
         CreateError::Store(error) => ApiError::internal("creating an integration", error),
     }
@@ -300,8 +348,32 @@ pub(crate) fn create_error(error: CreateError) -> ApiError {
 pub(crate) fn change_error(error: ChangeError) -> ApiError {
     match error {
         ChangeError::NotFound(id) => ApiError::not_found("integration", id),
-        ChangeError::Invalid(invalid) => ApiError::bad_request(invalid.to_string()),
+        ChangeError::Invalid(invalid) => invalid_error(&invalid),
         ChangeError::Conflict | ChangeError::State { .. } => ApiError::conflict(error.to_string()),
         ChangeError::Store(error) => ApiError::internal("changing an integration", error),
     }
+}
+
+/// A configuration that is refused; its text says what is allowed.
+fn invalid_error(invalid: &InvalidIntegration) -> ApiError {
+    let field = match invalid {
+        InvalidIntegration::Name(_) => Some("name"),
+        InvalidIntegration::EventTypes(_) => Some("eventTypes"),
+        InvalidIntegration::Delivery(_) => Some("delivery"),
+        InvalidIntegration::Webhook(error) => match error {
+            WebhookError::Endpoint(_) => None,
+            WebhookError::Tls(_) => Some("tls"),
+            WebhookError::Signing(SigningError::TooMany) => {
+                return ApiError::conflict(error.to_string());
+            }
+            WebhookError::Signing(_) => Some("secret"),
+            WebhookError::Setup(_) => {
+                return ApiError::internal("setting up the client of a webhook", error);
+            }
+        },
+        InvalidIntegration::Kind { .. } => None,
+    };
+    let mut detail = ErrorDetail::new(invalid.to_string());
+    detail.field = field.map(str::to_owned);
+    ApiError::new(StatusCode::BAD_REQUEST, detail)
 }

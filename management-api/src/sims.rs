@@ -8,7 +8,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use connectivity::{NewSim, Sim as StoredSim, SimError, SimPatch};
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use vocabulary::{ParseDigitsError, Timestamp};
 
@@ -16,7 +16,7 @@ use crate::actions::store_error;
 use crate::api::ManagementApi;
 use crate::devices::{address, list_query, page_of_sims, sim, with_registry};
 use crate::error::{ApiError, ErrorBody, ErrorDetail};
-use crate::extract::{DeviceId, JsonBody, Params, iccid};
+use crate::extract::{DeviceId, JsonBody, Params, iccid, present};
 use crate::paging::{Page, PageRequest};
 
 /// What the registry gives at once.
@@ -113,11 +113,6 @@ pub(crate) struct ListParams {
     /// Only the SIMs with this `iccid` or `ip`.
     #[param(example = "ip:100.91.200.24")]
     q: Option<String>,
-}
-
-/// Tells `null` from absent.
-fn present<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Option<String>>, D::Error> {
-    Option::deserialize(from).map(Some)
 }
 
 impl From<StoredSim> for Sim {

@@ -5,17 +5,17 @@ use std::collections::BTreeMap;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use cloud_integrator::{DeliveryOptions, NewIntegration, Target, TestReport, WebhookTarget};
-use serde::{Deserialize, Serialize};
+use cloud_integrator::{NewIntegration, SigningKind, Target, WebhookTarget};
+use serde::Deserialize;
 use utoipa::ToSchema;
 
 use crate::api::ManagementApi;
 use crate::error::{ApiError, ErrorBody};
 use crate::extract::{Id, JsonBody};
-use crate::integrations::{
-    IntegrationChange, IntegrationDetails, WantedEventType, apply, change_error, create_error,
-    wanted,
-};
+use crate::integration_details::IntegrationDetails;
+use crate::integration_options::{DeliveryChange, TlsChange};
+use crate::integrations::{IntegrationChange, WantedEventType, change_any, make, of_kind, wanted};
+use crate::webhook_signing::new_key;
 
 /// A webhook to be created.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -35,35 +35,21 @@ pub(crate) struct WebhookCreate {
     /// Whether payloads that are valid JSON are sent as JSON.
     #[serde(default)]
     json_payload_enabled: bool,
-}
-
-/// The outcome of a test. A failure of the webhook is an answer, not an error.
-#[derive(Debug, Serialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-pub(crate) struct WebhookTest {
-    /// `SUCCESS` or `FAILURE`.
-    #[schema(example = "SUCCESS")]
-    test_status: &'static str,
-    /// What happened.
-    #[schema(example = "Test was successful")]
-    message: String,
-}
-
-/// The outcome of a restart.
-#[derive(Debug, Serialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-pub(crate) struct WebhookRestart {
-    /// The webhook as it is now.
-    integration: IntegrationDetails,
-    /// `SUCCESS` or `FAILURE`.
-    #[schema(example = "SUCCESS")]
-    restart_status: &'static str,
-    /// What happened.
-    #[schema(example = "Restart was successful")]
-    message: String,
+    /// Whether bodies are compressed.
+    #[serde(default)]
+    gzip: bool,
+    /// What TLS needs beside the system's authorities.
+    tls: Option<TlsChange>,
+    /// How events are delivered.
+    delivery: Option<DeliveryChange>,
+    /// Whether it waits from the beginning, until it is resumed.
+    #[serde(default)]
+    paused: bool,
 }
 
 /// Create a webhook. It gets what is received from now on.
+///
+/// Its requests are signed with a new shared secret, which `getSigning` shows.
 #[utoipa::path(
     post, path = "/v1/integrate/clouds/webhooks",
     operation_id = "createWebhook", tag = "Cloud Integrator",
@@ -78,13 +64,21 @@ pub(crate) async fn create(
     State(api): State<ManagementApi>,
     JsonBody(new): JsonBody<WebhookCreate>,
 ) -> Result<(StatusCode, Json<IntegrationDetails>), ApiError> {
-    let WebhookCreate { name, url, headers, event_types, json_payload_enabled } = new;
-    let event_types = wanted(event_types);
-    let target = Target::Webhook(WebhookTarget { url, headers, ..WebhookTarget::default() });
-    let delivery = DeliveryOptions::default();
-    let new = NewIntegration { name, target, event_types, json_payload_enabled, delivery };
-    let created = api.services().integrations.create(new).await.map_err(create_error)?;
-    Ok((StatusCode::CREATED, Json(created.into())))
+    let target = WebhookTarget {
+        url: new.url,
+        headers: new.headers,
+        gzip: new.gzip,
+        signing: new_key(SigningKind::Hmac)?,
+        tls: TlsChange::tls(new.tls),
+    };
+    let integration = NewIntegration {
+        name: new.name,
+        target: Target::Webhook(target),
+        event_types: wanted(new.event_types),
+        json_payload_enabled: new.json_payload_enabled,
+        delivery: DeliveryChange::options(new.delivery),
+    };
+    make(&api, integration, new.paused).await
 }
 
 /// Change a webhook. Its name cannot be changed.
@@ -103,48 +97,6 @@ pub(crate) async fn patch(
     Id(id): Id,
     JsonBody(change): JsonBody<IntegrationChange>,
 ) -> Result<Json<IntegrationDetails>, ApiError> {
-    apply(&api, &id, change).await.map(Json)
-}
-
-/// Send a TEST_MESSAGE to a webhook. Its state does not change.
-#[utoipa::path(
-    post, path = "/v1/integrate/clouds/webhooks/{integrationId}/test",
-    operation_id = "testWebhook", tag = "Cloud Integrator",
-    params(("integrationId" = String, Path, description = "The webhook's id.")),
-    responses((status = 200, description = "The outcome.", body = WebhookTest))
-)]
-pub(crate) async fn test(
-    State(api): State<ManagementApi>,
-    Id(id): Id,
-) -> Result<Json<WebhookTest>, ApiError> {
-    let report = api.services().integrations.test(&id).await.map_err(change_error)?;
-    Ok(Json(WebhookTest { test_status: status_of(&report), message: report.message }))
-}
-
-/// Start a failed webhook again, if it takes a TEST_MESSAGE.
-#[utoipa::path(
-    post, path = "/v1/integrate/clouds/webhooks/{integrationId}/restart",
-    operation_id = "restartWebhook",
-    tag = "Cloud Integrator",
-    params(("integrationId" = String, Path, description = "The webhook's id.")),
-    responses(
-        (status = 200, description = "The outcome.", body = WebhookRestart),
-        (status = 409, description = "The webhook has not failed.", body = ErrorBody),
-    )
-)]
-pub(crate) async fn restart(
-    State(api): State<ManagementApi>,
-    Id(id): Id,
-) -> Result<Json<WebhookRestart>, ApiError> {
-    let restarted = api.services().integrations.restart(&id).await;
-    let (integration, report) = restarted.map_err(change_error)?;
-    Ok(Json(WebhookRestart {
-        integration: integration.into(),
-        restart_status: status_of(&report),
-        message: report.message,
-    }))
-}
-
-fn status_of(report: &TestReport) -> &'static str {
-    if report.success { "SUCCESS" } else { "FAILURE" }
+    of_kind(&api, &id, "WEBHOOK").await?;
+    change_any(&api, &id, change).await.map(Json)
 }

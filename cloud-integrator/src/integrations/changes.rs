@@ -20,13 +20,22 @@ impl Integrations {
     /// # Errors
     /// Where a field is not valid, the target is taken, there are too many, or the file refuses.
     pub async fn create(&self, new: NewIntegration) -> Result<Integration, CreateError> {
-        self.create_in(new, IntegrationState::RolloutDone).await
+        self.create_in(new, IntegrationState::RolloutDone, false).await
+    }
+
+    /// Creates an integration that waits from the beginning.
+    ///
+    /// # Errors
+    /// As [`Integrations::create`].
+    pub async fn create_paused(&self, new: NewIntegration) -> Result<Integration, CreateError> {
+        self.create_in(new, IntegrationState::RolloutDone, true).await
     }
 
     pub(super) async fn create_in(
         &self,
         new: NewIntegration,
         state: IntegrationState,
+        paused: bool,
     ) -> Result<Integration, CreateError> {
         check_name(&new.name)?;
         let now = now();
@@ -38,7 +47,7 @@ impl Integrations {
             json_payload_enabled: new.json_payload_enabled,
             delivery: new.delivery,
             state,
-            paused: false,
+            paused,
             error: None,
             created_at: now,
             updated_at: now,

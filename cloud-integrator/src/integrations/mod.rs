@@ -32,6 +32,7 @@ use crate::tls::{TlsError, authorities};
 use crate::webhook::{ClientError, WebhookClient};
 
 pub use replaying::{ReplayError, ReplayRequest};
+pub(crate) use replaying::{active_versions, selection};
 pub use rollout::{AwsRollout, ROLLOUT_TIME};
 
 /// How the integrations of a gateway behave.

@@ -9,6 +9,7 @@ use super::{Integrations, now};
 use crate::integration::ChangeError;
 use crate::progress::ReplaySource;
 use crate::reading::Source;
+use crate::replay_preview::{Preview, PreviewLimits, preview};
 use crate::store::{DeadLetterEntry, DeadLetterFilter, NewReplay, Replay, ReplayState, StoreError};
 
 /// A message may be stored so long after it was received, and another before it (docs/delivery.md:
@@ -65,6 +66,9 @@ pub enum ReplayError {
     /// The message log. We are at fault.
     #[error(transparent)]
     Read(#[from] ReadError),
+    /// The templates. We are at fault.
+    #[error(transparent)]
+    Templates(#[from] template_library::StoreError),
 }
 
 impl From<StoreError> for ReplayError {
@@ -149,6 +153,20 @@ impl Integrations {
             all.replay(&replay).await
         })
         .await
+    }
+
+    /// What [`Integrations::start_replay`] would deliver, up to `limits`. Delivers nothing.
+    ///
+    /// # Errors
+    /// Where the request is not valid, or a file refuses.
+    pub async fn preview(
+        &self,
+        request: ReplayRequest,
+        limits: PreviewLimits,
+    ) -> Result<Preview, ReplayError> {
+        let source = self.0.engine.lock().await.source.clone().ok_or(ReplayError::NotRunning)?;
+        let work = tokio::task::spawn_blocking(move || preview(&source, &request, limits));
+        work.await.map_err(|_| StoreError::CutOff)?
     }
 
     /// All replays, the newest first; of one integration where it is named.

@@ -41,7 +41,7 @@ impl Integrations {
         let mut bytes = [0; TOKEN_BYTES];
         getrandom::fill(&mut bytes).map_err(|error| StoreError::Random(error.to_string()))?;
         let token = URL_SAFE_NO_PAD.encode(bytes);
-        let integration = self.create_in(new, IntegrationState::RolloutStarted).await?;
+        let integration = self.create_in(new, IntegrationState::RolloutStarted, false).await?;
         let (id, kept) = (integration.id.clone(), token.clone());
         let until = now().saturating_add(ROLLOUT_TIME);
         self.stored(move |store| store.set_rollout(&id, Rollout { token: &kept, until })).await?;

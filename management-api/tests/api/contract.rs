@@ -8,12 +8,14 @@ use serde_json::{Value, json};
 use crate::gateway::{Answer, Gateway};
 
 /// Paths that need no token; everything else must refuse without one.
-const OPEN: [&str; 5] = [
+const OPEN: [&str; 7] = [
     "/health",
     "/metrics",
     "/management-api/oauth/token",
     "/management-api/openapi.json",
     "/management-api/simgate/v1/payloads/{logId}",
+    "/management-api/simgate/v1/integrations/aws/rollout",
+    "/management-api/simgate/v1/aws/template.yaml",
 ];
 
 fn document() -> Value {

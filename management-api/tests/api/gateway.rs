@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
-use cloud_integrator::{Integrations, NetworkPolicy};
+use cloud_integrator::{ForwarderSettings, Integrations, NetworkPolicy, Source};
 use connectivity::{NewSim, SimPatch, SimRegistry};
 use device_controller::{Controller, Dispatch};
 use firmware_update::{ImageLimits, Updates, Urls};
@@ -44,6 +44,7 @@ pub(crate) struct Gateway {
     pub(crate) templates: Templates,
     pub(crate) inspector: Inspector,
     pub(crate) log: MessageLog,
+    pub(crate) integrations: Integrations,
     pub(crate) firmware: Updates,
     pub(crate) readiness: Readiness,
     pub(crate) controller: Controller,
@@ -63,6 +64,7 @@ pub(crate) struct Choices {
     pub(crate) limits: Limits,
     pub(crate) settings: Settings,
     pub(crate) operations_apart: bool,
+    pub(crate) forwarder: ForwarderSettings,
 }
 
 /// An answer, read as a whole.
@@ -133,7 +135,9 @@ impl Gateway {
         let registry = Arc::new(SimRegistry::open(&state).unwrap());
         let key_file = KeySource::File(folder.path().join("data.key"));
         let keys = key_store::Keys::open(&state, &key_file).unwrap();
-        let integrations = integrations(&state, &key_file);
+        let integrations = integrations(&state, &key_file, choices.forwarder);
+        let source = Source { log: log.clone(), templates: templates.clone() };
+        integrations.start(source).await.unwrap();
         let firmware = firmware(folder.path());
         let readiness = Readiness::default();
         readiness.set(true);
@@ -146,7 +150,7 @@ impl Gateway {
             keys,
             templates: templates.clone(),
             inspector: inspector.clone(),
-            integrations,
+            integrations: integrations.clone(),
             controller: controller.clone(),
             registrations: Registrations::new(registration),
             switches: switches.clone(),
@@ -174,6 +178,7 @@ impl Gateway {
             templates,
             inspector,
             log,
+            integrations,
             firmware,
             readiness,
             controller,
@@ -325,10 +330,10 @@ fn registration(device: Iccid) -> Option<Registration> {
     })
 }
 
-fn integrations(state: &StateFile, key: &KeySource) -> Integrations {
+fn integrations(state: &StateFile, key: &KeySource, forwarder: ForwarderSettings) -> Integrations {
     let sealer = Sealer::open(key, cloud_integrator::SEALED_FOR).unwrap();
     let network = NetworkPolicy { allow_http_loopback: true, ..NetworkPolicy::default() };
-    let settings = cloud_integrator::Settings { network, ..Default::default() };
+    let settings = cloud_integrator::Settings { forwarder, network, ..Default::default() };
     Integrations::open(state, sealer, settings).unwrap()
 }
 

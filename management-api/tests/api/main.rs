@@ -4,18 +4,24 @@
 
 mod actions;
 mod administration_logs;
+mod aws_integrations;
 mod contract;
+mod dead_letters;
+mod deliveries;
 mod devices;
 mod firmware;
 mod gateway;
 mod history;
 mod integrations;
 mod limits;
+mod mqtt_integrations;
 mod oauth;
 mod onboarding;
 mod operations;
 mod psk;
+mod replays;
 mod settings;
 mod sims;
 mod templates;
 mod tls;
+mod webhook_options;
