@@ -259,7 +259,15 @@ async fn a_disabled_sim_cannot_connect_and_an_enabled_one_can_again() {
     assert_eq!(certificates(&owner).await.0.len(), 1);
     assert!(matches!(onboarding.credentials_of(iccid(1)), Ok(Credentials::Found(_))));
     assert!(!onboarding.set_active(iccid(2), true).unwrap(), "nobody knows it");
+    // It was deleted while the gateway did not run.
     run.stop().await;
+    let World { onboarding, .. } = open(folder.path(), &moto.url);
+    assert_eq!(onboarding.reconcile(|_| true).unwrap(), 0);
+    assert_eq!(onboarding.reconcile(|_| false).unwrap(), 1);
+    let run = Run::start(&onboarding);
+    until_done(&onboarding).await;
+    run.stop().await;
+    assert_eq!(certificates(&owner).await, (vec![], 1));
 }
 
 #[tokio::test]
