@@ -1,6 +1,8 @@
-"""Gives a gateway at rest a three-field template for UDP and CoAP, over its API.
+"""Gives a gateway at rest a three-field template for UDP and CoAP, over its API, and webhooks.
 
-    template.py SIMGATE DATA_FOLDER API_ADDRESS [WEBHOOK_URL]
+    template.py SIMGATE DATA_FOLDER API_ADDRESS [--webhooks-only] [--delivery JSON] [WEBHOOK_URL...]
+
+--webhooks-only: there is a template already; --delivery: the object `delivery` of the webhooks.
 """
 
 import base64
@@ -28,7 +30,7 @@ def call(address, path, body, authorization):
         return json.load(answer)
 
 
-def main(simgate, data, address, webhook=None):
+def main(simgate, data, address, *webhooks):
     command = [simgate, "client", "create", "--name", "benchmark", "--data", data]
     client = json.loads(subprocess.check_output(command))
     secret = f"{client['client_id']}:{client['client_secret']}".encode()
@@ -41,15 +43,21 @@ def main(simgate, data, address, webhook=None):
         "protocolFilter": ["UDP", "COAP"],
         "status": "ACTIVE",
     }
-    call(address, "/v1/optimize/templates", template, bearer)
-    if webhook:
+    if webhooks[:1] == ("--webhooks-only",):
+        webhooks = webhooks[1:]
+    else:
+        call(address, "/v1/optimize/templates", template, bearer)
+    delivery = {}
+    if webhooks[:1] == ("--delivery",):
+        delivery, webhooks = {"delivery": json.loads(webhooks[1])}, webhooks[2:]
+    for webhook in webhooks:
         integration = {
-            "name": "benchmark",
+            "name": webhook,
             "url": webhook,
             "headers": {},
             "eventTypes": [{"type": "TELEMETRY_DATA"}],
         }
-        call(address, "/v1/integrate/clouds/webhooks", integration, bearer)
+        call(address, "/v1/integrate/clouds/webhooks", integration | delivery, bearer)
 
 
 main(*sys.argv[1:])

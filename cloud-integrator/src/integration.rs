@@ -123,7 +123,7 @@ pub enum CreateError {
     #[error(transparent)]
     Invalid(#[from] InvalidIntegration),
     /// Another integration has the same target.
-    #[error("the url is already used by another webhook")]
+    #[error("another integration has this url already (of a broker: with this client id)")]
     Conflict,
     /// There are as many as there may be.
     #[error("{0} integrations exist, which is the limit")]
@@ -143,7 +143,7 @@ pub enum ChangeError {
     #[error(transparent)]
     Invalid(#[from] InvalidIntegration),
     /// Another integration has the same target.
-    #[error("the url is already used by another webhook")]
+    #[error("another integration has this url already (of a broker: with this client id)")]
     Conflict,
     /// Not in this state.
     #[error("the integration is {found}, allowed: {allowed}")]

@@ -18,10 +18,10 @@ use crate::connection::Peer;
 use crate::error::{ApiError, ErrorBody};
 use crate::extract::{Id, JsonBody};
 use crate::integration_details::IntegrationDetails;
+use crate::integration_errors::{change_error, create_error};
 use crate::integration_options::{CommonChange, DeliveryChange};
-use crate::integrations::{
-    WantedEventType, apply, change_error, create_error, make, of_kind, wanted,
-};
+use crate::integrations::{WantedEventType, apply, make, of_kind, wanted};
+use crate::mqtt_integrations::connection_count;
 
 /// The port of MQTT over TLS.
 const MQTT_PORT: u16 = 8_883;
@@ -45,6 +45,9 @@ pub(crate) struct AwsCreate {
     delivery: Option<DeliveryChange>,
     /// Where events go, if that is known now; otherwise the rollout says it within an hour.
     aws: Option<AwsAddress>,
+    /// Whether it waits from the beginning, until it is resumed; together with `aws` alone.
+    #[serde(default)]
+    paused: bool,
 }
 
 /// A change of an AWS integration; what is absent stays.
@@ -129,40 +132,46 @@ pub(crate) struct AwsRolloutEnd {
     endpoint: Option<String>,
 }
 
-impl From<AwsAddress> for AwsTarget {
-    fn from(address: AwsAddress) -> Self {
-        let AwsAddress { region, account_id, endpoint, transport } = address;
-        Self { region, account_id, endpoint, transport: transport.into() }
-    }
-}
-
-impl From<AwsTransportChoice> for AwsTransport {
-    fn from(choice: AwsTransportChoice) -> Self {
-        match choice {
-            AwsTransportChoice::Sdk { role_arn, external_id } => {
-                Self::Sdk { role_arn, external_id }
-            }
+impl AwsAddress {
+    fn target(self) -> Result<AwsTarget, ApiError> {
+        let Self { region, account_id, endpoint, transport } = self;
+        let transport = match transport {
+            AwsTransportChoice::Sdk { role_arn, external_id } => by_role(role_arn, external_id)?,
             AwsTransportChoice::Mqtt { certificate, private_key, port, connections } => {
-                Self::Mqtt {
+                AwsTransport::Mqtt {
                     tls: ClientTls {
                         roots_pem: None,
                         certificate_pem: Some(certificate),
                         key_pem: Some(private_key),
                     },
                     port: port.unwrap_or(MQTT_PORT),
-                    connections: connections.unwrap_or(1),
+                    connections: connection_count(connections.unwrap_or(1))?,
                 }
             }
-        }
+        };
+        Ok(AwsTarget { region, account_id, endpoint, transport })
     }
 }
 
-impl From<AwsRolloutEnd> for AwsRollout {
-    fn from(end: AwsRolloutEnd) -> Self {
-        let AwsRolloutEnd { jwt, region, role_arn, external_id, account_id, endpoint } = end;
-        let transport = AwsTransport::Sdk { role_arn, external_id };
-        Self { token: jwt, target: AwsTarget { region, account_id, endpoint, transport } }
+impl AwsRolloutEnd {
+    fn rollout(self) -> Result<AwsRollout, ApiError> {
+        let Self { jwt, region, role_arn, external_id, account_id, endpoint } = self;
+        let transport = by_role(role_arn, external_id)?;
+        let target = AwsTarget { region, account_id, endpoint, transport };
+        Ok(AwsRollout { token: jwt, target })
     }
+}
+
+/// The HTTPS API, with a role or without one.
+fn by_role(
+    role_arn: Option<String>,
+    external_id: Option<String>,
+) -> Result<AwsTransport, ApiError> {
+    if external_id.is_some() && role_arn.is_none() {
+        let message = "externalId without roleArn: nobody asks for it";
+        return Err(ApiError::field("externalId", message, "together with roleArn"));
+    }
+    Ok(AwsTransport::Sdk { role_arn, external_id })
 }
 
 impl std::fmt::Debug for AwsTransportChoice {
@@ -187,17 +196,22 @@ pub(crate) async fn create(
     State(api): State<ManagementApi>,
     JsonBody(new): JsonBody<AwsCreate>,
 ) -> Result<(StatusCode, Json<IntegrationDetails>), ApiError> {
-    let AwsCreate { name, event_types, json_payload_enabled, delivery, aws } = new;
-    let known = aws.is_some();
+    let AwsCreate { name, event_types, json_payload_enabled, delivery, aws, paused } = new;
+    let target = aws.map(AwsAddress::target).transpose()?;
+    let known = target.is_some();
+    if paused && !known {
+        let message = "nothing is delivered before the rollout is done anyway";
+        return Err(ApiError::field("paused", message, "true together with aws, or false"));
+    }
     let integration = NewIntegration {
         name,
-        target: Target::Aws(aws.map(AwsTarget::from).unwrap_or_default()),
+        target: Target::Aws(target.unwrap_or_default()),
         event_types: wanted(event_types),
         json_payload_enabled,
         delivery: DeliveryChange::options(delivery),
     };
     if known {
-        return make(&api, integration, false).await;
+        return make(&api, integration, paused).await;
     }
     let begun = api.services().integrations.begin_rollout(integration).await;
     let (integration, jwt) = begun.map_err(create_error)?;
@@ -222,7 +236,8 @@ pub(crate) async fn patch(
 ) -> Result<Json<IntegrationDetails>, ApiError> {
     let state = of_kind(&api, &id, "AWS").await?.state;
     let AwsChange { event_types, json_payload_enabled, delivery, aws, paused } = change;
-    if aws.is_some()
+    let target = aws.map(AwsAddress::target).transpose()?;
+    if target.is_some()
         && matches!(state, IntegrationState::RolloutStarted | IntegrationState::RolloutFailed)
     {
         let text = "where events go is said by the rollout, not by a change of the integration";
@@ -230,8 +245,8 @@ pub(crate) async fn patch(
     }
     let edit = move |integration: &mut StoredIntegration| {
         CommonChange { event_types, json_payload_enabled, delivery }.make(integration)?;
-        if let Some(aws) = aws {
-            integration.target = Target::Aws(aws.into());
+        if let Some(target) = target {
+            integration.target = Target::Aws(target);
         }
         Ok(())
     };
@@ -265,7 +280,7 @@ pub(crate) async fn finish_rollout(
     // Only now: a stranger who is too fast gets nothing read.
     let JsonBody(end) =
         JsonBody::<AwsRolloutEnd, ROLLOUT_BYTES_MAX>::from_request(request, &api).await?;
-    match api.services().integrations.finish_rollout(end.into()).await {
+    match api.services().integrations.finish_rollout(end.rollout()?).await {
         Ok(integration) => Ok(Json(integration.into())),
         Err(ChangeError::NotFound(_)) => {
             api.count_failed_login(peer.ip);

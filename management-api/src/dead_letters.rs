@@ -10,7 +10,7 @@ use utoipa::{IntoParams, ToSchema};
 use crate::api::ManagementApi;
 use crate::error::{ApiError, ErrorBody};
 use crate::extract::{Id, JsonBody, Params, iccid};
-use crate::integrations::change_error;
+use crate::integration_errors::change_error;
 use crate::messages::event_id;
 use crate::paging::{Page, PageRequest};
 use crate::replays::{Replay, replay_error};

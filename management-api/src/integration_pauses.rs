@@ -7,7 +7,7 @@ use crate::api::ManagementApi;
 use crate::error::ApiError;
 use crate::extract::Id;
 use crate::integration_details::IntegrationDetails;
-use crate::integrations::change_error;
+use crate::integration_errors::change_error;
 
 /// Let an integration wait. What it wants is kept as long as messages are kept.
 #[utoipa::path(

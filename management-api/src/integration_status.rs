@@ -13,7 +13,7 @@ use crate::api::ManagementApi;
 use crate::dead_letters::{DeadLetterReason, DeadLetterResponse};
 use crate::error::ApiError;
 use crate::extract::Id;
-use crate::integrations::change_error;
+use crate::integration_errors::change_error;
 
 /// How an integration fares at the moment.
 #[derive(Debug, Serialize, ToSchema)]

@@ -10,7 +10,8 @@ use crate::api::ManagementApi;
 use crate::error::{ApiError, ErrorBody};
 use crate::extract::Id;
 use crate::integration_details::IntegrationDetails;
-use crate::integrations::{change_error, of_kind};
+use crate::integration_errors::change_error;
+use crate::integrations::of_kind;
 
 /// The outcome of a test. A failure of the other side is an answer, not an error.
 #[derive(Debug, Serialize, ToSchema)]

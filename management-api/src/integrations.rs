@@ -6,16 +6,17 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use cloud_integrator::{
-    ChangeError, ClientTls, CreateError, EVENT_VERSION, Integration as StoredIntegration,
-    InvalidIntegration, NewIntegration, SigningError, Target, WebhookError,
+    ClientTls, EVENT_VERSION, Integration as StoredIntegration, InvalidIntegration, NewIntegration,
+    Target,
 };
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use crate::api::{ManagementApi, to_the_end};
-use crate::error::{ApiError, ErrorBody, ErrorDetail};
+use crate::error::{ApiError, ErrorBody};
 use crate::extract::{Id, JsonBody, Params, present};
 use crate::integration_details::IntegrationDetails;
+use crate::integration_errors::{change_error, create_error};
 use crate::integration_options::{CommonChange, DeliveryChange, TlsChange, set};
 use crate::paging::{Page, PageRequest};
 
@@ -333,47 +334,4 @@ pub(crate) fn change_tls(tls: &mut ClientTls, change: Option<Option<TlsChange>>)
 /// Event types as the integrator takes them.
 pub(crate) fn wanted(list: Vec<WantedEventType>) -> Vec<(String, Option<String>)> {
     list.into_iter().map(|wanted| (wanted.kind, wanted.version)).collect()
-}
-
-/// Why an integration was not created.
-pub(crate) fn create_error(error: CreateError) -> ApiError {
-    match error {
-        CreateError::Invalid(invalid) => invalid_error(&invalid),
-        CreateError::Conflict | CreateError::TooMany(_) => ApiError::conflict(error.to_string()),
-        CreateError::Store(error) => ApiError::internal("creating an integration", error),
-    }
-}
-
-/// Why an integration was not changed.
-pub(crate) fn change_error(error: ChangeError) -> ApiError {
-    match error {
-        ChangeError::NotFound(id) => ApiError::not_found("integration", id),
-        ChangeError::Invalid(invalid) => invalid_error(&invalid),
-        ChangeError::Conflict | ChangeError::State { .. } => ApiError::conflict(error.to_string()),
-        ChangeError::Store(error) => ApiError::internal("changing an integration", error),
-    }
-}
-
-/// A configuration that is refused; its text says what is allowed.
-fn invalid_error(invalid: &InvalidIntegration) -> ApiError {
-    let field = match invalid {
-        InvalidIntegration::Name(_) => Some("name"),
-        InvalidIntegration::EventTypes(_) => Some("eventTypes"),
-        InvalidIntegration::Delivery(_) => Some("delivery"),
-        InvalidIntegration::Webhook(error) => match error {
-            WebhookError::Endpoint(_) => None,
-            WebhookError::Tls(_) => Some("tls"),
-            WebhookError::Signing(SigningError::TooMany) => {
-                return ApiError::conflict(error.to_string());
-            }
-            WebhookError::Signing(_) => Some("secret"),
-            WebhookError::Setup(_) => {
-                return ApiError::internal("setting up the client of a webhook", error);
-            }
-        },
-        InvalidIntegration::Kind { .. } => None,
-    };
-    let mut detail = ErrorDetail::new(invalid.to_string());
-    detail.field = field.map(str::to_owned);
-    ApiError::new(StatusCode::BAD_REQUEST, detail)
 }

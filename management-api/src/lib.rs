@@ -30,6 +30,7 @@ mod firmware_images;
 mod firmware_jobs;
 mod history;
 mod integration_details;
+mod integration_errors;
 mod integration_options;
 mod integration_pauses;
 mod integration_status;

@@ -6,7 +6,8 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use cloud_integrator::{
-    Integration as StoredIntegration, InvalidIntegration, MqttTarget, NewIntegration, Target,
+    CONNECTIONS_MAX, Integration as StoredIntegration, InvalidIntegration, MqttTarget,
+    NewIntegration, Target,
 };
 use serde::Deserialize;
 use utoipa::ToSchema;
@@ -131,7 +132,8 @@ impl MqttChange {
     request_body = MqttCreate,
     responses(
         (status = 201, description = "The integration.", body = IntegrationDetails),
-        (status = 409, description = "There are too many.", body = ErrorBody),
+        (status = 409, description = "Another integration is the same client of this broker, or \
+            there are too many.", body = ErrorBody),
     )
 )]
 pub(crate) async fn create(
@@ -146,7 +148,7 @@ pub(crate) async fn create(
         tls: TlsChange::tls(new.tls),
         topics: new.topics,
         payload: new.payload,
-        connections: new.connections.unwrap_or(1),
+        connections: connection_count(new.connections.unwrap_or(1))?,
         publishes_per_second: new.publishes_per_second,
     };
     let integration = NewIntegration {
@@ -167,6 +169,8 @@ pub(crate) async fn create(
     request_body = MqttChange,
     responses(
         (status = 200, description = "The integration as it is now.", body = IntegrationDetails),
+        (status = 409, description = "Another integration is the same client of this broker.",
+            body = ErrorBody),
     )
 )]
 pub(crate) async fn patch(
@@ -174,8 +178,18 @@ pub(crate) async fn patch(
     Id(id): Id,
     JsonBody(change): JsonBody<MqttChange>,
 ) -> Result<Json<IntegrationDetails>, ApiError> {
+    change.connections.map(connection_count).transpose()?;
     of_kind(&api, &id, "MQTT").await?;
     let paused = change.paused;
     let edit = |integration: &mut StoredIntegration| change.make(integration);
     apply(&api, &id, paused, edit).await.map(Json)
+}
+
+/// Checks a number of connections: what is stored as 0 would be one.
+pub(crate) fn connection_count(connections: usize) -> Result<usize, ApiError> {
+    if (1..=CONNECTIONS_MAX).contains(&connections) {
+        return Ok(connections);
+    }
+    let message = format!("{connections} connections");
+    Err(ApiError::field("connections", message, format!("1 to {CONNECTIONS_MAX}")))
 }

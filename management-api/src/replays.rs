@@ -15,7 +15,7 @@ use utoipa::{IntoParams, ToSchema};
 use crate::api::{ManagementApi, to_the_end};
 use crate::error::{ApiError, ErrorBody};
 use crate::extract::{Id, JsonBody, Params, iccid};
-use crate::integrations::change_error;
+use crate::integration_errors::change_error;
 use crate::paging::{Page, PageRequest};
 use crate::replay_previews::ReplayPreview;
 use crate::times::AskedSpan;

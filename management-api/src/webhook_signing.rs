@@ -15,7 +15,8 @@ use utoipa::ToSchema;
 use crate::api::ManagementApi;
 use crate::error::{ApiError, ErrorBody};
 use crate::extract::{Id, JsonBody};
-use crate::integrations::{change_error, of_kind};
+use crate::integration_errors::change_error;
+use crate::integrations::of_kind;
 use crate::sims::now;
 
 /// How long a replaced key goes on where the customer does not say.

@@ -46,7 +46,10 @@ pub use payload::{
 pub use plan::{
     Load, Method, OUTSTANDING_MAX, Plan, PlanError, Protocol, RATE_MAX, Retransmission,
 };
-pub use receiver::{Behaviour, Delivery, OnDelivery, Receiver, ReceiverCounts, ReceiverOptions};
+pub use receiver::{
+    Behaviour, ContentError, Delivery, IdentityError, OnDelivery, Receiver, ReceiverCounts,
+    ReceiverOptions, ServerIdentity, Tally,
+};
 pub use report::{Counts, Latency, Progress, Report};
 pub use responder::{Answer, Responder};
 pub use secure_responder::{SecureResponder, SecureResponderOptions};

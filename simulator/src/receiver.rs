@@ -1,41 +1,38 @@
 //! A customer's webhook: an HTTP server on loopback that counts what it gets, keeps some of it, and
-//! fails as it is told.
+//! fails as it is told. With or without TLS; with TLS by HTTP/1.1 or HTTP/2.
 
-use std::collections::VecDeque;
-use std::convert::Infallible;
+mod behaviour;
+mod events;
+mod identity;
+mod serve;
+mod tally;
+
+use std::collections::BTreeMap;
 use std::fmt;
-use std::future::poll_fn;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use bytes::{Bytes, BytesMut};
-use hyper::body::{Body, Frame, Incoming};
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper::{HeaderMap, Request, Response, StatusCode};
-use hyper_util::rt::TokioIo;
-use tokio::net::{TcpListener, TcpStream};
+use bytes::Bytes;
+use hyper::HeaderMap;
+use serde::Serialize;
+use tokio::net::TcpListener;
 use tokio::sync::watch;
 
-/// The longest body taken, in bytes; a longer one is answered 413. Webhooks get 64 KB at most.
-const BODY_BYTES_MAX: usize = 4 << 20;
+pub use behaviour::Behaviour;
+pub use events::ContentError;
+pub use identity::{IdentityError, ServerIdentity};
+pub use tally::Tally;
 
-/// What the receiver does with a request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Behaviour {
-    /// Answers with this status.
-    Answer(u16),
-    /// Answers with this status after this time.
-    AnswerAfter(u16, Duration),
-    /// Closes the connection without an answer, after having read the request.
-    Drop,
-}
+use behaviour::Script;
+use tally::Pages;
+
+/// The longest body taken, in bytes, as it comes and inflated; a longer one is answered 413.
+/// Webhooks get 100 KB for an event at most, and 100 events of usual size are less than that.
+const BODY_BYTES_MAX: usize = 4 << 20;
 
 /// A request as it arrived.
 #[derive(Debug, Clone)]
@@ -44,9 +41,9 @@ pub struct Delivery {
     pub path: String,
     /// All headers.
     pub headers: HeaderMap,
-    /// The body.
+    /// The body as it came, possibly compressed.
     pub body: Bytes,
-    /// What it was answered with.
+    /// What it was answered with; of [`Behaviour::Fail`] what came of it.
     pub behaviour: Behaviour,
 }
 
@@ -63,10 +60,16 @@ pub struct ReceiverOptions {
     pub behaviour: Behaviour,
     /// Is told of each request.
     pub on_delivery: Option<OnDelivery>,
+    /// With it the receiver speaks TLS.
+    pub identity: Option<ServerIdentity>,
+    /// Which requests [`Behaviour::Fail`] lets fail.
+    pub seed: u64,
+    /// Keeps the ids of events, for [`Receiver::tallies`]: about 30 bytes for each and path.
+    pub ledger: bool,
 }
 
 /// What was counted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 pub struct ReceiverCounts {
     /// Connections accepted.
     pub connections: u64,
@@ -74,14 +77,20 @@ pub struct ReceiverCounts {
     pub requests: u64,
     /// Of these, those to be answered with 2xx.
     pub successes: u64,
-    /// Bytes of their bodies.
+    /// Bytes of the requests' bodies, as they came.
     pub body_bytes: u64,
+    /// Events in the bodies of the requests that were to be answered with 2xx: a body is one JSON
+    /// object or an array of them.
+    pub events: u64,
+    /// Of the same requests those whose body is neither.
+    pub unreadable: u64,
 }
 
 /// A running receiver; dropping it closes all its connections.
 #[derive(Debug)]
 pub struct Receiver {
     address: SocketAddr,
+    scheme: &'static str,
     shared: Arc<Shared>,
     stop: watch::Sender<bool>,
     thread: Option<JoinHandle<()>>,
@@ -92,26 +101,31 @@ struct Shared {
     on_delivery: Option<OnDelivery>,
     script: Mutex<Script>,
     kept: Mutex<Vec<Delivery>>,
+    pages: Option<Mutex<Pages>>,
+    counters: Counters,
+}
+
+#[derive(Default)]
+struct Counters {
     connections: AtomicU64,
     requests: AtomicU64,
     successes: AtomicU64,
     body_bytes: AtomicU64,
-}
-
-#[derive(Debug)]
-struct Script {
-    next: VecDeque<Behaviour>,
-    otherwise: Behaviour,
+    events: AtomicU64,
+    unreadable: AtomicU64,
 }
 
 impl Default for ReceiverOptions {
-    /// A free loopback port, 1,000 deliveries kept, 200 to everything.
+    /// A free loopback port, 1,000 deliveries kept, 200 to everything; no TLS, no ledger.
     fn default() -> Self {
         Self {
             address: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
             keep: 1_000,
             behaviour: Behaviour::Answer(200),
             on_delivery: None,
+            identity: None,
+            seed: 0,
+            ledger: false,
         }
     }
 }
@@ -122,32 +136,29 @@ impl Receiver {
     /// # Errors
     /// Where the address cannot be bound or no thread can be had.
     pub fn start(options: ReceiverOptions) -> io::Result<Self> {
-        let ReceiverOptions { address, keep, behaviour, on_delivery } = options;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let listener = runtime.block_on(TcpListener::bind(address))?;
+        let listener = std::net::TcpListener::bind(options.address)?;
+        listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
-        let shared = Arc::new(Shared {
-            keep,
-            on_delivery,
-            script: Mutex::new(Script { next: VecDeque::new(), otherwise: behaviour }),
-            kept: Mutex::default(),
-            connections: AtomicU64::new(0),
-            requests: AtomicU64::new(0),
-            successes: AtomicU64::new(0),
-            body_bytes: AtomicU64::new(0),
-        });
+        let listener = {
+            let _entered = runtime.enter();
+            TcpListener::from_std(listener)?
+        };
+        let tls = options.identity.as_ref().map(ServerIdentity::acceptor);
+        let scheme = if tls.is_some() { "https" } else { "http" };
+        let shared = Arc::new(Shared::new(options)?);
         let (stop, mut stopped) = watch::channel(false);
         let served = Arc::clone(&shared);
         let thread = std::thread::Builder::new().name("receiver".to_owned()).spawn(move || {
             runtime.block_on(async {
                 tokio::select! {
-                    () = accept(listener, served) => {}
+                    () = serve::accept(listener, served, tls) => {}
                     // An error is as good: the receiver itself is gone.
                     _ = stopped.changed() => {}
                 }
             });
         })?;
-        Ok(Self { address, shared, stop, thread: Some(thread) })
+        Ok(Self { address, scheme, shared, stop, thread: Some(thread) })
     }
 
     /// Where it listens.
@@ -157,16 +168,36 @@ impl Receiver {
 
     /// Its address for an integration, with a path.
     pub fn url(&self) -> String {
-        format!("http://{}/webhook", self.address)
+        format!("{}://{}/webhook", self.scheme, self.address)
     }
 
     /// What was counted.
     pub fn counts(&self) -> ReceiverCounts {
+        let Counters { connections, requests, successes, body_bytes, events, unreadable } =
+            &self.shared.counters;
+        // First: who reads this number of requests reads what they brought.
+        let requests = requests.load(Ordering::Acquire);
         ReceiverCounts {
-            connections: self.shared.connections.load(Ordering::Relaxed),
-            requests: self.shared.requests.load(Ordering::Acquire),
-            successes: self.shared.successes.load(Ordering::Relaxed),
-            body_bytes: self.shared.body_bytes.load(Ordering::Relaxed),
+            connections: connections.load(Ordering::Relaxed),
+            requests,
+            successes: successes.load(Ordering::Relaxed),
+            body_bytes: body_bytes.load(Ordering::Relaxed),
+            events: events.load(Ordering::Relaxed),
+            unreadable: unreadable.load(Ordering::Relaxed),
+        }
+    }
+
+    /// What the ledger says, by the path of requests without their query; nothing where there is
+    /// no ledger. Paths beyond the first 128 share one entry, `*`.
+    pub fn tallies(&self) -> BTreeMap<String, Tally> {
+        self.shared.pages.as_ref().map(|pages| lock(pages).tallies()).unwrap_or_default()
+    }
+
+    /// From now on the latencies of [`Receiver::tallies`] are those of events that arrive after
+    /// this.
+    pub fn restart_latencies(&self) {
+        if let Some(pages) = &self.shared.pages {
+            lock(pages).restart_latencies();
         }
     }
 
@@ -182,12 +213,12 @@ impl Receiver {
 
     /// What to do with the next requests, in this order, behind what was scripted before.
     pub fn script(&self, next: impl IntoIterator<Item = Behaviour>) {
-        lock(&self.shared.script).next.extend(next);
+        lock(&self.shared.script).append(next);
     }
 
     /// What to do from now on with requests that no script speaks of.
     pub fn behave(&self, behaviour: Behaviour) {
-        lock(&self.shared.script).otherwise = behaviour;
+        lock(&self.shared.script).otherwise(behaviour);
     }
 
     /// Waits until so many requests have arrived; tells whether they did within `limit`.
@@ -200,6 +231,16 @@ impl Receiver {
             std::thread::sleep(Duration::from_millis(2));
         }
         true
+    }
+}
+
+impl Delivery {
+    /// The body as it was before it was compressed.
+    ///
+    /// # Errors
+    /// Where it is not what its `content-encoding` says, or longer than 4 MiB.
+    pub fn content(&self) -> Result<Bytes, ContentError> {
+        events::content(&self.headers, &self.body, BODY_BYTES_MAX)
     }
 }
 
@@ -220,15 +261,29 @@ impl fmt::Debug for Shared {
 }
 
 impl Shared {
+    fn new(options: ReceiverOptions) -> io::Result<Self> {
+        let pages = options.ledger.then(Pages::new).transpose().map_err(io::Error::other)?;
+        Ok(Self {
+            keep: options.keep,
+            on_delivery: options.on_delivery,
+            script: Mutex::new(Script::new(options.behaviour, options.seed)),
+            kept: Mutex::default(),
+            pages: pages.map(Mutex::new),
+            counters: Counters::default(),
+        })
+    }
+
+    fn note_connection(&self) {
+        self.counters.connections.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// Counts and keeps a request, and tells what to do with it.
     fn note(&self, path: &str, headers: HeaderMap, body: Bytes) -> Behaviour {
-        let behaviour = {
-            let mut script = lock(&self.script);
-            script.next.pop_front().unwrap_or(script.otherwise)
-        };
-        self.body_bytes.fetch_add(body.len() as u64, Ordering::Relaxed);
+        let behaviour = lock(&self.script).next();
+        self.counters.body_bytes.fetch_add(body.len() as u64, Ordering::Relaxed);
         if behaviour.is_success() {
-            self.successes.fetch_add(1, Ordering::Relaxed);
+            self.counters.successes.fetch_add(1, Ordering::Relaxed);
+            self.note_events(path, &headers, &body);
         }
         let has_room = self.keep > 0 && lock(&self.kept).len() < self.keep;
         if has_room || self.on_delivery.is_some() {
@@ -241,122 +296,22 @@ impl Shared {
             }
         }
         // Last, so that who waits for the count finds what was kept.
-        self.requests.fetch_add(1, Ordering::Release);
+        self.counters.requests.fetch_add(1, Ordering::Release);
         behaviour
     }
-}
 
-impl Behaviour {
-    const fn is_success(self) -> bool {
-        matches!(self, Self::Answer(200..=299) | Self::AnswerAfter(200..=299, _))
-    }
-}
-
-async fn accept(listener: TcpListener, shared: Arc<Shared>) {
-    // Ends all connections together with the receiver.
-    let mut connections = tokio::task::JoinSet::new();
-    loop {
-        match listener.accept().await {
-            Ok((stream, _)) => {
-                shared.connections.fetch_add(1, Ordering::Relaxed);
-                connections.spawn(serve(stream, Arc::clone(&shared)));
-            }
-            // Out of file descriptors, most likely: some will be free soon.
-            Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
+    fn note_events(&self, path: &str, headers: &HeaderMap, body: &Bytes) {
+        let content = events::content(headers, body, BODY_BYTES_MAX).ok();
+        let Some(events) = content.as_deref().and_then(|content| events::read(content).ok()) else {
+            self.counters.unreadable.fetch_add(1, Ordering::Relaxed);
+            return;
+        };
+        self.counters.events.fetch_add(events.len() as u64, Ordering::Relaxed);
+        if let Some(pages) = &self.pages {
+            let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+            let now_ms = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
+            lock(pages).note(path, &events, now_ms);
         }
-        while connections.try_join_next().is_some() {}
-    }
-}
-
-async fn serve(stream: TcpStream, shared: Arc<Shared>) {
-    // Answers are small; without this the kernel would hold them back for 40 ms at times.
-    let _ = stream.set_nodelay(true);
-    let service = service_fn(|request| answer(request, &shared));
-    let connection = http1::Builder::new()
-        .header_read_timeout(None)
-        .pipeline_flush(true)
-        .serve_connection(TokioIo::new(stream), service);
-    // A connection that breaks, or is dropped on purpose, is the client's to notice.
-    let _ = connection.await;
-}
-
-/// The connection is to be closed without an answer.
-#[derive(Debug)]
-struct Dropped;
-
-impl fmt::Display for Dropped {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("dropped by the script")
-    }
-}
-
-impl std::error::Error for Dropped {}
-
-async fn answer(request: Request<Incoming>, shared: &Shared) -> Result<Response<Empty>, Dropped> {
-    let (head, body) = request.into_parts();
-    let body = match read_body(body).await {
-        Ok(Some(body)) => body,
-        Ok(None) => return Ok(respond(StatusCode::PAYLOAD_TOO_LARGE.as_u16())),
-        Err(_) => return Err(Dropped),
-    };
-    let path = head.uri.path_and_query().map_or("/", |path| path.as_str());
-    match shared.note(path, head.headers, body) {
-        Behaviour::Answer(status) => Ok(respond(status)),
-        Behaviour::AnswerAfter(status, delay) => {
-            tokio::time::sleep(delay).await;
-            Ok(respond(status))
-        }
-        Behaviour::Drop => Err(Dropped),
-    }
-}
-
-fn respond(status: u16) -> Response<Empty> {
-    let mut response = Response::new(Empty);
-    *response.status_mut() =
-        StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    response
-}
-
-/// The whole body; `None` where it is too long.
-async fn read_body(mut body: Incoming) -> Result<Option<Bytes>, hyper::Error> {
-    let mut first = Bytes::new();
-    let mut whole = BytesMut::new();
-    while let Some(frame) = poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await {
-        let Ok(data) = frame?.into_data() else { continue };
-        if first.len() + whole.len() + data.len() > BODY_BYTES_MAX {
-            return Ok(None);
-        }
-        // A body that came in one piece is not copied.
-        if first.is_empty() && whole.is_empty() {
-            first = data;
-            continue;
-        }
-        whole.extend_from_slice(&std::mem::take(&mut first));
-        whole.extend_from_slice(&data);
-    }
-    Ok(Some(if whole.is_empty() { first } else { whole.freeze() }))
-}
-
-/// A body of nothing.
-struct Empty;
-
-impl Body for Empty {
-    type Data = Bytes;
-    type Error = Infallible;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        Poll::Ready(None)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        true
-    }
-
-    fn size_hint(&self) -> hyper::body::SizeHint {
-        hyper::body::SizeHint::with_exact(0)
     }
 }
 
@@ -400,8 +355,16 @@ mod tests {
             assert_eq!(post(&mut stream, "/hook?a=1", body), "HTTP/1.1 200 OK");
         }
         let counts = receiver.counts();
-        let expected = ReceiverCounts { connections: 1, requests: 3, successes: 3, body_bytes: 11 };
+        let expected = ReceiverCounts {
+            connections: 1,
+            requests: 3,
+            successes: 3,
+            body_bytes: 11,
+            events: 0,
+            unreadable: 3,
+        };
         assert_eq!(counts, expected);
+        assert!(receiver.tallies().is_empty());
         let kept = receiver.take_deliveries();
         assert_eq!(kept.len(), 2);
         assert_eq!((&*kept[1].path, &*kept[1].body), ("/hook?a=1", &b"two"[..]));
@@ -431,6 +394,26 @@ mod tests {
         assert_eq!(post(&mut stream, "/", "x"), "HTTP/1.1 410 Gone");
         let counts = receiver.counts();
         assert_eq!((counts.requests, counts.successes, counts.connections), (5, 1, 2));
+    }
+
+    #[test]
+    fn events_of_requests_that_succeed_are_counted_and_stand_in_the_ledger() {
+        let options = ReceiverOptions { ledger: true, ..ReceiverOptions::default() };
+        let receiver = Receiver::start(options).unwrap();
+        receiver.script([Behaviour::Answer(500)]);
+        let mut stream = connect(&receiver);
+        let batch = r#"[{"id":"a","received":"1"},{"id":"b","received":"1"}]"#;
+        assert_eq!(post(&mut stream, "/hook", batch), "HTTP/1.1 500 Internal Server Error");
+        assert_eq!(receiver.counts().events, 0);
+        for body in [batch, r#"{"id":"a"}"#, "[", r#"{"id":"c"}"#] {
+            assert_eq!(post(&mut stream, "/hook", body), "HTTP/1.1 200 OK");
+        }
+        let counts = receiver.counts();
+        assert_eq!((counts.requests, counts.events, counts.unreadable), (5, 4, 1));
+        let tally = receiver.tallies().remove("/hook").unwrap();
+        assert_eq!((tally.events, tally.distinct, tally.duplicates, tally.timed), (4, 3, 1, 2));
+        receiver.restart_latencies();
+        assert_eq!(receiver.tallies()["/hook"].timed, 0);
     }
 
     #[test]

@@ -71,8 +71,23 @@ async fn a_rollout_needs_its_token_and_a_region() {
         let refusal = roll_out(&gateway, body).await.refusal(400);
         assert!(refusal["message"].as_str().unwrap().contains(text), "{refusal}");
     }
+    for (member, value) in [
+        ("region", "the moon"),
+        ("roleArn", "admin"),
+        ("externalId", "x"),
+        ("endpoint", "example.com/x"),
+    ] {
+        let mut body = json!({"jwt": jwt, "region": "eu-central-1", "roleArn": ROLE});
+        body[member] = json!(value);
+        let refusal = roll_out(&gateway, body).await.refusal(400);
+        assert_eq!(refusal["field"], member, "{refusal}");
+        assert!(refusal["message"].as_str().unwrap().contains("allowed"), "{refusal}");
+    }
+    let alone = json!({"jwt": jwt, "region": "eu-central-1", "externalId": "simgate-1"});
+    assert_eq!(roll_out(&gateway, alone).await.refusal(400)["field"], "externalId");
     let found = gateway.get(&format!("{CLOUDS}/{id}")).await.expect(200);
-    assert_eq!(found["state"], "ROLLOUT_STARTED");
+    assert_eq!((&found["state"], found.get("region")), (&json!("ROLLOUT_STARTED"), None));
+    roll_out(&gateway, json!({"jwt": jwt, "region": "eu-central-1"})).await.expect(200);
 }
 
 #[tokio::test]
@@ -153,8 +168,40 @@ async fn what_is_wrong_with_an_aws_integration_is_named() {
     });
     let text = text.await;
     assert!(text.contains("missing field `certificate`"), "{text}");
+    let text = refuse(|body| {
+        let transport = json!({"type": "MQTT", "certificate": "c", "privateKey": "k"});
+        body["aws"] = json!({"region": "eu-west-1", "transport": transport});
+    });
+    let text = text.await;
+    assert!(text.contains("endpoint is missing"), "{text}");
+    let text = refuse(|body| {
+        body["delivery"] = json!({"batch": {"events": 2, "waitMilliseconds": 9}});
+    });
+    assert_eq!(text.await, "integrations of type AWS have no batches");
     let page = gateway.get(CLOUDS).await.expect(200);
     assert_eq!(page["items"], json!([]));
+}
+
+#[tokio::test]
+async fn the_key_of_a_certificate_is_never_shown_again() {
+    let gateway = Gateway::start().await;
+    let pair = rcgen::generate_simple_self_signed(vec!["client".to_owned()]).unwrap();
+    let (certificate, key) = (pair.cert.pem(), pair.signing_key.serialize_pem());
+    let mut body = integration();
+    body["aws"] = json!({
+        "region": "eu-central-1", "endpoint": "abc-ats.iot.eu-central-1.amazonaws.com",
+        "transport": {"type": "MQTT", "certificate": certificate, "privateKey": key},
+    });
+    // Events that nobody sends: no connection is made to the outside.
+    body["eventTypes"] = json!([{"type": "GEOFENCE"}]);
+    body["paused"] = json!(true);
+    let answer = gateway.post(AWS, body).await;
+    assert!(!answer.text.contains("PRIVATE KEY"), "{answer:?}");
+    let transport = json!({
+        "type": "MQTT", "certificate": certificate, "privateKey": true, "port": 8883,
+        "connections": 1,
+    });
+    assert_eq!(answer.expect(201)["aws"]["transport"], transport);
 }
 
 #[tokio::test]
