@@ -33,10 +33,25 @@ fi
 
 cache="${XDG_CACHE_HOME:-$HOME/.cache}/simgate"
 venv="$cache/venv"
-if ! "$venv/bin/python" -c 'import aiocoap, moto.server, moto.iot' 2>/dev/null; then
-    echo "test.sh: installing the Python packages aiocoap and moto into $venv"
+if ! "$venv/bin/python" -c 'import aiocoap, moto.server, moto.iot, standardwebhooks' 2>/dev/null; then
+    echo "test.sh: installing the Python packages aiocoap, moto and standardwebhooks into $venv"
     python3 -m venv "$venv"
-    "$venv/bin/pip" install --quiet aiocoap==0.4.17 'moto[server,iot,iotdata]==5.2.5'
+    "$venv/bin/pip" install --quiet aiocoap==0.4.17 'moto[server,iot,iotdata]==5.2.5' \
+        standardwebhooks==1.1.0
+fi
+node="$cache/node"
+if [ ! -d "$node/node_modules/standardwebhooks" ]; then
+    echo "test.sh: installing the JavaScript package standardwebhooks into $node"
+    mkdir -p "$node"
+    npm install --silent --no-audit --no-fund --prefix "$node" standardwebhooks@1.1.1
+fi
+nginx="$cache/nginx/usr/sbin/nginx"
+if [ ! -x "$nginx" ]; then
+    # Unpacked and not installed: an installed one would serve on port 80.
+    echo "test.sh: unpacking the Debian package nginx into $cache/nginx"
+    mkdir -p "$cache/nginx"
+    (cd "$cache/nginx" && apt-get download -qq -o APT::Sandbox::User=root nginx &&
+        dpkg -x nginx_*.deb . && rm nginx_*.deb)
 fi
 wolfssl="$cache/wolfssl-client"
 for source in tests/interop/wolfssl/*; do
@@ -55,6 +70,8 @@ done
 export SIMGATE_TEST_WOLFSSL="$wolfssl"
 export SIMGATE_TEST_WAKAAMA="$wakaama"
 export SIMGATE_TEST_PYTHON="$venv/bin/python"
+export SIMGATE_TEST_NODE_MODULES="$node/node_modules"
+export SIMGATE_TEST_NGINX="$nginx"
 export SIMGATE_TEST_KILLS="${KILLS:-50}"
 
 cargo test --workspace

@@ -218,9 +218,12 @@ async fn a_refusal_of_aws_tells_who_has_to_act_and_is_tried_once() {
         let Outcome::Retry { reason, after: None } = outcome else { panic!("{outcome:?}") };
         assert_eq!(reason.class, class, "{code}: {reason}");
         assert!(reason.text.contains(advice), "{code}: {reason}");
-        let answered = reason.answer.unwrap();
+        let answered = reason.answer.clone().unwrap();
         assert_eq!(status.split(' ').next(), Some(answered.code.to_string().as_str()));
-        assert!(answered.text.contains(text), "{answered:?}");
+        // Of what it would have signed nothing is kept: the token of the session is in it.
+        let is_shown = code != "InvalidSignatureException";
+        assert_eq!(answered.text.contains(text), is_shown || text.is_empty(), "{answered:?}");
+        assert_eq!(reason.text.contains(text), is_shown || text.is_empty(), "{reason}");
         assert_eq!(count.load(Ordering::Relaxed), 1, "{code}: the sdk tried again by itself");
     }
 }

@@ -49,7 +49,6 @@ pub struct DeviceSims(Box<dyn Fn(IpAddr) -> Option<DeviceSim> + Send + Sync>);
 
 /// Finds the certificate of a SIM that asks from an address; where there is none yet, it may see
 /// to it that one is made.
-#[expect(clippy::type_complexity, reason = "nobody else spells it")]
 pub struct DeviceCertificates(
     Box<dyn Fn(Iccid, IpAddr) -> Result<Option<DeviceCertificate>, String> + Send + Sync>,
 );

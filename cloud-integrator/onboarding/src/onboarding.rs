@@ -155,6 +155,22 @@ impl Onboarding {
         Ok(is_change)
     }
 
+    /// Wants of every certificate what `is_active` says of its SIM, for changes that nobody told:
+    /// those made while the gateway did not run. Says how many there were. Blocks.
+    ///
+    /// # Errors
+    /// Where the state file fails.
+    pub fn reconcile(&self, is_active: impl Fn(Iccid) -> bool) -> Result<usize, StoreError> {
+        let mut changes = 0;
+        for (iccid, wanted) in self.0.store.wishes()? {
+            let active = is_active(iccid);
+            if active != wanted && self.set_active(iccid, active)? {
+                changes += 1;
+            }
+        }
+        Ok(changes)
+    }
+
     /// What there is for a device. Blocks.
     ///
     /// # Errors

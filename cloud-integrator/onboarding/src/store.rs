@@ -147,6 +147,14 @@ impl Store {
         Ok(changed == 1)
     }
 
+    /// Every SIM, and whether its certificate is wanted active.
+    pub(crate) fn wishes(&self) -> Result<Vec<(Iccid, bool)>, StoreError> {
+        let connection = self.connection();
+        let mut statement = connection.prepare("SELECT iccid, wanted_active FROM aws_devices")?;
+        let rows = statement.query_map((), |row| Ok((iccid_of(row, 0)?, row.get(1)?)))?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
     pub(crate) fn find(&self, iccid: Iccid) -> Result<Option<Device>, StoreError> {
         let sql = "SELECT iccid, step, wanted_active, ip, certificate_id, certificate_arn, failures
                    FROM aws_devices WHERE iccid = ?1";

@@ -56,20 +56,31 @@ where
 
 fn of_answer(answer: &HttpResponse, code: Option<&str>, message: Option<&str>) -> AwsFailure {
     let status = answer.status().as_u16();
-    let (class, advice) = judge(status, code.unwrap_or_default(), message.unwrap_or_default());
-    let named = code.map(|code| format!(", {code}")).unwrap_or_default();
-    let body = answer.body().bytes().unwrap_or_default();
+    let message = message.unwrap_or_default();
+    let (class, advice) = judge(status, code.unwrap_or_default(), message);
+    // AWS shows then what it would have signed, with the token of the session.
+    let is_secret = code.is_some_and(is_of_signature);
+    let said = match code {
+        Some(code) if is_secret || message.is_empty() => format!(", {code}"),
+        Some(code) => format!(", {code}: {}", shortened(message)),
+        None => String::new(),
+    };
+    let body = answer.body().bytes().filter(|_| !is_secret).unwrap_or_default();
     let text = String::from_utf8_lossy(body).chars().take(ANSWER_CHARS_MAX).collect();
     let seconds = answer.headers().get("retry-after").and_then(|text| text.trim().parse().ok());
     AwsFailure {
         failure: Failure {
             class,
-            text: format!("{advice} (aws answered {status}{named})"),
+            text: format!("{advice} (aws answered {status}{said})"),
             answer: Some(Answer { code: status, text }),
         },
         code: code.map(ToOwned::to_owned),
         after: seconds.map(|seconds| Duration::from_secs(seconds).min(RETRY_AFTER_MAX)),
     }
+}
+
+fn is_of_signature(code: &str) -> bool {
+    matches!(code, "InvalidSignatureException" | "SignatureDoesNotMatch")
 }
 
 const CLOCK: &str = "the clocks of the gateway and of aws differ by more than 5 minutes";
@@ -85,10 +96,8 @@ fn judge(status: u16, code: &str, message: &str) -> (FailureClass, &'static str)
         (_, "RequestTimeTooSkewed" | "RequestInTheFuture" | "RequestExpired") => {
             (Credentials, CLOCK)
         }
-        (_, "InvalidSignatureException" | "SignatureDoesNotMatch") if is_late => {
-            (Credentials, CLOCK)
-        }
-        (_, "InvalidSignatureException" | "SignatureDoesNotMatch") => {
+        (_, code) if is_of_signature(code) && is_late => (Credentials, CLOCK),
+        (_, code) if is_of_signature(code) => {
             (Credentials, "the secret access key does not belong to the access key")
         }
         (

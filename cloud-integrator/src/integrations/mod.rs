@@ -44,6 +44,8 @@ pub struct Settings {
     pub network: NetworkPolicy,
     /// Certificates, in PEM, of authorities that are trusted beside the system's.
     pub extra_roots_pem: Vec<Vec<u8>>,
+    /// How the gateway shows AWS who it is.
+    pub aws: AwsOptions,
     /// Integrations at most: each reads the whole log on its own. An estimate.
     pub integrations_max: usize,
 }
@@ -95,6 +97,7 @@ impl Default for Settings {
             forwarder: ForwarderSettings::default(),
             network: NetworkPolicy::default(),
             extra_roots_pem: Vec::new(),
+            aws: AwsOptions::default(),
             integrations_max: 100,
         }
     }
@@ -276,7 +279,7 @@ fn sinks(settings: &Settings) -> Result<Sinks, OpenError> {
     let webhooks =
         WebhookClient::with_resolver(resolver.clone(), &settings.extra_roots_pem, connections)?;
     let mqtt = MqttClient::new(resolver.clone(), roots, MqttLimits::default());
-    let aws = AwsAccess::new(AwsOptions::default(), resolver.clone())?;
+    let aws = AwsAccess::new(settings.aws.clone(), resolver.clone())?;
     Ok(Sinks { webhooks, mqtt, aws, resolver })
 }
 

@@ -11,7 +11,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use super::{Integrations, now};
 use crate::integration::{ChangeError, CreateError, Integration, IntegrationState, NewIntegration};
 use crate::store::{Rollout, Store, StoreError};
-use crate::target::{AwsTarget, Target};
+use crate::target::{AwsTarget, AwsTransport, Target};
 
 /// How long a rollout waits for its end, as documented.
 pub const ROLLOUT_TIME: Duration = Duration::from_secs(3_600);
@@ -60,7 +60,7 @@ impl Integrations {
             let found = all.stored(move |store| store.find_rollout(&token, now())).await?;
             let id = found.ok_or_else(|| ChangeError::NotFound("of this token".to_owned()))?;
             let mut integration = all.found(&id).await?;
-            integration.target = Target::Aws(target);
+            integration.target = Target::Aws(with_external_id(target, &id));
             // As it will be: what is not valid must not end the rollout.
             integration.state = IntegrationState::RolloutDone;
             all.update(&mut engine, integration).await?;
@@ -71,4 +71,15 @@ impl Integrations {
         })
         .await
     }
+}
+
+/// Where a role is to be assumed and nothing else is said, the integration is its external id: so
+/// the role is of no use to another integration of the same gateway (docs/aws.md).
+fn with_external_id(mut target: AwsTarget, id: &str) -> AwsTarget {
+    if let AwsTransport::Sdk { role_arn: Some(_), external_id: external_id @ None } =
+        &mut target.transport
+    {
+        *external_id = Some(id.to_owned());
+    }
+    target
 }

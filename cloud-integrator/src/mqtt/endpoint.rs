@@ -301,3 +301,133 @@ impl fmt::Debug for MqttEndpoint {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn target(url: &str) -> MqttTarget {
+        MqttTarget { url: url.to_owned(), ..MqttTarget::default() }
+    }
+
+    fn checked(target: &MqttTarget) -> Result<MqttEndpoint, MqttEndpointError> {
+        let policy = NetworkPolicy::default();
+        MqttEndpoint::broker(target, "anId", Allowed { policy: &policy, extra_roots: &[] })
+    }
+
+    fn refused(change: impl FnOnce(&mut MqttTarget)) -> String {
+        let mut target = target("mqtts://b.example");
+        change(&mut target);
+        checked(&target).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_url_has_a_canonical_form_with_the_usual_port() {
+        let endpoint = checked(&target("mqtts://B.Example/")).unwrap();
+        assert_eq!(endpoint.canonical(), "mqtts://b.example:8883#simgate-anId");
+        assert_eq!((endpoint.connections, endpoint.publishes_per_second), (1, None));
+        let named = MqttTarget {
+            client_id: Some("me".to_owned()),
+            ..target("mqtts://[2606:4700::1111]:443")
+        };
+        let endpoint = checked(&named).unwrap();
+        assert_eq!(endpoint.canonical(), "mqtts://2606:4700::1111:443#me");
+    }
+
+    #[test]
+    fn urls_that_lead_nowhere_are_refused_with_the_reason() {
+        let url = |url: &str| refused(|target| url.clone_into(&mut target.url));
+        assert_eq!(url("https://b.example"), "url has scheme \"https\", allowed: mqtts");
+        assert_eq!(url("mqtt://b.example"), MqttEndpointError::Plain.to_string());
+        assert!(url("wss://b.example/mqtt").contains("WebSocket is not supported"));
+        assert!(url("mqtts://u:s3cret@b.example").starts_with("url holds user information"));
+        for more in ["/x", "?x", "#x"] {
+            let text = url(&format!("mqtts://b.example:8883{more}"));
+            assert!(text.starts_with("url holds more than host and port"), "{more}: {text}");
+        }
+        assert!(url("mqtts://b.example:22").starts_with("port 22 must not be reached"));
+        assert!(url("mqtts://10.0.0.1").contains("must not reach"));
+        assert!(url("mqtts://b .example").contains("white space"));
+        assert!(url("b.example").starts_with("url is not valid"));
+        assert!(url(&format!("mqtts://{}", "b".repeat(2_048))).contains("exceeds the limit"));
+    }
+
+    #[test]
+    fn what_mqtt_cannot_say_is_refused() {
+        let text = refused(|target| target.client_id = Some("a b".to_owned()));
+        assert_eq!(text, "client id \"a b\", allowed: 1 to 100 visible ascii characters");
+        assert!(refused(|target| target.client_id = Some("a".repeat(101))).contains("1 to 100"));
+        assert!(refused(|target| target.client_id = Some(String::new())).contains("1 to 100"));
+        let text = refused(|target| target.password = Some("s3cret".to_owned()));
+        assert_eq!(text, "password without username");
+        let text = refused(|target| target.username = Some("a\0".to_owned()));
+        assert_eq!(text, "username has more than 65535 bytes, or a NUL");
+        let text = refused(|target| target.connections = 17);
+        assert_eq!(text, "17 connections, allowed: 1 to 16");
+        let text = refused(|target| target.publishes_per_second = Some(0));
+        assert!(text.starts_with("publishes per second is 0"));
+        assert!(refused(|target| target.payload = Some(String::new())).contains("is empty"));
+        let text = refused(|target| {
+            target.topics.insert("ERROR".to_owned(), "a/+".to_owned());
+        });
+        assert!(text.contains("the topic of ERROR holds '+'"));
+        assert!(refused(|target| target.tls.key_pem = Some("x".to_owned())).contains("client key"));
+    }
+
+    /// A certificate of the gateway with its key.
+    fn identity() -> ClientTls {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let params = rcgen::CertificateParams::new(["gateway".to_owned()]).unwrap();
+        let certificate = params.self_signed(&key).unwrap();
+        ClientTls {
+            roots_pem: None,
+            certificate_pem: Some(certificate.pem()),
+            key_pem: Some(key.serialize_pem()),
+        }
+    }
+
+    fn aws(endpoint: &str, tls: ClientTls, port: u16) -> Result<MqttEndpoint, MqttEndpointError> {
+        let transport = AwsTransport::Mqtt { tls, port, connections: 3 };
+        let endpoint = Some(endpoint.to_owned());
+        let target = AwsTarget { endpoint, transport, ..AwsTarget::default() };
+        let policy = NetworkPolicy::default();
+        MqttEndpoint::aws(&target, "anId", Allowed { policy: &policy, extra_roots: &[] })
+    }
+
+    #[test]
+    fn aws_is_asked_for_mqtt_by_alpn_on_the_port_of_https_alone() {
+        let host = "abc-ats.iot.eu-central-1.amazonaws.com";
+        let alpn = |port| {
+            let endpoint = aws(host, identity(), port).unwrap();
+            assert_eq!(endpoint.publishes_per_second, Some(90));
+            assert_eq!(endpoint.payload_bytes_max, Some(131_072));
+            (endpoint.port, endpoint.tls.unwrap().1.alpn_protocols.clone())
+        };
+        assert_eq!(alpn(443), (443, vec![b"x-amzn-mqtt-ca".to_vec()]));
+        assert_eq!(alpn(0), (8_883, Vec::new()));
+        assert_eq!(alpn(8_883), (8_883, Vec::new()));
+    }
+
+    #[test]
+    fn aws_needs_a_host_and_a_certificate() {
+        let refused = |endpoint: &str, tls| aws(endpoint, tls, 0).unwrap_err().to_string();
+        assert!(refused("", identity()).starts_with("endpoint is missing"));
+        let without_key = ClientTls { key_pem: None, ..identity() };
+        assert!(refused("b.example", without_key).starts_with("key is missing"));
+        let nothing = ClientTls::default();
+        assert!(refused("b.example", nothing).starts_with("certificate is missing"));
+        assert!(refused("10.0.0.1", identity()).contains("must not reach"));
+        assert!(refused("b.example/x", identity()).starts_with("url holds more than host"));
+    }
+
+    #[test]
+    fn debug_shows_no_secret() {
+        let with = MqttTarget {
+            username: Some("s3cret".to_owned()),
+            password: Some("s3cret".to_owned()),
+            payload: Some("s3cret".to_owned()),
+            ..target("mqtts://b.example")
+        };
+        assert!(!format!("{:?}", checked(&with).unwrap()).contains("s3cret"));
+    }
+}

@@ -93,7 +93,50 @@ impl fmt::Display for Host {
 
 #[cfg(test)]
 mod tests {
+    use std::net::{Ipv4Addr, Ipv6Addr};
+
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        /// However an address is spelled, it is judged by its bits.
+        #[test]
+        fn numbers_are_addresses(four in any::<u32>(), six in any::<u128>()) {
+            let address = Ipv4Addr::from(four);
+            let [a, b, c, d] = address.octets();
+            for text in [
+                format!("{four}"),
+                format!("0x{four:X}"),
+                format!("0{four:o}"),
+                format!("{a}.{}", four & 0x00ff_ffff),
+                format!("{a}.0x{b:x}.{}", four & 0xffff),
+                format!("0{a:o}.{b}.0{c:o}.0x{d:x}."),
+            ] {
+                prop_assert_eq!(Host::parse(&text), Some(Host::Address(address.into())), "{}", text);
+            }
+            let address = Ipv6Addr::from(six);
+            let [a, b, c, d, e, f, g, h] = address.segments();
+            for text in [
+                format!("{address}"),
+                format!("[{address}]"),
+                format!("[{a:04X}:{b:x}:{c:x}:{d:x}:{e:x}:{f:x}:{g:x}:{h:04x}]"),
+            ] {
+                prop_assert_eq!(Host::parse(&text), Some(Host::Address(address.into())), "{}", text);
+            }
+        }
+
+        /// What is no address is a name that a name server can be asked for, or nothing.
+        #[test]
+        fn anything_else_is_a_name_or_nothing(text in "\\PC{0,40}") {
+            if let Some(Host::Name(name)) = Host::parse(&text) {
+                prop_assert!(!name.is_empty() && name.len() <= 253, "{}", name);
+                prop_assert!(name.parse::<IpAddr>().is_err(), "{}", name);
+                prop_assert!(name.bytes().all(|byte| matches!(byte, b'!'..=b'~')), "{}", name);
+                prop_assert!(!name.contains(['/', ':', '@', '?', '#', '%']), "{}", name);
+            }
+        }
+    }
 
     #[test]
     fn every_spelling_of_an_address_is_the_address() {

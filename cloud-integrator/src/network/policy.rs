@@ -14,7 +14,8 @@ use super::host::Host;
 #[derive(Debug, Clone, Default)]
 pub struct NetworkPolicy {
     /// Networks that may be reached although they are not of the public Internet. Where there is
-    /// one, names such as `hook.internal` are looked up too, and their addresses decide.
+    /// one, names such as `hook.internal` are looked up too, also with the system's search list,
+    /// and their addresses decide.
     pub allow_networks: Vec<Network>,
     /// Ports that may be reached beside the usual ones of a protocol.
     pub allow_ports: Vec<u16>,

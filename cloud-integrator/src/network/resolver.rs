@@ -99,8 +99,12 @@ impl Resolver {
 
     async fn lookup(&self, name: &str) -> Result<Vec<IpAddr>, ResolveError> {
         let client = self.0.servers.client().map_err(|error| judge(name, &error))?;
-        let four = pin!(addresses(&client, name, RecordType::A));
-        let six = pin!(addresses(&client, name, RecordType::AAAA));
+        // The system's search list makes names of inside from others, so it is for those alone who
+        // may go there. A dot at the end keeps it away.
+        let dot = if self.0.policy.allow_networks.is_empty() { "." } else { "" };
+        let question = format!("{name}{dot}");
+        let four = pin!(addresses(&client, &question, RecordType::A));
+        let six = pin!(addresses(&client, &question, RecordType::AAAA));
         let (first, second) = select(four, six).await.factor_first();
         merge(first, second).await.map_err(|error| judge(name, &error))
     }

@@ -6,9 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use hickory_resolver::TokioResolver;
-use hickory_resolver::config::{
-    ConnectionConfig, LookupIpStrategy, NameServerConfig, ResolverConfig, ResolverOpts,
-};
+use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolverConfig, ResolverOpts};
 use hickory_resolver::net::NetError;
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 
@@ -95,8 +93,6 @@ fn bound(options: &mut ResolverOpts) {
     options.cache_size = CACHE_ANSWERS;
     options.negative_max_ttl = Some(NEGATIVE_TTL_MAX);
     options.positive_max_ttl = Some(POSITIVE_TTL_MAX);
-    options.ip_strategy = LookupIpStrategy::Ipv4AndIpv6;
-    options.case_randomization = false;
 }
 
 fn changes() -> [Option<SystemTime>; FILES.len()] {

@@ -112,7 +112,8 @@ impl WebhookClient {
         self.resolver.policy().allow_http_loopback
     }
 
-    /// A sink that posts each event to `endpoint`, as it is.
+    /// A sink that posts each event to `endpoint`, as it is. Whatever the endpoint was checked by,
+    /// what this client must not reach it does not.
     pub fn sink(&self, endpoint: Endpoint) -> WebhookSink {
         WebhookSink::new(self.shared.clone(), self.resolver.clone(), endpoint)
     }

@@ -4,7 +4,8 @@
 //! What is signed is `{id}.{timestamp}.{body}`, the body before compression. A secret shared with
 //! the receiver makes an HMAC-SHA256 (`v1,`), a key pair an Ed25519 signature (`v1a,`), for which
 //! the receiver needs to know nothing secret. While a key is being replaced, requests carry a
-//! signature of the old one too, until its end.
+//! signature of the old one too, until its end. For an event of 1 KiB, an HMAC costs about 10 us
+//! of a small processor and an Ed25519 signature 50 us.
 //!
 //! Not here: when keys are replaced, and who may see them.
 
@@ -196,7 +197,8 @@ impl Key {
             if !(SECRET_BYTES_MIN..=SECRET_BYTES_MAX).contains(&secret.len()) {
                 return Err(SigningError::SecretBytes(secret.len()));
             }
-            return Ok(SigningMaterial::Hmac(hmac::Key::new(hmac::HMAC_SHA256, &secret)));
+            let key = hmac::Key::new(hmac::HMAC_SHA256, &secret);
+            return Ok(SigningMaterial::Hmac(Box::new(key)));
         }
         let text = self.secret.strip_prefix(ED25519_PREFIX).ok_or(SigningError::Prefix)?;
         let bytes = decode(text)?;
@@ -221,7 +223,7 @@ struct ReadyKey {
 }
 
 enum SigningMaterial {
-    Hmac(hmac::Key),
+    Hmac(Box<hmac::Key>),
     Ed25519(Ed25519KeyPair),
 }
 

@@ -1,18 +1,15 @@
 //! The MQTT sink with a broker that misbehaves: a small server of MQTT 5 that does as its script
 //! says, byte by byte (fault F16: throttled, no PUBACK, sent away, taken over, nonsense).
 
-mod fake_broker;
-#[allow(dead_code, reason = "the tests with a real broker use the rest")]
-mod mqtt_world;
-
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use cloud_integrator::{
     Failure, FailureClass, MqttLimits, MqttPurpose, MqttSink, MqttTarget, Outcome, Sink,
 };
-use fake_broker::{FakeBroker, Session, puback};
-use mqtt_world::{PATIENCE, client, hasty, message, plain, retry, sink};
+
+use crate::fake_broker::{self, FakeBroker, Session, puback};
+use crate::sinks::{PATIENCE, client, hasty, message, plain, retry, sink};
 
 /// A sink for `broker` with attempts of 300 ms.
 fn impatient(broker: &FakeBroker) -> MqttSink {

@@ -1,10 +1,6 @@
 //! Names of customers' endpoints: what bad name servers do to a look-up, and that no name leads
 //! where the gateway must not go, also when its address changes later.
 
-#![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
-
-mod dns;
-
 use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -12,7 +8,8 @@ use std::time::{Duration, Instant};
 use cloud_integrator::{
     ADDRESSES_MAX, Blocked, LOOKUP_TIMEOUT, NetworkPolicy, ResolveError, Resolver,
 };
-use dns::{NameServer, Reply};
+
+use crate::webhook::dns::{NameServer, Reply};
 
 const NAME: &str = "hook.example";
 

@@ -1,9 +1,7 @@
 //! The MQTT sink with a real broker, mosquitto, and a foreign reader beside it.
 
-mod mqtt_world;
-
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 use std::time::Instant;
@@ -12,8 +10,11 @@ use cloud_integrator::{
     AwsTarget, AwsTransport, ClientTls, EventType, FailureClass, MqttPurpose, MqttTarget, Outcome,
     Sink,
 };
-use mqtt_world::{Mosquitto, PATIENCE, Reader, client, hasty, message, plain, retry, sink};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+
+use crate::mosquitto::{CONFIG, Mosquitto, spawn};
+use crate::reader::Reader;
+use crate::sinks::{PATIENCE, client, hasty, message, plain, retry, sink};
 
 #[tokio::test]
 async fn an_event_reaches_a_foreign_reader_with_its_properties() {
@@ -113,14 +114,17 @@ async fn a_forbidden_topic_is_told_from_the_others() {
 
 #[tokio::test]
 async fn a_broker_that_is_killed_and_comes_back_gets_all_events() {
-    let mut broker = Mosquitto::open_to_all();
+    let mut config = PathBuf::new();
+    let mut broker =
+        Mosquitto::start("allow_anonymous true", |folder| config = folder.join(CONFIG));
     let sink = Arc::new(sink(&plain(broker.port), hasty()));
     assert_eq!(sink.deliver(vec![message(0)]).await, Outcome::Delivered);
-    broker.kill();
+    broker.child.kill().unwrap();
+    broker.child.wait().unwrap();
     let failure = retry(sink.deliver(vec![message(1)]).await);
     let expected = [FailureClass::Transport, FailureClass::Connect];
     assert!(expected.contains(&failure.class), "{failure}");
-    broker.start_again();
+    broker.child = spawn(&config, broker.port).expect("its port is still free");
     let reader = Reader::start(broker.port, &["-F", "%P"]);
     let start = Instant::now();
     while sink.deliver(vec![message(1)]).await != Outcome::Delivered {

@@ -31,10 +31,13 @@ pub(crate) struct Session {
 }
 
 /// A PUBLISH.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Publish {
     pub(crate) packet_id: u16,
-    /// Topic, properties and payload.
-    rest: Vec<u8>,
+    pub(crate) topic: String,
+    /// The user property `webhook-id`.
+    pub(crate) id: String,
+    pub(crate) payload: Vec<u8>,
 }
 
 /// PUBACK with a reason code.
@@ -165,7 +168,8 @@ impl Session {
     }
 
     pub(crate) fn note(&self, publish: &Publish) {
-        self.note_text(String::from_utf8_lossy(&publish.rest).into_owned());
+        let Publish { topic, id, payload, .. } = publish;
+        self.note_text(format!("{topic} {id} {}", String::from_utf8_lossy(payload)));
     }
 
     pub(crate) fn note_text(&self, text: String) {
@@ -179,11 +183,35 @@ impl Session {
 
 /// Reads a PUBLISH of QoS 1.
 pub(crate) fn parse(packet: &[u8]) -> Publish {
-    let body = body(packet);
-    let topic = usize::from(u16::from_be_bytes([body[0], body[1]]));
-    let packet_id = u16::from_be_bytes([body[2 + topic], body[3 + topic]]);
-    let rest = [&body[2..2 + topic], &body[4 + topic..]].concat();
-    Publish { packet_id, rest }
+    let mut rest = body(packet);
+    let topic = take_text(&mut rest);
+    let packet_id = u16::from_be_bytes([rest[0], rest[1]]);
+    // Properties of less than 128 bytes.
+    let (mut properties, payload) = rest[3..].split_at(usize::from(rest[2]));
+    let mut id = String::new();
+    while let Some((kind, more)) = properties.split_first() {
+        properties = more;
+        match kind {
+            // Payload format indicator.
+            0x01 => properties = &properties[1..],
+            // Content type.
+            0x03 => drop(take_text(&mut properties)),
+            // User property.
+            0x26 => {
+                assert_eq!(take_text(&mut properties), "webhook-id");
+                id = take_text(&mut properties);
+            }
+            other => panic!("unexpected property 0x{other:02x}"),
+        }
+    }
+    Publish { packet_id, topic, id, payload: payload.to_vec() }
+}
+
+fn take_text(rest: &mut &[u8]) -> String {
+    let length = usize::from(u16::from_be_bytes([rest[0], rest[1]]));
+    let text = String::from_utf8(rest[2..2 + length].to_vec()).unwrap();
+    *rest = &rest[2 + length..];
+    text
 }
 
 /// What follows the length.
