@@ -345,12 +345,14 @@ async fn a_reader_that_retention_overtook_says_so_and_goes_on_with_the_oldest() 
     forwarder.stop(PATIENCE).await;
 }
 
+type DecideOnAll = dyn Fn(&[Delivery]) -> Outcome + Send + Sync;
+
 /// A sink for batches: `decide` sees what they hold.
 #[derive(Clone)]
 struct Batched {
     ledger: Ledger,
     sizes: Arc<Mutex<Vec<usize>>>,
-    decide: Arc<dyn Fn(&[Delivery]) -> Outcome + Send + Sync>,
+    decide: Arc<DecideOnAll>,
 }
 
 impl Batched {
