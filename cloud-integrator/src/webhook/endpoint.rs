@@ -37,8 +37,8 @@ const RESERVED: [&str; 13] = [
     "http2-settings",
 ];
 const RESERVED_PREFIX: &str = "webhook-";
-/// Where webhooks are reached by default: what else listens on a customer's host, or on a stranger's,
-/// is not for the gateway to speak to.
+/// Where webhooks are reached by default: what else listens on a customer's host, or on a
+/// stranger's, is not for the gateway to speak to.
 const USUAL_PORTS: [u16; 2] = [443, 8_443];
 
 /// A checked URL with its headers. `Debug` shows the host alone: paths, queries and headers carry

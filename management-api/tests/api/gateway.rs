@@ -135,12 +135,10 @@ impl Gateway {
         let registry = Arc::new(SimRegistry::open(&state).unwrap());
         let key_file = KeySource::File(folder.path().join("data.key"));
         let keys = key_store::Keys::open(&state, &key_file).unwrap();
-        let integrations = integrations(&state, &key_file, choices.forwarder);
-        let source = Source { log: log.clone(), templates: templates.clone() };
-        integrations.start(source).await.unwrap();
+        let integrations = integrations((&state, &key_file), choices.forwarder);
+        integrations.start(source(&log, &templates)).await.unwrap();
         let firmware = firmware(folder.path());
-        let readiness = Readiness::default();
-        readiness.set(true);
+        let readiness = ready();
         let handed: Arc<Mutex<Vec<Dispatch>>> = Arc::default();
         let controller = controller(folder.path(), &handed);
         let switches = Switches::open(&state).unwrap();
@@ -330,7 +328,20 @@ fn registration(device: Iccid) -> Option<Registration> {
     })
 }
 
-fn integrations(state: &StateFile, key: &KeySource, forwarder: ForwarderSettings) -> Integrations {
+fn ready() -> Readiness {
+    let readiness = Readiness::default();
+    readiness.set(true);
+    readiness
+}
+
+fn source(log: &MessageLog, templates: &Templates) -> Source {
+    Source { log: log.clone(), templates: templates.clone() }
+}
+
+fn integrations(
+    (state, key): (&StateFile, &KeySource),
+    forwarder: ForwarderSettings,
+) -> Integrations {
     let sealer = Sealer::open(key, cloud_integrator::SEALED_FOR).unwrap();
     let network = NetworkPolicy { allow_http_loopback: true, ..NetworkPolicy::default() };
     let settings = cloud_integrator::Settings { forwarder, network, ..Default::default() };
