@@ -1,23 +1,18 @@
 //! The sink for AWS IoT Core: against `moto_server`, a foreign implementation of AWS, and against
 //! a scripted receiver that answers as AWS does when something is wrong.
 
-#![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
-
-mod moto;
-mod receiver;
-
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use crate::moto::Moto;
+use crate::receiver::{self, Answer, OK, Received};
 use bytes::Bytes;
 use cloud_integrator::{
     AWS_PAYLOAD_BYTES_MAX, AwsAccess, AwsKeys, AwsOptions, AwsSink, AwsTarget, AwsTransport,
     Delivery, EventType, FailureClass, InvalidAws, NetworkPolicy, Outcome, Resolver, Sink, Subject,
 };
-use moto::Moto;
-use receiver::{Answer, OK, Received};
 use vocabulary::{EventId, Protocol};
 use zeroize::Zeroizing;
 

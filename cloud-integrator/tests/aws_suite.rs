@@ -1,24 +1,18 @@
 //! AWS IoT Core by its HTTPS API: what every sink must do, against a scripted data plane on
 //! loopback.
 
-#![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
-
-mod receiver;
-mod scripted;
-mod suite;
-mod world;
-
 use std::sync::{Arc, Mutex};
 
+use crate::all_sinks_must;
+use crate::receiver::{self, Answer, OK, Received};
+use crate::scripted::{raw, scripted_receiver};
+use crate::suite::{self, Behaviour};
+use crate::world::{Ledger, PATIENCE, World, hasty, sealer, until, until_async, webhook};
 use cloud_integrator::{
     AwsAccess, AwsKeys, AwsOptions, AwsRollout, AwsSink, AwsTarget, AwsTransport, IntegrationState,
     Integrations, NetworkPolicy, NewIntegration, Resolver, Settings, Target,
 };
-use receiver::{Answer, OK, Received};
-use scripted::{raw, scripted_receiver};
-use suite::Behaviour;
 use vocabulary::{Notice, NoticeCategory, NoticeKind};
-use world::{Ledger, PATIENCE, World, hasty, sealer, until, until_async, webhook};
 use zeroize::Zeroizing;
 
 /// The data plane of an account.

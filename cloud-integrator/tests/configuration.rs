@@ -1,22 +1,16 @@
 //! What a customer does to integrations while they run: create, change, test, delete.
 
-#![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
-
-mod receiver;
-mod scripted;
-mod world;
-
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use crate::receiver::{Answer, OK, Received};
+use crate::scripted::{raw, scripted_receiver};
+use crate::world::{Ledger, PATIENCE, World, interleaved, until, webhook};
 use cloud_integrator::{
     ChangeError, CreateError, EventType, Integration, IntegrationState, Integrations,
     NewIntegration, Target, parse_event_types,
 };
-use receiver::{Answer, OK, Received};
-use scripted::{raw, scripted_receiver};
-use world::{Ledger, PATIENCE, World, interleaved, until, webhook};
 
 /// The same integration with another URL.
 async fn with_url(

@@ -2,24 +2,18 @@
 //!
 //! What it must do together with each kind of sink stands in `tests/suite`.
 
-#![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
-
-mod bare;
-mod world;
-
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
-use bare::{bare_integration, everything};
+use crate::bare::{bare_integration, everything};
+use crate::world::{Entry, Ledger, PATIENCE, World, base64_of, hasty, interleaved, until};
 use cloud_integrator::{
     BatchOptions, DeadLetterEntry, DeadLetterFilter, Delivery, EventTypes, Failure, FailureClass,
     Forwarder, ForwarderSettings, IntegrationState, Order, Outcome, RetryPolicy, Sink, Store,
     Subscription,
 };
-use message_log::{DeviceKey, Kind, NewRecord};
-use vocabulary::{EventKind, Notice, NoticeCategory, NoticeKind};
-use world::{Entry, Ledger, PATIENCE, World, base64_of, hasty, interleaved, until};
+use vocabulary::{Notice, NoticeCategory, NoticeKind};
 
 type Decide = dyn Fn(&Delivery, usize) -> Outcome + Send + Sync;
 
@@ -53,16 +47,6 @@ impl Sink for Scripted {
 fn retry() -> Outcome {
     let reason = Failure::new(FailureClass::Status, "not now");
     Outcome::Retry { reason, after: None }
-}
-
-async fn notice(world: &World, notice: &Notice) {
-    let record = NewRecord {
-        kind: Kind::new(EventKind::Notice.code()),
-        device: DeviceKey::NONE,
-        received_at: SystemTime::now().into(),
-        body: notice.encode(),
-    };
-    world.log.append(vec![record]).await.unwrap();
 }
 
 fn start(world: &World, store: &Store, id: &str, sink: impl Sink) -> Forwarder {
@@ -302,9 +286,9 @@ async fn only_what_is_subscribed_is_pushed_and_an_integration_hears_nothing_abou
     world.send(&interleaved(3, 3)).await;
     let mut own = Notice::new(NoticeCategory::Error, NoticeKind::Integration, "X[Own]");
     own.integration = Some(id.clone());
-    notice(&world, &own).await;
-    notice(&world, &Notice::new(NoticeCategory::Info, NoticeKind::Lifecycle, "X[Info]")).await;
-    notice(&world, &Notice::new(NoticeCategory::Error, NoticeKind::General, "X[Other]")).await;
+    world.notice(&own).await;
+    world.notice(&Notice::new(NoticeCategory::Info, NoticeKind::Lifecycle, "X[Info]")).await;
+    world.notice(&Notice::new(NoticeCategory::Error, NoticeKind::General, "X[Other]")).await;
     until("the error", || !sink.ledger.attempts().is_empty()).await;
     forwarder.stop(PATIENCE).await;
     assert_eq!(sink.ledger.attempts().len(), 1);
@@ -345,14 +329,15 @@ async fn a_reader_that_retention_overtook_says_so_and_goes_on_with_the_oldest() 
     forwarder.stop(PATIENCE).await;
 }
 
-type DecideOnAll = dyn Fn(&[Delivery]) -> Outcome + Send + Sync;
+/// What becomes of a batch.
+type DecideOnBatch = dyn Fn(&[Delivery]) -> Outcome + Send + Sync;
 
 /// A sink for batches: `decide` sees what they hold.
 #[derive(Clone)]
 struct Batched {
     ledger: Ledger,
     sizes: Arc<Mutex<Vec<usize>>>,
-    decide: Arc<DecideOnAll>,
+    decide: Arc<DecideOnBatch>,
 }
 
 impl Batched {

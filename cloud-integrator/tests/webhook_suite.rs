@@ -1,30 +1,24 @@
 //! Webhooks: what every sink must do, against a scripted receiver on loopback, and what only
 //! webhooks do.
 
-#![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
-
-mod bare;
-mod receiver;
-mod scripted;
-mod suite;
-mod world;
-
 use std::collections::BTreeMap;
-use std::future::Future;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use crate::all_sinks_must;
+use crate::receiver::{self, Answer, OK, Received};
+use crate::scripted::{raw, scripted_receiver};
+use crate::suite::{self, Behaviour};
+use crate::world::{
+    Ledger, PATIENCE, World, base64_of, hasty, interleaved, until, until_async, webhook,
+};
 use cloud_integrator::{
     DeadLetterFilter, Delivery, Endpoint, EventType, FailureClass, IntegrationState, Integrations,
     Outcome, Replay, ReplayRequest, ReplayState, Sink, Subject, WebhookClient, WebhookOptions,
     WebhookSink,
 };
-use receiver::{Answer, OK, Received};
-use scripted::{raw, scripted_receiver};
-use suite::Behaviour;
 use vocabulary::EventId;
-use world::{Ledger, PATIENCE, World, base64_of, hasty, interleaved, until, webhook};
 
 /// A customer's server.
 struct Webhook {
@@ -90,14 +84,6 @@ const ENDLESS: Answer = Answer {
     endless: &[b'x'; 4_096],
     ..OK
 };
-
-async fn until_async<F: Future<Output = bool>>(what: &str, mut done: impl FnMut() -> F) {
-    let start = Instant::now();
-    while !done().await {
-        assert!(start.elapsed() < PATIENCE, "waited too long for {what}");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-}
 
 #[tokio::test]
 async fn a_webhook_survives_every_kind_of_bad_answer() {

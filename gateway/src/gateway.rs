@@ -284,8 +284,9 @@ fn onboard(
     config: &Config,
     stopped: watch::Receiver<bool>,
 ) -> Option<Task<()>> {
-    let (log, when) = (house.log.clone(), config.onboarding.when);
-    Some(tokio::spawn(onboarding::run(onboarding?, log, when, shutdown(stopped))))
+    let sources = (house.log.clone(), Arc::clone(&house.directory));
+    let when = config.onboarding.when;
+    Some(tokio::spawn(onboarding::run(onboarding?, sources, when, shutdown(stopped))))
 }
 
 /// Resolves when the servers are to stop.

@@ -28,7 +28,8 @@ const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 /// A device's certificate could not be made. The text is our own.
 const FAILED: &str = "AwsOnboarding[Failed]";
 
-/// Opens what is to be done; `None` where no devices are onboarded.
+/// Opens what is to be done; `None` where no devices are onboarded. What became of SIMs while the
+/// gateway did not run is made up for, so the directory must be filled.
 pub(crate) fn open(config: &Config, house: &House) -> anyhow::Result<Option<Onboarding>> {
     let Some(settings) = config.onboarding.settings()? else { return Ok(None) };
     let sealer = Sealer::open(&config.key_source(), aws_onboarding::SEALED_FOR)?;
@@ -36,19 +37,21 @@ pub(crate) fn open(config: &Config, house: &House) -> anyhow::Result<Option<Onbo
     let log = house.log.clone();
     let tell = move |happening| tell(&log, happening);
     let opened = Onboarding::open(&state_file(config)?, sealer, access, settings, tell);
-    opened.map(Some).context("onboarding cannot be opened")
+    let onboarding = opened.context("onboarding cannot be opened")?;
+    onboarding.reconcile(|iccid| is_active(&house.directory, iccid))?;
+    Ok(Some(onboarding))
 }
 
 /// Works off what is to be done, and begins with devices as it is configured, until `stopped`.
 pub(crate) async fn run(
     onboarding: Onboarding,
-    log: MessageLog,
+    (log, directory): (MessageLog, Arc<SimDirectory>),
     when: OnboardingWhen,
     stopped: impl Future<Output = ()>,
 ) {
     let follow = async {
         match when {
-            OnboardingWhen::FirstSeen => follow(onboarding.clone(), log).await,
+            OnboardingWhen::FirstSeen => follow(onboarding.clone(), log, directory).await,
             OnboardingWhen::Asked => std::future::pending().await,
         }
     };
@@ -100,13 +103,13 @@ fn certificate(
 }
 
 /// Begins with every device that the administration log says was heard first.
-async fn follow(onboarding: Onboarding, log: MessageLog) {
+async fn follow(onboarding: Onboarding, log: MessageLog, directory: Arc<SimDirectory>) {
     let mut end = log.watch();
     let mut next = Offset::BEGINNING;
     loop {
-        let (reader, begun) = (log.clone(), onboarding.clone());
-        let read = tokio::task::spawn_blocking(move || begin_from(&begun, &reader, next)).await;
-        match read {
+        let (begun, reader, sims) = (onboarding.clone(), log.clone(), Arc::clone(&directory));
+        let read = tokio::task::spawn_blocking(move || begin_from(&begun, &reader, &sims, next));
+        match read.await {
             Ok(Ok(read_to)) if read_to > next => next = read_to,
             // The log outlives its readers.
             Ok(Ok(_)) => drop(end.changed().await),
@@ -123,7 +126,12 @@ async fn follow(onboarding: Onboarding, log: MessageLog) {
 }
 
 /// Begins with the devices of one read from `next` on; says where to go on. Blocks.
-fn begin_from(onboarding: &Onboarding, log: &MessageLog, next: Offset) -> anyhow::Result<Offset> {
+fn begin_from(
+    onboarding: &Onboarding,
+    log: &MessageLog,
+    directory: &SimDirectory,
+    next: Offset,
+) -> anyhow::Result<Offset> {
     let limits = ReadLimits::default();
     let batch = match log.read_kinds(next, KindSet::rare(), limits) {
         Ok(batch) => batch,
@@ -135,9 +143,15 @@ fn begin_from(onboarding: &Onboarding, log: &MessageLog, next: Offset) -> anyhow
         let is_first = notice.message == inspector::FIRST_CONTACT;
         if let (true, Some(iccid)) = (is_first, notice.iccid) {
             onboarding.enqueue(iccid, notice.ip)?;
+            // The entry may be days old.
+            onboarding.set_active(iccid, is_active(directory, iccid))?;
         }
     }
     Ok(batch.next)
+}
+
+fn is_active(directory: &SimDirectory, iccid: Iccid) -> bool {
+    directory.find_iccid(iccid).is_some_and(|sim| sim.active)
 }
 
 fn tell(log: &MessageLog, happening: Happening) {

@@ -12,9 +12,9 @@ use cloud_integrator::{
 };
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 
+use super::reader::Reader;
+use super::sinks::{PATIENCE, client, hasty, message, plain, retry, sink};
 use crate::mosquitto::{CONFIG, Mosquitto, spawn};
-use crate::reader::Reader;
-use crate::sinks::{PATIENCE, client, hasty, message, plain, retry, sink};
 
 #[tokio::test]
 async fn an_event_reaches_a_foreign_reader_with_its_properties() {

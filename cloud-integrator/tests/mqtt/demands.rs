@@ -4,9 +4,9 @@ use std::sync::{Arc, Mutex};
 
 use cloud_integrator::MqttSink;
 
+use super::fake_broker::{FakeBroker, Session, puback};
+use super::sinks::{hasty, plain, sink};
 use crate::all_sinks_must;
-use crate::fake_broker::{FakeBroker, Session, puback};
-use crate::sinks::{hasty, plain, sink};
 use crate::suite::{Behaviour, Cloud};
 use crate::world::Ledger;
 

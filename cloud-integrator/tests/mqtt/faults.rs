@@ -8,8 +8,8 @@ use cloud_integrator::{
     Failure, FailureClass, MqttLimits, MqttPurpose, MqttSink, MqttTarget, Outcome, Sink,
 };
 
-use crate::fake_broker::{self, FakeBroker, Session, puback};
-use crate::sinks::{PATIENCE, client, hasty, message, plain, retry, sink};
+use super::fake_broker::{self, FakeBroker, Session, puback};
+use super::sinks::{PATIENCE, client, hasty, message, plain, retry, sink};
 
 /// A sink for `broker` with attempts of 300 ms.
 fn impatient(broker: &FakeBroker) -> MqttSink {

@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 
-use crate::sinks::PATIENCE;
+use super::sinks::PATIENCE;
 
 /// `mosquitto_sub` on all topics, which prints each message as `topic payload`.
 pub(crate) struct Reader {

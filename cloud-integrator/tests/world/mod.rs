@@ -1,6 +1,7 @@
 //! A gateway's log and state, devices that send, and a ledger of what reached the cloud.
 
 use std::collections::{BTreeMap, HashMap};
+use std::future::Future;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -13,7 +14,7 @@ use message_log::{DeviceKey, Kind, MessageLog, NewRecord};
 use sealing::{KeySource, Sealer};
 use state::StateFile;
 use template_library::Templates;
-use vocabulary::{EventKind, Identity, IdentityClass, Protocol, Telemetry};
+use vocabulary::{EventKind, Identity, IdentityClass, Notice, Protocol, Telemetry};
 
 /// A test that waits longer has failed.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
@@ -84,6 +85,16 @@ impl World {
             ..Settings::default()
         };
         Integrations::open(&self.file, sealer(), settings).unwrap()
+    }
+
+    pub(crate) async fn notice(&self, notice: &Notice) {
+        let record = NewRecord {
+            kind: Kind::new(EventKind::Notice.code()),
+            device: DeviceKey::NONE,
+            received_at: SystemTime::now().into(),
+            body: notice.encode(),
+        };
+        self.log.append(vec![record]).await.unwrap();
     }
 
     /// Appends one message with one byte of payload for each pair of device and byte.
@@ -207,4 +218,12 @@ impl Ledger {
 pub(crate) fn base64_of(byte: u8) -> String {
     use base64::Engine as _;
     base64::engine::general_purpose::STANDARD.encode([byte])
+}
+
+pub(crate) async fn until_async<F: Future<Output = bool>>(what: &str, mut done: impl FnMut() -> F) {
+    let start = Instant::now();
+    while !done().await {
+        assert!(start.elapsed() < PATIENCE, "waited too long for {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
 }

@@ -1,0 +1,19 @@
+//! Sinks, and the forwarder before them, against clouds on loopback: scripted ones, and real
+//! foreign servers.
+
+#![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
+
+mod aws;
+mod aws_suite;
+mod bare;
+mod configuration;
+mod forwarding;
+mod mosquitto;
+mod moto;
+mod mqtt;
+mod receiver;
+mod scripted;
+mod suite;
+mod webhook;
+mod webhook_suite;
+mod world;
