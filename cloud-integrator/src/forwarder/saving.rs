@@ -125,8 +125,12 @@ impl<S: Sink> Run<'_, S> {
         self.jobs.push(Box::pin(async move {
             match saving.await {
                 Ok((progress, result)) => Job::Saved(Box::new(progress), result),
-                // What it carried is gone with its thread: a panic of ours, which ends the run.
-                Err(error) => std::panic::resume_unwind(error.into_panic()),
+                Err(error) => match error.try_into_panic() {
+                    // What it carried is gone with its thread: a fault of ours, which ends the run.
+                    Ok(panic) => std::panic::resume_unwind(panic),
+                    // The program ends, and this task with it.
+                    Err(_) => std::future::pending().await,
+                },
             }
         }));
     }
