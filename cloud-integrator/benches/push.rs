@@ -42,9 +42,9 @@ fn main() {
     let bench = Bench { file, source, records, delivery: delivery(concurrency, events) };
     // Cargo adds `--bench`.
     if words.iter().any(|word| word == "accept") {
-        bench.push_to_a_sink_that_accepts();
+        bench.to_a_sink_that_accepts();
     } else {
-        bench.push_to_a_receiver();
+        bench.to_a_receiver();
     }
     log.close();
 }
@@ -78,7 +78,7 @@ impl Sink for Accept {
 }
 
 impl Bench {
-    fn push_to_a_receiver(self) {
+    fn to_a_receiver(&self) {
         let received = Arc::new(AtomicUsize::new(0));
         let receiving = runtime("receiver", 1);
         let count = Arc::clone(&received);
@@ -104,7 +104,7 @@ impl Bench {
         });
     }
 
-    fn push_to_a_sink_that_accepts(self) {
+    fn to_a_sink_that_accepts(&self) {
         let received = Arc::new(AtomicUsize::new(0));
         runtime("pushing", 2).block_on(async {
             let (_, id) = self.prepare("http://127.0.0.1:9/").await;
