@@ -33,7 +33,7 @@ pub enum TlsError {
         /// Which field.
         what: &'static str,
         /// What is wrong.
-        text: String,
+        text: &'static str,
     },
     /// PEM without a certificate in it.
     #[error("{0} holds no certificate, expected: -----BEGIN CERTIFICATE-----")]
@@ -169,15 +169,32 @@ fn private_key(pem: &str) -> Result<PrivateKeyDer<'static>, TlsError> {
     }
     PrivateKeyDer::from_pem_slice(pem.as_bytes()).map_err(|error| match error {
         PemError::NoItemsFound => TlsError::NoKey,
-        error => TlsError::Pem { what: "the client key", text: error.to_string() },
+        error => TlsError::Pem { what: "the client key", text: fault_of(&error) },
     })
+}
+
+/// What is wrong with PEM, in words of our own: the library's show the line, which may be the key.
+fn fault_of(error: &PemError) -> &'static str {
+    match error {
+        PemError::MissingSectionEnd { .. } => {
+            "its -----END line is missing, expected: a line break before it"
+        }
+        PemError::IllegalSectionStart { .. } => {
+            "its -----BEGIN line does not end with -----, expected: a line break after it, and \
+             not the two characters \\n"
+        }
+        PemError::Base64Decode(_) => "between its -----BEGIN and -----END line is no base64",
+        PemError::NoItemsFound => "nothing is in it",
+        PemError::SectionTooLarge => "it is too long",
+        _ => "it is broken",
+    }
 }
 
 fn certificates(what: &'static str, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let mut found = Vec::new();
     for certificate in CertificateDer::pem_slice_iter(pem) {
         let certificate =
-            certificate.map_err(|error| TlsError::Pem { what, text: error.to_string() })?;
+            certificate.map_err(|error| TlsError::Pem { what, text: fault_of(&error) })?;
         if found.len() == CERTIFICATES_MAX {
             return Err(TlsError::TooMany { what });
         }
@@ -341,5 +358,26 @@ mod tests {
         let torn = good.key.replace("-----END", "!END");
         let error = refused(&tls(Some(&good.certificate), Some(&torn), None));
         assert!(!format!("{error} {error:?}").contains(&secret[..16]), "{error:?}");
+    }
+
+    /// A key that was pasted without its line breaks, or with `\n` spelled out, came back whole in
+    /// the error, as the bytes of the one line that it was: to the API's client and to the log.
+    #[test]
+    fn a_key_on_one_line_is_not_shown() {
+        let good = client(9999);
+        for broken in [good.key.replace('\n', ""), good.key.replace('\n', "\\n")] {
+            let error = refused(&tls(Some(&good.certificate), Some(&broken), None));
+            assert!(matches!(error, TlsError::Pem { what: "the client key", .. }), "{error:?}");
+            let shown = format!("{error} {error:?}");
+            let secret = &good.key.lines().nth(1).unwrap()[..16];
+            assert!(!shown.contains(secret), "{shown}");
+            // As the list of bytes that a line is to the library.
+            let bytes = format!("{:?}", &secret.as_bytes()[..4]);
+            assert!(!shown.contains(bytes.trim_matches(['[', ']'])), "{shown}");
+            assert!(shown.contains("line break"), "{shown}");
+            let both = format!("{}{broken}", good.certificate);
+            let error = refused(&tls(Some(&both), Some(&good.key), None)).to_string();
+            assert!(!error.contains(secret) && error.contains("line break"), "{error}");
+        }
     }
 }
