@@ -423,6 +423,30 @@ async fn a_silent_broker_is_asked_and_left() {
     assert_eq!(broker.sessions(), 1);
 }
 
+/// A broker that sent PINGRESP without end kept its session busy with reading: no event went out,
+/// no clock was looked at, and the session was never left.
+#[tokio::test]
+async fn a_broker_that_answers_pings_nobody_sent_is_left() {
+    let broker = FakeBroker::start(|mut session| async move {
+        if session.number > 1 {
+            return session.acknowledge_all().await;
+        }
+        session.greet().await;
+        while session.sends(&[0xD0, 0].repeat(1_000)).await {}
+    })
+    .await;
+    let sink = impatient(&broker);
+    let failure = failed(&sink).await;
+    assert_eq!(failure.class, FailureClass::Transport, "{failure}");
+    assert!(failure.text.contains("unexpected packet"), "{failure}");
+    let start = Instant::now();
+    while sink.deliver(vec![message(2)]).await != Outcome::Delivered {
+        assert!(start.elapsed() < PATIENCE, "the sink does not come back");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(broker.sessions(), 2);
+}
+
 #[tokio::test]
 async fn a_client_id_that_is_fought_over_is_told_after_a_while() {
     let broker = FakeBroker::start(|mut session| async move {
