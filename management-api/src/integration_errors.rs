@@ -68,7 +68,7 @@ fn field_of_broker(error: &MqttEndpointError) -> Option<&'static str> {
         MqttEndpointError::Credential(name) => Some(name),
         MqttEndpointError::Connections(_) => Some("connections"),
         MqttEndpointError::Rate => Some("publishesPerSecond"),
-        MqttEndpointError::AwsEndpoint => Some("endpoint"),
+        MqttEndpointError::AwsEndpoint | MqttEndpointError::AwsPort { .. } => Some("endpoint"),
         MqttEndpointError::AwsCertificate(name) => Some(name),
         MqttEndpointError::Topics(_) => Some("topics"),
         MqttEndpointError::Payload(_) => Some("payload"),
