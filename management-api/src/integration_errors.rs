@@ -89,7 +89,9 @@ fn field_of_aws(error: &InvalidAws) -> Option<&'static str> {
         InvalidAws::Region(_) => Some("region"),
         InvalidAws::Role(_) => Some("roleArn"),
         InvalidAws::ExternalId(_) => Some("externalId"),
-        InvalidAws::Endpoint(_) | InvalidAws::Blocked(_) => Some("endpoint"),
+        InvalidAws::Endpoint(_) | InvalidAws::Foreign { .. } | InvalidAws::Blocked(_) => {
+            Some("endpoint")
+        }
         InvalidAws::Transport => Some("transport"),
     }
 }

@@ -44,8 +44,8 @@ impl Cloud {
             ..AwsTarget::default()
         };
         let data_plane = AwsSink::new(&access, &target)?;
-        let endpoint =
-            settings.control_endpoint.as_deref().map(|text| access.endpoint(text)).transpose()?;
+        let endpoint = settings.control_endpoint.as_deref();
+        let endpoint = endpoint.map(|text| access.endpoint(text, &settings.region)).transpose()?;
         Ok(Self { access, settings, endpoint, client: Mutex::default(), data_plane })
     }
 

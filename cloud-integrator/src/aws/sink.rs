@@ -58,11 +58,13 @@ impl AwsSink {
             Some(arn) => Some(AwsRole::new(arn, external_id.as_deref())?),
             None => None,
         };
+        let region = checked_region(&target.region)?;
+        let endpoint = target.endpoint.as_deref();
         Ok(Self(Arc::new(Inner {
             access: access.clone(),
-            region: checked_region(&target.region)?.to_owned(),
+            region: region.to_owned(),
             role,
-            endpoint: target.endpoint.as_deref().map(|text| access.endpoint(text)).transpose()?,
+            endpoint: endpoint.map(|text| access.endpoint(text, region)).transpose()?,
             topics: Topics::documented(TopicRules::Aws),
             client: Mutex::default(),
         })))

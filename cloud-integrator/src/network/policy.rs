@@ -109,6 +109,22 @@ impl NetworkPolicy {
         Host::parse(host).is_some_and(|host| self.opens_loopback(&host))
     }
 
+    /// Whether an operator opened the place of `host`: this machine, an address in a network that is
+    /// allowed, or a name inside where there is such a network. A public name can lead there too,
+    /// but its owner can turn it away at any time.
+    pub(crate) fn opens(&self, host: &str) -> bool {
+        let Some(host) = Host::parse(host) else { return false };
+        self.opens_loopback(&host)
+            || match host {
+                Host::Address(address) => self.allows_address(address),
+                Host::Name(_) => host.is_name_inside() && !self.allow_networks.is_empty(),
+            }
+    }
+
+    fn allows_address(&self, address: IpAddr) -> bool {
+        self.allow_networks.iter().any(|network| network.contains(address))
+    }
+
     /// A host that may be looked up, or reached where it is an address.
     pub(super) fn checked_host(&self, text: &str) -> Result<Host, Blocked> {
         let host = Host::parse(text)
@@ -128,8 +144,7 @@ impl NetworkPolicy {
     /// Checks an address that `host` has at this moment.
     pub(super) fn check_address(&self, host: &Host, address: IpAddr) -> Result<(), Blocked> {
         let Some(kind) = special_purpose(address) else { return Ok(()) };
-        let is_allowed = self.allow_networks.iter().any(|network| network.contains(address));
-        if is_allowed || (address.is_loopback() && self.opens_loopback(host)) {
+        if self.allows_address(address) || (address.is_loopback() && self.opens_loopback(host)) {
             return Ok(());
         }
         Err(match host {
