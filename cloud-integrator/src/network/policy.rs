@@ -75,18 +75,13 @@ pub enum Blocked {
         /// What it is.
         kind: &'static str,
     },
-    /// A name of which all addresses are such.
+    /// A name of which all addresses are such. Which ones is for the operator alone: a customer
+    /// could ask for the names of the gateway's network one by one.
     #[error(
-        "{name} resolves to {address}, {kind}, which the gateway must not reach; an operator can allow its network"
+        "{0} has no address that the gateway may reach; an operator can allow networks beside the \
+         public Internet"
     )]
-    Address {
-        /// The name.
-        name: String,
-        /// The first of its addresses.
-        address: IpAddr,
-        /// What it is.
-        kind: &'static str,
-    },
+    Address(String),
 }
 
 impl NetworkPolicy {
@@ -148,7 +143,10 @@ impl NetworkPolicy {
             return Ok(());
         }
         Err(match host {
-            Host::Name(name) => Blocked::Address { name: name.clone(), address, kind },
+            Host::Name(name) => {
+                tracing::debug!(name, %address, kind, "an address that must not be reached");
+                Blocked::Address(name.clone())
+            }
             Host::Address(host) => Blocked::Literal { host: *host, kind },
         })
     }
@@ -263,7 +261,7 @@ mod tests {
         // A name that is none of this machine's may not lead to it.
         let host = Host::parse("hook.example").unwrap();
         let address = "127.0.0.1".parse().unwrap();
-        assert!(matches!(policy.check_address(&host, address), Err(Blocked::Address { .. })));
+        assert!(matches!(policy.check_address(&host, address), Err(Blocked::Address(_))));
     }
 
     #[test]
