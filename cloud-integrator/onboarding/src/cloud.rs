@@ -69,7 +69,7 @@ impl Cloud {
         E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
     {
         let failed = failure_of(error);
-        if failed.failure.class == FailureClass::Credentials {
+        if failed.is_of_credentials() {
             *self.client.lock().await = None;
         }
         failed

@@ -103,7 +103,7 @@ impl AwsSink {
             .await;
         let Err(error) = sent else { return Ok(()) };
         let failed = failure_of(&error);
-        if failed.failure.class == FailureClass::Credentials {
+        if failed.is_of_credentials() {
             // They are asked for again at the next attempt, from wherever they come: whoever
             // renews them need not restart the gateway.
             self.0.forget(number).await;
