@@ -250,7 +250,9 @@ fn parse_url(text: &str) -> Result<Url, MqttEndpointError> {
 /// The host without the brackets of an IPv6 address.
 fn host_of(url: &Url) -> Result<String, MqttEndpointError> {
     let host = url.host_str().unwrap_or_default();
-    let literal = host.trim_start_matches('[').trim_end_matches(']').to_ascii_lowercase();
+    // A dot at the end makes no other name (RFC 1034 §3.1).
+    let bare = host.strip_suffix('.').unwrap_or(host);
+    let literal = bare.trim_start_matches('[').trim_end_matches(']').to_ascii_lowercase();
     match ServerName::try_from(literal.as_str()) {
         Ok(_) => Ok(literal),
         Err(_) => Err(MqttEndpointError::Host(host.chars().take(64).collect())),
@@ -344,6 +346,15 @@ mod tests {
         };
         let endpoint = checked(&named).unwrap();
         assert_eq!(endpoint.canonical(), "mqtts://2606:4700::1111:443#me");
+    }
+
+    /// With a dot at the end of its host, a broker counted as another one: two integrations with one
+    /// client id could be made, which ended each other's session for ever.
+    #[test]
+    fn a_dot_at_the_end_of_the_host_makes_no_other_broker() {
+        let dotted = checked(&target("mqtts://b.example.:8883")).unwrap();
+        assert_eq!(dotted.canonical(), checked(&target("mqtts://b.example")).unwrap().canonical());
+        assert!(checked(&target("mqtts://.")).is_err());
     }
 
     #[test]

@@ -207,9 +207,19 @@ fn parse_url(text: &str, policy: &NetworkPolicy) -> Result<Url, EndpointError> {
         return Err(EndpointError::UserInfo);
     }
     check_host(&url, policy)?;
+    without_dot(&mut url)?;
     // A fragment is never sent (RFC 9110 §4.2.5).
     url.set_fragment(None);
     Ok(url)
+}
+
+/// A name with a dot at its end is the same name (RFC 1034 §3.1).
+fn without_dot(url: &mut Url) -> Result<(), EndpointError> {
+    let Some(bare) = url.host_str().and_then(|host| host.strip_suffix('.')) else {
+        return Ok(());
+    };
+    let bare = bare.to_owned();
+    url.set_host(Some(&bare)).map_err(|error| EndpointError::Url(error.to_string()))
 }
 
 fn parse_name(text: &str) -> Result<HeaderName, EndpointError> {
@@ -280,6 +290,18 @@ mod tests {
             endpoint("HTTPS://H.example:443/a#b").unwrap().canonical_url(),
             "https://h.example/a"
         );
+    }
+
+    /// With a dot at the end of its host, a URL counted as another one: a second webhook could be
+    /// made to the same place, which got each event twice.
+    #[test]
+    fn a_dot_at_the_end_of_the_host_makes_no_other_url() {
+        let canonical = |url| endpoint(url).unwrap().canonical_url().to_owned();
+        assert_eq!(canonical("https://h.example./a"), "https://h.example/a");
+        assert_eq!(canonical("https://h.example.:8443/a."), "https://h.example:8443/a.");
+        assert_eq!(canonical("https://1.1.1.1./"), "https://1.1.1.1/");
+        assert!(endpoint("https://h.example../").is_err());
+        assert!(endpoint("https://./").is_err());
     }
 
     #[test]
