@@ -91,16 +91,6 @@ pub enum EndpointError {
 }
 
 impl Endpoint {
-    /// Checks `url` and `headers` where nothing but this machine itself may be opened.
-    pub fn new(
-        url: &str,
-        headers: &BTreeMap<String, String>,
-        allow_http_loopback: bool,
-    ) -> Result<Self, EndpointError> {
-        let policy = NetworkPolicy { allow_http_loopback, ..NetworkPolicy::default() };
-        Self::within(&policy, url, headers)
-    }
-
     /// Checks `url` and `headers`; plain `http` passes only to this machine itself and only where
     /// the policy opens it.
     pub fn within(
@@ -253,8 +243,17 @@ mod tests {
 
     use super::*;
 
+    fn made(
+        url: &str,
+        headers: &BTreeMap<String, String>,
+        allow_http_loopback: bool,
+    ) -> Result<Endpoint, EndpointError> {
+        let policy = NetworkPolicy { allow_http_loopback, ..NetworkPolicy::default() };
+        Endpoint::within(&policy, url, headers)
+    }
+
     fn endpoint(url: &str) -> Result<Endpoint, EndpointError> {
-        Endpoint::new(url, &BTreeMap::new(), false)
+        made(url, &BTreeMap::new(), false)
     }
 
     fn headers(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
@@ -262,7 +261,7 @@ mod tests {
     }
 
     fn refused(pairs: &[(&str, &str)]) -> EndpointError {
-        Endpoint::new("https://h.example", &headers(pairs), false).unwrap_err()
+        made("https://h.example", &headers(pairs), false).unwrap_err()
     }
 
     #[test]
@@ -310,11 +309,11 @@ mod tests {
         for url in
             ["http://127.0.0.1:9/", "http://127.9.9.9/", "http://[::1]/", "http://localhost/"]
         {
-            assert!(Endpoint::new(url, &none, true).is_ok(), "{url}");
-            assert!(Endpoint::new(url, &none, false).is_err(), "{url}");
+            assert!(made(url, &none, true).is_ok(), "{url}");
+            assert!(made(url, &none, false).is_err(), "{url}");
         }
         for url in ["http://10.0.0.1/", "http://h.example/", "http://localhost.h.example/"] {
-            assert!(Endpoint::new(url, &none, true).is_err(), "{url}");
+            assert!(made(url, &none, true).is_err(), "{url}");
         }
     }
 
@@ -345,7 +344,7 @@ mod tests {
     #[test]
     fn secrets_are_not_in_debug() {
         let headers = headers(&[("x-api-key", "s3cret")]);
-        let endpoint = Endpoint::new("https://h.example/t0ken?k=s3cret", &headers, false).unwrap();
+        let endpoint = made("https://h.example/t0ken?k=s3cret", &headers, false).unwrap();
         assert_eq!(format!("{endpoint:?}"), "Endpoint(https://h.example..)");
         let sent = endpoint.headers(&Subject::default()).unwrap();
         assert!(!format!("{sent:?}").contains("s3cret"));
@@ -376,7 +375,7 @@ mod tests {
         ) {
             let headers = headers(&[("x-device", &value)]);
             let url = format!("https://h.example:8443/{tail}");
-            let Ok(endpoint) = Endpoint::new(&url, &headers, false) else { return Ok(()) };
+            let Ok(endpoint) = made(&url, &headers, false) else { return Ok(()) };
             let filled = endpoint.url(&subject);
             prop_assert_eq!(filled.scheme(), "https");
             prop_assert_eq!(filled.host_str(), Some("h.example"));
