@@ -42,6 +42,8 @@ fn invalid_error(invalid: &InvalidIntegration) -> ApiError {
         InvalidIntegration::Webhook(error) => field_of_webhook(error),
         InvalidIntegration::Mqtt(error) => field_of_broker(error),
         InvalidIntegration::Aws(error) => field_of_aws(error),
+        InvalidIntegration::ExternalId => Some("externalId"),
+        InvalidIntegration::NoRole => Some("roleArn"),
         InvalidIntegration::Kind { .. } => None,
     };
     let mut detail = ErrorDetail::new(invalid.to_string());
