@@ -70,7 +70,7 @@ fn field_of_broker(error: &MqttEndpointError) -> Option<&'static str> {
         MqttEndpointError::Credential(name) => Some(name),
         MqttEndpointError::Connections(_) => Some("connections"),
         MqttEndpointError::Rate => Some("publishesPerSecond"),
-        MqttEndpointError::AwsEndpoint => Some("endpoint"),
+        MqttEndpointError::AwsEndpoint | MqttEndpointError::AwsPort { .. } => Some("endpoint"),
         MqttEndpointError::AwsCertificate(name) => Some(name),
         MqttEndpointError::Topics(_) => Some("topics"),
         MqttEndpointError::Payload(_) => Some("payload"),
@@ -91,7 +91,9 @@ fn field_of_aws(error: &InvalidAws) -> Option<&'static str> {
         InvalidAws::Region(_) => Some("region"),
         InvalidAws::Role(_) => Some("roleArn"),
         InvalidAws::ExternalId(_) => Some("externalId"),
-        InvalidAws::Endpoint(_) | InvalidAws::Blocked(_) => Some("endpoint"),
+        InvalidAws::Endpoint(_) | InvalidAws::Foreign { .. } | InvalidAws::Blocked(_) => {
+            Some("endpoint")
+        }
         InvalidAws::Transport => Some("transport"),
     }
 }
