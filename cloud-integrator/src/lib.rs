@@ -5,9 +5,9 @@
 //! keeps the order of each device and drives a [`Sink`]: [`WebhookSink`], [`MqttSink`] or
 //! [`AwsSink`].
 //!
-//! What it promises (docs/delivery.md, docs/integrations.md): every record that is wanted is delivered
-//! at least once, in order per device, with the same id at every attempt; a slow or dead endpoint
-//! delays no device and no other endpoint.
+//! What it promises (docs/delivery.md, docs/integrations.md): every record that is wanted is
+//! delivered at least once, in order per device, with the same id at every attempt; a slow or dead
+//! endpoint delays no device and no other endpoint.
 //!
 //! What it is not: it decides nothing about messages, decodes nothing by itself and never writes
 //! telemetry.

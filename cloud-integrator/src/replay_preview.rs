@@ -387,8 +387,8 @@ mod tests {
         Timestamp::from_micros(1_700_000_000_000_000 + second * 1_000_000)
     }
 
-    /// Messages without a template, by a template for one byte, for two bytes, and by the one that is
-    /// active now: for the second byte alone.
+    /// Messages without a template, by a template for one byte, for two bytes, and by the one that
+    /// is active now: for the second byte alone.
     fn with_history() -> (tempfile::TempDir, Source) {
         let folder = tempfile::tempdir().unwrap();
         let file = StateFile::new(folder.path().join("state.db"));

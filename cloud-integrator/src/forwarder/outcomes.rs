@@ -82,7 +82,8 @@ impl<S: Sink> Run<'_, S> {
         let ending = Ending::Failed { class, after, is_final, counts };
         let finish = lane.window.finish(flight, ending, now);
         let at = Timestamp::from(SystemTime::now());
-        // An event that is refused again and again says nothing about the endpoint: others may pass.
+        // An event that is refused again and again says nothing about the endpoint: others may
+        // pass.
         let is_known = counts && blames_events(class) && !finish.is_first;
         if finish.is_split || is_final || is_known {
             self.flow.ended();

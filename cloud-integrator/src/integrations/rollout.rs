@@ -1,7 +1,7 @@
 //! The rollout of AWS integrations: created first, told later where events go.
 //!
-//! As in 1NCE OS: creating one gives a token that is valid for an hour; whoever sets the AWS side up
-//! (a stack, or a person) hands it back together with the role that was made.
+//! As in 1NCE OS: creating one gives a token that is valid for an hour; whoever sets the AWS side
+//! up (a stack, or a person) hands it back together with the role that was made.
 
 use std::time::Duration;
 

@@ -348,8 +348,8 @@ mod tests {
         assert_eq!(endpoint.canonical(), "mqtts://2606:4700::1111:443#me");
     }
 
-    /// With a dot at the end of its host, a broker counted as another one: two integrations with one
-    /// client id could be made, which ended each other's session for ever.
+    /// With a dot at the end of its host, a broker counted as another one: two integrations with
+    /// one client id could be made, which ended each other's session for ever.
     #[test]
     fn a_dot_at_the_end_of_the_host_makes_no_other_broker() {
         let dotted = checked(&target("mqtts://b.example.:8883")).unwrap();

@@ -104,9 +104,9 @@ impl NetworkPolicy {
         Host::parse(host).is_some_and(|host| self.opens_loopback(&host))
     }
 
-    /// Whether an operator opened the place of `host`: this machine, an address in a network that is
-    /// allowed, or a name inside where there is such a network. A public name can lead there too,
-    /// but its owner can turn it away at any time.
+    /// Whether an operator opened the place of `host`: this machine, an address in a network that
+    /// is allowed, or a name inside where there is such a network. A public name can lead there
+    /// too, but its owner can turn it away at any time.
     pub(crate) fn opens(&self, host: &str) -> bool {
         let Some(host) = Host::parse(host) else { return false };
         self.opens_loopback(&host)
