@@ -223,9 +223,8 @@ impl<'a, S: Sink> Run<'a, S> {
         Some((owner, attempt))
     }
 
-    /// Devices without backlog first: what they send now is worth most.
     fn next_probe(&mut self, now: Instant) -> Option<(Owner, Attempt<Item>)> {
-        for kind in [Kind::Fresh, Kind::Main] {
+        for kind in self.lanes.by_probe() {
             let owner = Owner::Forward(self.lanes.tag(kind));
             let lane = self.lanes.lane(kind);
             if let Some(attempt) = lane.and_then(|lane| lane.window.start_probe(now)) {
