@@ -17,6 +17,7 @@
 #   FAIL_RATE=200  datagrams per second for 10 s where the receiver fails
 #   PATIENCE=600   seconds that the failing receiver waits for events before they count as missing
 #   PLAIN=1        HTTP without TLS, also for a gateway that cannot be told whom to trust
+#   HTTP2=1        the receiver offers HTTP/2, which simgate takes and the others do not know
 #
 # Needs release builds of simgate and of the receiver (cargo build --release -p simulator --example
 # receiver), python3, npm (Node-RED is installed into the user's cache folder), and the Debian
@@ -121,7 +122,9 @@ simgate-batch() { simgate --delivery '{"batch":{"events":100,"waitMilliseconds":
 # Starts a receiver, with more options of its own, and a product.
 begin() {
     local options=(--ledger)
+    # The others speak HTTP/1.1 alone; HTTP2=1 lets simgate speak HTTP/2.
     [ "$scheme" = http ] || options+=(--tls "$work")
+    [ "$scheme" = http ] || [ "${HTTP2:-0}" = 1 ] || options+=(--http1)
     "$receiver" 127.0.0.1:15690 "${options[@]}" "${@:2}" >"$work/receiver.log" &
     receives=$!
     wait_for '^receives on' "$work/receiver.log"

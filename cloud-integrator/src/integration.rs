@@ -10,7 +10,7 @@ use crate::delivery_options::{DeliveryOptions, InvalidDeliveryOptions};
 use crate::event_type::{EventTypes, EventTypesError};
 use crate::mqtt::MqttEndpointError;
 use crate::store::StoreError;
-use crate::target::Target;
+use crate::target::{AwsTarget, AwsTransport, Target};
 use crate::webhook::WebhookError;
 
 /// The longest name, as documented.
@@ -106,6 +106,15 @@ pub enum InvalidIntegration {
     /// How events are to be delivered.
     #[error(transparent)]
     Delivery(#[from] InvalidDeliveryOptions),
+    /// The external id of a role is the id of another integration, whose role that is.
+    #[error(
+        "externalId is the id of another integration, allowed: the id of this one (which it is \
+         without externalId), or any other text"
+    )]
+    ExternalId,
+    /// A rollout that names no role.
+    #[error("a rollout needs roleArn: the role that the gateway is to assume")]
+    NoRole,
     /// A change that only another kind of integration knows.
     #[error("an integration of type {kind} has no {what}")]
     Kind {
@@ -156,6 +165,41 @@ pub enum ChangeError {
     /// The state file. We are at fault.
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+impl TestReport {
+    pub(crate) fn failed(what: &str, reason: &impl fmt::Display) -> Self {
+        Self { success: false, message: format!("{what} failed, {reason}") }
+    }
+}
+
+impl Integration {
+    /// Where a role is to be assumed and nothing else is said, the integration is its external id:
+    /// so the role is of no use to another integration of the same gateway (docs/aws.md).
+    pub(crate) fn own_external_id(&mut self) {
+        let Target::Aws(AwsTarget { transport, .. }) = &mut self.target else { return };
+        if let AwsTransport::Sdk { role_arn: Some(_), external_id: external_id @ None } = transport
+        {
+            *external_id = Some(self.id.clone());
+        }
+    }
+
+    /// What a role asks for beside the gateway's identity.
+    pub(crate) fn external_id(&self) -> Option<&str> {
+        match &self.target {
+            Target::Aws(AwsTarget { transport: AwsTransport::Sdk { external_id, .. }, .. }) => {
+                external_id.as_deref()
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether where its events go is another place than `before`, or was not checked then.
+    pub(crate) fn needs_check_after(&self, before: &Self) -> bool {
+        self.target != before.target
+            || self.state != before.state
+            || self.delivery.batch.is_some() != before.delivery.batch.is_some()
+    }
 }
 
 impl IntegrationState {

@@ -90,7 +90,6 @@ pub use target::{AwsTarget, AwsTransport, ClientTls, MqttTarget, Target, Webhook
 pub use tls::{TlsError, authorities};
 pub use webhook::{
     ClientError, Endpoint, EndpointError, HEADER_BYTES_MAX, HEADERS_MAX, ShownKey, Signing,
-    SigningError, SigningKind, URL_BYTES_MAX, WebhookClient, WebhookError, WebhookOptions,
-    WebhookSink,
+    SigningError, SigningKind, URL_BYTES_MAX, WebhookClient, WebhookError, WebhookSink,
 };
 pub use window::WindowLimits;

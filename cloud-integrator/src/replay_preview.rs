@@ -124,6 +124,9 @@ pub(crate) fn preview(
     } else {
         for device in devices {
             comparison.walk_device(part, DeviceKey::from_u64(device))?;
+            if !comparison.preview.complete {
+                break;
+            }
         }
     }
     Ok(comparison.preview)
@@ -213,7 +216,8 @@ impl Comparison<'_> {
     /// Compares records, and says whether there is time for more.
     fn compare_all(&mut self, part: Part, records: &[Record]) -> Result<bool, ReplayError> {
         for record in records.iter().filter(|record| part.holds(record)) {
-            if self.preview.counts.messages >= self.limits.records {
+            let is_over = Instant::now() >= self.ends_at;
+            if is_over || self.preview.counts.messages >= self.limits.records {
                 self.preview.complete = false;
                 return Ok(false);
             }

@@ -3,10 +3,11 @@
 use crate::aws::{AwsAccess, AwsSink};
 use crate::delivery_options::InvalidDeliveryOptions;
 use crate::integration::{Integration, IntegrationState, InvalidIntegration};
-use crate::mqtt::{MqttClient, MqttPurpose, MqttSink};
+use crate::mqtt::{MqttClient, MqttEndpointError, MqttPurpose, MqttSink};
 use crate::network::Resolver;
 use crate::sink::{Delivery, Outcome, Sink};
 use crate::target::{AwsTransport, Target};
+use crate::tls;
 use crate::webhook::{Endpoint, WebhookClient, WebhookError, WebhookSink};
 
 /// What all sinks of a gateway share.
@@ -51,6 +52,7 @@ impl Sinks {
             return Ok(None);
         }
         self.sink(integration, Purpose::Test)?;
+        check_dates(target)?;
         Ok(match target {
             Target::Webhook(webhook) => {
                 let policy = self.resolver.policy();
@@ -89,6 +91,24 @@ impl Sinks {
             },
         })
     }
+}
+
+/// Checks what is a matter of the day on which a target is chosen.
+fn check_dates(target: &Target) -> Result<(), InvalidIntegration> {
+    match target {
+        Target::Webhook(webhook) => {
+            tls::check_dates(&webhook.tls).map_err(WebhookError::from)?;
+        }
+        Target::Mqtt(broker) => {
+            tls::check_dates(&broker.tls).map_err(MqttEndpointError::from)?;
+        }
+        Target::Aws(aws) => {
+            if let AwsTransport::Mqtt { tls, .. } = &aws.transport {
+                tls::check_dates(tls).map_err(MqttEndpointError::from)?;
+            }
+        }
+    }
+    Ok(())
 }
 
 impl Sink for AnySink {

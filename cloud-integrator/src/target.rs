@@ -121,6 +121,16 @@ impl Target {
     }
 }
 
+impl AwsTarget {
+    /// The role that the gateway is to assume.
+    pub fn role(&self) -> Option<&str> {
+        match &self.transport {
+            AwsTransport::Sdk { role_arn, .. } => role_arn.as_deref(),
+            AwsTransport::Mqtt { .. } => None,
+        }
+    }
+}
+
 impl ClientTls {
     /// Whether there is nothing in it.
     pub const fn is_empty(&self) -> bool {

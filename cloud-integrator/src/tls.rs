@@ -33,7 +33,7 @@ pub enum TlsError {
         /// Which field.
         what: &'static str,
         /// What is wrong.
-        text: String,
+        text: &'static str,
     },
     /// PEM without a certificate in it.
     #[error("{0} holds no certificate, expected: -----BEGIN CERTIFICATE-----")]
@@ -119,6 +119,37 @@ pub(crate) fn client_config(
     Ok(Arc::new(config))
 }
 
+/// Checks that the certificate to show is valid today: where a customer chooses it, and there
+/// alone. A sink that runs already meets an old one in the handshake, attempt by attempt, so that
+/// it goes on by itself when the clock was wrong.
+///
+/// Verifying it as a server would, with itself as the one authority, is the way to its dates that
+/// rustls offers; that it is no authority of its own is as it should be.
+pub(crate) fn check_dates(tls: &ClientTls) -> Result<(), TlsError> {
+    let Some(pem) = &tls.certificate_pem else { return Ok(()) };
+    let chain = certificates("the client certificate", pem.as_bytes())?;
+    let Some(certificate) = chain.first() else { return Ok(()) };
+    let mut itself = RootCertStore::empty();
+    let unusable = |error: &dyn std::fmt::Display| TlsError::Certificate(error.to_string());
+    itself.add(certificate.clone()).map_err(|error| unusable(&error))?;
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(itself), provider)
+        .build()
+        .map_err(|error| unusable(&error))?;
+    let verdict = verifier.verify_client_cert(certificate, &[], UnixTime::now());
+    match verdict {
+        Err(rustls::Error::InvalidCertificate(CertificateError::ExpiredContext {
+            not_after,
+            ..
+        })) => Err(TlsError::Expired(date(not_after))),
+        Err(rustls::Error::InvalidCertificate(CertificateError::NotValidYetContext {
+            not_before,
+            ..
+        })) => Err(TlsError::NotYetValid(date(not_before))),
+        _ => Ok(()),
+    }
+}
+
 /// A moment of a certificate, as a person reads it.
 pub(crate) fn date(moment: UnixTime) -> String {
     let secs = i64::try_from(moment.as_secs()).unwrap_or(i64::MAX);
@@ -151,7 +182,6 @@ fn identity(
     let key = private_key(key)?;
     let key = provider.key_provider.load_private_key(key);
     let key = key.map_err(|error| TlsError::Key(error.to_string()))?;
-    check_validity(&chain, provider)?;
     let identity = CertifiedKey::new(chain, key);
     match identity.keys_match() {
         Ok(()) | Err(rustls::Error::InconsistentKeys(InconsistentKeys::Unknown)) => {
@@ -169,15 +199,32 @@ fn private_key(pem: &str) -> Result<PrivateKeyDer<'static>, TlsError> {
     }
     PrivateKeyDer::from_pem_slice(pem.as_bytes()).map_err(|error| match error {
         PemError::NoItemsFound => TlsError::NoKey,
-        error => TlsError::Pem { what: "the client key", text: error.to_string() },
+        error => TlsError::Pem { what: "the client key", text: fault_of(&error) },
     })
+}
+
+/// What is wrong with PEM, in words of our own: the library's show the line, which may be the key.
+fn fault_of(error: &PemError) -> &'static str {
+    match error {
+        PemError::MissingSectionEnd { .. } => {
+            "its -----END line is missing, expected: a line break before it"
+        }
+        PemError::IllegalSectionStart { .. } => {
+            "its -----BEGIN line does not end with -----, expected: a line break after it, and \
+             not the two characters \\n"
+        }
+        PemError::Base64Decode(_) => "between its -----BEGIN and -----END line is no base64",
+        PemError::NoItemsFound => "nothing is in it",
+        PemError::SectionTooLarge => "it is too long",
+        _ => "it is broken",
+    }
 }
 
 fn certificates(what: &'static str, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let mut found = Vec::new();
     for certificate in CertificateDer::pem_slice_iter(pem) {
         let certificate =
-            certificate.map_err(|error| TlsError::Pem { what, text: error.to_string() })?;
+            certificate.map_err(|error| TlsError::Pem { what, text: fault_of(&error) })?;
         if found.len() == CERTIFICATES_MAX {
             return Err(TlsError::TooMany { what });
         }
@@ -194,35 +241,6 @@ fn store(authorities: &[CertificateDer<'static>]) -> Result<RootCertStore, TlsEr
             .map_err(|error| TlsError::Authority { number: index + 1, text: error.to_string() })?;
     }
     Ok(store)
-}
-
-/// Checks that the certificate is valid today. Verifying it as a server would, with itself as the
-/// one authority, is the way to its dates that rustls offers; that it is no authority of its own
-/// is as it should be.
-fn check_validity(
-    chain: &[CertificateDer<'static>],
-    provider: &Arc<CryptoProvider>,
-) -> Result<(), TlsError> {
-    let Some(certificate) = chain.first() else { return Ok(()) };
-    let mut itself = RootCertStore::empty();
-    let unusable = |error: &dyn std::fmt::Display| TlsError::Certificate(error.to_string());
-    itself.add(certificate.clone()).map_err(|error| unusable(&error))?;
-    let verifier =
-        WebPkiClientVerifier::builder_with_provider(Arc::new(itself), Arc::clone(provider))
-            .build()
-            .map_err(|error| unusable(&error))?;
-    let verdict = verifier.verify_client_cert(certificate, &[], UnixTime::now());
-    match verdict {
-        Err(rustls::Error::InvalidCertificate(CertificateError::ExpiredContext {
-            not_after,
-            ..
-        })) => Err(TlsError::Expired(date(not_after))),
-        Err(rustls::Error::InvalidCertificate(CertificateError::NotValidYetContext {
-            not_before,
-            ..
-        })) => Err(TlsError::NotYetValid(date(not_before))),
-        _ => Ok(()),
-    }
 }
 
 fn system(error: rustls::Error) -> TlsError {
@@ -249,9 +267,13 @@ mod tests {
     }
 
     fn client(valid_until: i32) -> Signed {
+        client_between(2020, valid_until)
+    }
+
+    fn client_between(from: i32, until: i32) -> Signed {
         let mut params = CertificateParams::new(vec!["gateway.example".to_owned()]).unwrap();
-        params.not_before = date_time_ymd(2020, 1, 1);
-        params.not_after = date_time_ymd(valid_until, 1, 1);
+        params.not_before = date_time_ymd(from, 1, 1);
+        params.not_after = date_time_ymd(until, 1, 1);
         let key = KeyPair::generate().unwrap();
         let certificate = params.signed_by(&key, &authority().1).unwrap().pem();
         Signed { certificate, key: key.serialize_pem() }
@@ -284,14 +306,10 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_said_clearly() {
-        let (good, other, old) = (client(9999), client(9999), client(2021));
+        let (good, other) = (client(9999), client(9999));
         assert_eq!(
             refused(&tls(Some(&good.certificate), Some(&other.key), None)),
             TlsError::KeyMismatch
-        );
-        assert_eq!(
-            refused(&tls(Some(&old.certificate), Some(&old.key), None)).to_string(),
-            "the client certificate has expired on 2021-01-01T00:00:00Z"
         );
         assert_eq!(refused(&tls(Some(&good.certificate), None, None)), TlsError::KeyMissing);
         assert_eq!(refused(&tls(None, Some(&good.key), None)), TlsError::CertificateMissing);
@@ -315,6 +333,28 @@ mod tests {
                 TlsError::NoCertificate("the list of authorities")
             );
         }
+    }
+
+    /// The dates were checked for every sink, also for those that are made when the gateway starts.
+    /// A certificate that had expired meanwhile, or a gateway that started with the clock of 1970,
+    /// ended integrations that had run, and nothing tried them again.
+    #[test]
+    fn dates_are_a_matter_of_the_choice_alone() {
+        let checked = |certificate: &Signed| {
+            let tls = tls(Some(&certificate.certificate), Some(&certificate.key), None);
+            assert!(client_config(&tls, &[], &[]).is_ok());
+            check_dates(&tls).map_err(|error| error.to_string())
+        };
+        assert_eq!(checked(&client(9999)), Ok(()));
+        assert_eq!(
+            checked(&client(2021)),
+            Err("the client certificate has expired on 2021-01-01T00:00:00Z".to_owned())
+        );
+        assert_eq!(
+            checked(&client_between(9000, 9999)),
+            Err("the client certificate is not valid before 9000-01-01T00:00:00Z".to_owned())
+        );
+        assert_eq!(check_dates(&ClientTls::default()), Ok(()));
     }
 
     #[test]
@@ -341,5 +381,26 @@ mod tests {
         let torn = good.key.replace("-----END", "!END");
         let error = refused(&tls(Some(&good.certificate), Some(&torn), None));
         assert!(!format!("{error} {error:?}").contains(&secret[..16]), "{error:?}");
+    }
+
+    /// A key that was pasted without its line breaks, or with `\n` spelled out, came back whole in
+    /// the error, as the bytes of the one line that it was: to the API's client and to the log.
+    #[test]
+    fn a_key_on_one_line_is_not_shown() {
+        let good = client(9999);
+        for broken in [good.key.replace('\n', ""), good.key.replace('\n', "\\n")] {
+            let error = refused(&tls(Some(&good.certificate), Some(&broken), None));
+            assert!(matches!(error, TlsError::Pem { what: "the client key", .. }), "{error:?}");
+            let shown = format!("{error} {error:?}");
+            let secret = &good.key.lines().nth(1).unwrap()[..16];
+            assert!(!shown.contains(secret), "{shown}");
+            // As the list of bytes that a line is to the library.
+            let bytes = format!("{:?}", &secret.as_bytes()[..4]);
+            assert!(!shown.contains(bytes.trim_matches(['[', ']'])), "{shown}");
+            assert!(shown.contains("line break"), "{shown}");
+            let both = format!("{}{broken}", good.certificate);
+            let error = refused(&tls(Some(&both), Some(&good.key), None)).to_string();
+            assert!(!error.contains(secret) && error.contains("line break"), "{error}");
+        }
     }
 }

@@ -17,7 +17,7 @@ mod signature;
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-pub use client::{ClientError, WebhookClient, WebhookError, WebhookOptions};
+pub use client::{ClientError, WebhookClient, WebhookError};
 pub use endpoint::{Endpoint, EndpointError, HEADER_BYTES_MAX, HEADERS_MAX, URL_BYTES_MAX};
 pub(crate) use failure::explain;
 pub use sender::WebhookSink;

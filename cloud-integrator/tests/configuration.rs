@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use crate::receiver::{Answer, OK, Received};
 use crate::scripted::{raw, scripted_receiver};
-use crate::world::{Ledger, PATIENCE, World, interleaved, until, webhook};
+use crate::world::{Ledger, PATIENCE, World, interleaved, sealer, until, webhook};
 use cloud_integrator::{
-    ChangeError, CreateError, EventType, Integration, IntegrationState, Integrations,
-    NewIntegration, Target, parse_event_types,
+    AwsRollout, AwsTarget, AwsTransport, ChangeError, CreateError, EventType, Integration,
+    IntegrationState, Integrations, InvalidIntegration, NewIntegration, Settings, Target,
+    parse_event_types,
 };
 
 /// The same integration with another URL.
@@ -198,4 +199,61 @@ async fn a_paused_integration_gets_what_waited_when_it_goes_on() {
     until("the rest", || ledger.taken_once().len() == 3).await;
     integrations.shutdown(PATIENCE).await;
     assert_eq!(ledger.attempts().len(), 3);
+}
+
+/// An integration whose sink could not be made (an address that the operator forbade meanwhile)
+/// stopped without a word: it stayed active, and its messages expired.
+#[tokio::test]
+async fn an_integration_that_cannot_run_any_more_has_failed_and_says_why() {
+    let world = World::new();
+    let integrations = world.integrations();
+    integrations.start(world.source.clone()).await.unwrap();
+    let id = integrations.create(webhook("http://127.0.0.1:9/")).await.unwrap().id;
+    integrations.shutdown(Duration::ZERO).await;
+    let stricter = Integrations::open(&world.file, sealer(), Settings::default()).unwrap();
+    stricter.start(world.source.clone()).await.unwrap();
+    let found = stricter.find(&id).await.unwrap().unwrap();
+    assert_eq!(found.state, IntegrationState::IntegrationFailed);
+    assert!(found.error.unwrap().starts_with("it cannot run: url has scheme"));
+    let end = world.log.end();
+    assert!(end > message_log::Offset::BEGINNING, "the administration log has it");
+    // A restart tells what is wrong, and so does a test.
+    let (_, report) = stricter.restart(&id).await.unwrap();
+    assert!(!report.success && report.message.starts_with("Restart failed, url has scheme"));
+    // What has nothing to do with it can still be changed.
+    assert!(with_json(&stricter, &id, true).await.unwrap().json_payload_enabled);
+    stricter.shutdown(PATIENCE).await;
+}
+
+/// A customer who named the id of another integration as external id had its role assumed: AWS
+/// believed that it was the other one.
+#[tokio::test]
+async fn the_role_of_one_integration_is_of_no_use_to_another() {
+    let world = World::new();
+    let integrations = world.integrations();
+    integrations.start(world.source.clone()).await.unwrap();
+    let aws = |external_id: Option<&str>| {
+        let role_arn = Some("arn:aws:iam::123456789012:role/simgate".to_owned());
+        let external_id = external_id.map(str::to_owned);
+        let transport = AwsTransport::Sdk { role_arn, external_id };
+        let region = "eu-central-1".to_owned();
+        let target = AwsTarget { region, transport, ..AwsTarget::default() };
+        NewIntegration { target: Target::Aws(target), ..webhook("") }
+    };
+    let one = integrations.create(aws(None)).await.unwrap();
+    let Target::Aws(AwsTarget { transport: AwsTransport::Sdk { external_id, .. }, .. }) =
+        &one.target
+    else {
+        panic!("{:?}", one.target)
+    };
+    assert_eq!(external_id.as_deref(), Some(one.id.as_str()));
+    let other = integrations.create(aws(Some(&one.id))).await;
+    assert!(matches!(other, Err(CreateError::Invalid(InvalidIntegration::ExternalId))));
+    assert!(integrations.create(aws(Some("another-text"))).await.is_ok());
+    // Whoever has the token of a rollout alone does not get the gateway's own account.
+    let (_, token) = integrations.begin_rollout(aws(None)).await.unwrap();
+    let target = AwsTarget { region: "eu-central-1".to_owned(), ..AwsTarget::default() };
+    let ended = integrations.finish_rollout(AwsRollout { token, target }).await;
+    assert!(matches!(ended, Err(ChangeError::Invalid(InvalidIntegration::NoRole))));
+    integrations.shutdown(Duration::ZERO).await;
 }

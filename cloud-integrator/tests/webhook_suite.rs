@@ -1,7 +1,6 @@
 //! Webhooks: what every sink must do, against a scripted receiver on loopback, and what only
 //! webhooks do.
 
-use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -14,9 +13,9 @@ use crate::world::{
     Ledger, PATIENCE, World, base64_of, hasty, interleaved, until, until_async, webhook,
 };
 use cloud_integrator::{
-    DeadLetterFilter, Delivery, Endpoint, EventType, FailureClass, IntegrationState, Integrations,
-    Outcome, Replay, ReplayRequest, ReplayState, Sink, Subject, WebhookClient, WebhookOptions,
-    WebhookSink,
+    DeadLetterFilter, Delivery, EventType, FailureClass, IntegrationState, Integrations,
+    NetworkPolicy, Outcome, Replay, ReplayRequest, ReplayState, Resolver, Sink, Subject,
+    WebhookClient, WebhookSink, WebhookTarget,
 };
 use vocabulary::EventId;
 
@@ -39,8 +38,7 @@ impl suite::Cloud for Webhook {
     }
 
     async fn sink(&self) -> WebhookSink {
-        let endpoint = Endpoint::new(&self.url, &BTreeMap::new(), true).unwrap();
-        WebhookClient::new(&local_options(), 8).unwrap().sink(endpoint)
+        local_sink(&self.url, &[])
     }
 
     fn behave(&self, behaviour: Behaviour) {
@@ -72,8 +70,12 @@ fn answer(behaviour: &Mutex<Behaviour>, request: &Received<'_>) -> Answer {
 
 all_sinks_must!(Webhook);
 
-fn local_options() -> WebhookOptions {
-    WebhookOptions { allow_http_loopback: true, ..WebhookOptions::default() }
+/// A sink that may reach this machine, and trusts `roots` beside the system's authorities.
+fn local_sink(url: &str, roots: &[Vec<u8>]) -> WebhookSink {
+    let policy = NetworkPolicy { allow_http_loopback: true, ..NetworkPolicy::default() };
+    let client = WebhookClient::with_resolver(Resolver::new(policy), roots, 8).unwrap();
+    let target = WebhookTarget { url: url.to_owned(), ..WebhookTarget::default() };
+    client.webhook(&target, false).unwrap()
 }
 
 /// Closes the connection without an answer.
@@ -226,9 +228,7 @@ fn delivery() -> Delivery {
 async fn outcome_of(answer: Answer) -> Outcome {
     let script: receiver::Script = Arc::new(move |_: &Received<'_>| answer);
     let url = format!("http://{}/", receiver::serve(script).await);
-    let endpoint = Endpoint::new(&url, &BTreeMap::new(), true).unwrap();
-    let client = WebhookClient::new(&local_options(), 4).unwrap();
-    client.sink(endpoint).deliver(vec![delivery()]).await
+    local_sink(&url, &[]).deliver(vec![delivery()]).await
 }
 
 #[tokio::test]
@@ -253,8 +253,7 @@ async fn an_endless_answer_costs_neither_time_nor_memory() {
 
 #[tokio::test]
 async fn an_endpoint_that_is_not_there_is_a_failure_to_connect() {
-    let endpoint = Endpoint::new("http://127.0.0.1:1/s3cret", &BTreeMap::new(), true).unwrap();
-    let sink = WebhookClient::new(&local_options(), 4).unwrap().sink(endpoint);
+    let sink = local_sink("http://127.0.0.1:1/s3cret", &[]);
     let Outcome::Retry { reason, .. } = sink.deliver(vec![delivery()]).await else {
         panic!("taken")
     };
@@ -291,11 +290,9 @@ async fn tls_receiver() -> (u16, Vec<u8>) {
 #[tokio::test]
 async fn a_certificate_must_be_trusted_and_have_the_right_name() {
     let (port, root) = tls_receiver().await;
-    let outcome = async |host: &str, extra_roots_pem: Vec<Vec<u8>>| {
+    let outcome = async |host: &str, roots: Vec<Vec<u8>>| {
         let url = format!("https://{host}:{port}/");
-        let options = WebhookOptions { extra_roots_pem, ..local_options() };
-        let endpoint = Endpoint::new(&url, &BTreeMap::new(), true).unwrap();
-        WebhookClient::new(&options, 4).unwrap().sink(endpoint).deliver(vec![delivery()]).await
+        local_sink(&url, &roots).deliver(vec![delivery()]).await
     };
     assert_eq!(outcome("localhost", vec![root.clone()]).await, Outcome::Delivered);
     for (host, roots) in [("localhost", vec![]), ("127.0.0.1", vec![root])] {

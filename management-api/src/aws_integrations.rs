@@ -76,7 +76,7 @@ pub(crate) struct AwsAddress {
     /// The account, to be shown.
     #[schema(example = "123456789012")]
     account_id: Option<String>,
-    /// The host of the data plane; without it the account is asked for it.
+    /// The host of the data plane; without it the region's, which only the HTTPS API has.
     #[schema(example = "abc123-ats.iot.eu-central-1.amazonaws.com")]
     endpoint: Option<String>,
     /// The way there.
@@ -93,7 +93,7 @@ pub(crate) enum AwsTransportChoice {
         /// The role.
         #[schema(example = "arn:aws:iam::123456789012:role/simgate")]
         role_arn: Option<String>,
-        /// What the role asks for beside the gateway's identity.
+        /// What the role asks for beside the gateway's identity; without it the integration's id.
         external_id: Option<String>,
     },
     /// By MQTT, with a certificate that AWS IoT Core knows.
@@ -122,12 +122,12 @@ pub(crate) struct AwsRolloutEnd {
     /// The role that the gateway is to assume; without it the gateway's own credentials are used.
     #[schema(example = "arn:aws:iam::123456789012:role/simgate")]
     role_arn: Option<String>,
-    /// What the role asks for beside the gateway's identity.
+    /// What the role asks for beside the gateway's identity; without it the integration's id.
     external_id: Option<String>,
     /// The account, to be shown.
     #[schema(example = "123456789012")]
     account_id: Option<String>,
-    /// The host of the data plane; without it the account is asked for it.
+    /// The host of the data plane; without it the region's, which only the HTTPS API has.
     #[schema(example = "abc123-ats.iot.eu-central-1.amazonaws.com")]
     endpoint: Option<String>,
 }

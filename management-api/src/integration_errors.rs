@@ -42,6 +42,8 @@ fn invalid_error(invalid: &InvalidIntegration) -> ApiError {
         InvalidIntegration::Webhook(error) => field_of_webhook(error),
         InvalidIntegration::Mqtt(error) => field_of_broker(error),
         InvalidIntegration::Aws(error) => field_of_aws(error),
+        InvalidIntegration::ExternalId => Some("externalId"),
+        InvalidIntegration::NoRole => Some("roleArn"),
         InvalidIntegration::Kind { .. } => None,
     };
     let mut detail = ErrorDetail::new(invalid.to_string());
@@ -68,7 +70,7 @@ fn field_of_broker(error: &MqttEndpointError) -> Option<&'static str> {
         MqttEndpointError::Credential(name) => Some(name),
         MqttEndpointError::Connections(_) => Some("connections"),
         MqttEndpointError::Rate => Some("publishesPerSecond"),
-        MqttEndpointError::AwsEndpoint => Some("endpoint"),
+        MqttEndpointError::AwsEndpoint | MqttEndpointError::AwsPort { .. } => Some("endpoint"),
         MqttEndpointError::AwsCertificate(name) => Some(name),
         MqttEndpointError::Topics(_) => Some("topics"),
         MqttEndpointError::Payload(_) => Some("payload"),
@@ -89,7 +91,9 @@ fn field_of_aws(error: &InvalidAws) -> Option<&'static str> {
         InvalidAws::Region(_) => Some("region"),
         InvalidAws::Role(_) => Some("roleArn"),
         InvalidAws::ExternalId(_) => Some("externalId"),
-        InvalidAws::Endpoint(_) | InvalidAws::Blocked(_) => Some("endpoint"),
+        InvalidAws::Endpoint(_) | InvalidAws::Foreign { .. } | InvalidAws::Blocked(_) => {
+            Some("endpoint")
+        }
         InvalidAws::Transport => Some("transport"),
     }
 }

@@ -26,6 +26,9 @@ struct Line {
     /// Speak TLS, and write the certificate of the authority to be trusted to DIR/ca.pem.
     #[arg(long, value_name = "DIR")]
     tls: Option<PathBuf>,
+    /// Over TLS, speak HTTP/1.1 also to clients that would rather speak HTTP/2.
+    #[arg(long, requires = "tls")]
+    http1: bool,
     /// Answer 500 to so many requests in a hundred.
     #[arg(long, value_name = "PERCENT", default_value_t = 0)]
     #[arg(value_parser = clap::value_parser!(u8).range(0..=100))]
@@ -77,7 +80,7 @@ fn options(line: &Line) -> Result<ReceiverOptions, Box<dyn std::error::Error>> {
             let (identity, authority) = ServerIdentity::self_made()?;
             fs::create_dir_all(folder)?;
             fs::write(folder.join("ca.pem"), authority)?;
-            Some(identity)
+            Some(if line.http1 { identity.without_http2() } else { identity })
         }
         None => None,
     };

@@ -44,8 +44,8 @@ impl Cloud {
             ..AwsTarget::default()
         };
         let data_plane = AwsSink::new(&access, &target)?;
-        let endpoint =
-            settings.control_endpoint.as_deref().map(|text| access.endpoint(text)).transpose()?;
+        let endpoint = settings.control_endpoint.as_deref();
+        let endpoint = endpoint.map(|text| access.endpoint(text, &settings.region)).transpose()?;
         Ok(Self { access, settings, endpoint, client: Mutex::default(), data_plane })
     }
 
@@ -69,7 +69,7 @@ impl Cloud {
         E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
     {
         let failed = failure_of(error);
-        if failed.failure.class == FailureClass::Credentials {
+        if failed.is_of_credentials() {
             *self.client.lock().await = None;
         }
         failed

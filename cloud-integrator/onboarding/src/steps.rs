@@ -16,6 +16,9 @@ pub(crate) enum Hindrance {
     /// AWS, or the way there.
     #[error("{}", .0.failure)]
     Aws(AwsFailure),
+    /// AWS does not take the message about the SIM, which is made for it already.
+    #[error("{}", .0.failure)]
+    Message(AwsFailure),
     /// Ourselves.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -32,6 +35,9 @@ impl Hindrance {
     pub(crate) fn is_of_all(&self) -> bool {
         match self {
             Self::Store(_) => true,
+            // A role may do all but publish to this one topic. What every SIM meets, others tell
+            // by their earlier steps.
+            Self::Message(_) => false,
             Self::Aws(failed) => !matches!(
                 failed.failure.class,
                 FailureClass::Request
@@ -75,7 +81,8 @@ impl Inner {
                     Step::Announce
                 }
                 Step::Announce => {
-                    self.cloud.announce(registration(&device)).await?;
+                    let message = registration(&device);
+                    self.cloud.announce(message).await.map_err(Hindrance::Message)?;
                     Step::Done
                 }
                 Step::Done => return Ok(()),

@@ -138,7 +138,7 @@ async fn conclude(inner: &Inner, gate: &mut Gate, iccid: Iccid, result: Result<(
     };
     counter!("simgate_aws_onboarding_attempts_total", "outcome" => "failure").increment(1);
     let asked = match &hindrance {
-        Hindrance::Aws(failed) => failed.after,
+        Hindrance::Aws(failed) | Hindrance::Message(failed) => failed.after,
         Hindrance::Store(_) => None,
     };
     if hindrance.is_of_all() {

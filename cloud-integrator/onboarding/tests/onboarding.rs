@@ -305,3 +305,32 @@ async fn a_failure_is_visible_and_heals_by_itself() {
     let status = onboarding.status().unwrap();
     assert_eq!((status.done, status.failing), (1, 0));
 }
+
+/// A role without `iot:Publish` on the topic of registrations: each SIM had its certificate and was
+/// refused at its last step, which counted as what all meet alike, so that one SIM at a time was
+/// let through, and one each minute in the end.
+#[tokio::test]
+async fn a_refused_message_about_one_sim_stops_no_other() {
+    let moto = Moto::start();
+    let folder = tempfile::tempdir().unwrap();
+    // The first pause for all would be the longest there is.
+    let settings = OnboardingSettings {
+        control_endpoint: Some(moto.url.clone()),
+        data_endpoint: Some(proxy::refusing().await),
+        retry_wait: Duration::from_secs(3_600),
+        devices_per_second: 1_000,
+        ..OnboardingSettings::new("eu-central-1")
+    };
+    let World { onboarding, .. } = open_with(folder.path(), settings);
+    // More than are on their way together.
+    for number in 1..=20 {
+        onboarding.enqueue(iccid(number), None).unwrap();
+    }
+    let run = Run::start(&onboarding);
+    until("all to be refused", || onboarding.status().unwrap().failing == 20).await;
+    run.stop().await;
+    let error = &onboarding.status().unwrap().stuck[0].error;
+    assert!(error.starts_with("credentials: access is denied"), "{error}");
+    let (active, inactive) = certificates(&owner(&moto.url).await).await;
+    assert_eq!((active.len(), inactive), (20, 0));
+}

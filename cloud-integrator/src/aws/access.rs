@@ -22,6 +22,12 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const IDLE_TIMEOUT: Duration = Duration::from_secs(45);
 /// Of HTTPS; 8443 is where AWS IoT Core has it beside 443.
 const USUAL_PORTS: [u16; 2] = [443, 8_443];
+/// What the hosts of AWS end with: in all regions but the Chinese ones, in these, and those that
+/// have IPv6 too.
+const AWS_DOMAINS: [&str; 4] =
+    [".amazonaws.com", ".amazonaws.com.cn", ".api.aws", ".api.amazonwebservices.com.cn"];
+/// Characters of a foreign host in an error: names have at most 253.
+const HOST_CHARS_SHOWN: usize = 253;
 /// As the sessions of an assumed role are called in the customer's audit log.
 const SESSION_NAME: &str = "simgate";
 /// A session of a role: the shortest that AWS gives is 15 minutes, the default an hour. It is
@@ -84,6 +90,17 @@ pub enum InvalidAws {
         "endpoint {0:?} is not valid, allowed: a host name such as x-ats.iot.eu-central-1.amazonaws.com"
     )]
     Endpoint(String),
+    /// An endpoint of somebody else, who would get to see a signed request.
+    #[error(
+        "endpoint {host:?} is none of AWS IoT Core in {region}, allowed: hosts below \
+         iot.{region}.amazonaws.com; an operator can allow others in a network"
+    )]
+    Foreign {
+        /// The host.
+        host: String,
+        /// The region.
+        region: String,
+    },
     /// An endpoint that the gateway must not reach.
     #[error(transparent)]
     Blocked(#[from] Blocked),
@@ -160,11 +177,13 @@ impl AwsAccess {
         builder.build().await
     }
 
-    /// The URL of an endpoint that a customer named: its host, or a URL without a path.
+    /// The URL of an endpoint that a customer named: its host, or a URL without a path. It must be
+    /// of AWS IoT Core in `region`, or stand where an operator allows it: a request that is signed
+    /// shows the access key's id and the session's token to whoever answers.
     ///
     /// # Errors
     /// Where it is no such thing, or the gateway must not reach it.
-    pub fn endpoint(&self, text: &str) -> Result<String, InvalidAws> {
+    pub fn endpoint(&self, text: &str, region: &str) -> Result<String, InvalidAws> {
         let invalid = || InvalidAws::Endpoint(text.chars().take(200).collect());
         let full = if text.contains("://") { text.to_owned() } else { format!("https://{text}") };
         let url = reqwest::Url::parse(&full).map_err(|_| invalid())?;
@@ -181,6 +200,10 @@ impl AwsAccess {
             return Err(invalid());
         }
         policy.check(host, url.port_or_known_default().unwrap_or_default(), &USUAL_PORTS)?;
+        if !is_of_iot(host, region) && !policy.opens(host) {
+            let host = host.chars().take(HOST_CHARS_SHOWN).collect();
+            return Err(InvalidAws::Foreign { host, region: region.to_owned() });
+        }
         Ok(url.as_str().trim_end_matches('/').to_owned())
     }
 }
@@ -216,6 +239,20 @@ impl AwsRole {
     pub fn external_id(&self) -> Option<&str> {
         self.external_id.as_deref()
     }
+}
+
+/// Whether it is a host of AWS IoT Core. Other hosts of AWS belong to customers too: those of
+/// functions, buckets and machines.
+fn is_of_iot(host: &str, region: &str) -> bool {
+    let host = host.strip_suffix('.').unwrap_or(host);
+    AWS_DOMAINS
+        .iter()
+        .filter_map(|domain| host.strip_suffix(domain))
+        // Of an interface endpoint.
+        .map(|rest| rest.strip_suffix(".vpce").unwrap_or(rest))
+        .filter_map(|rest| rest.strip_suffix(region)?.strip_suffix('.'))
+        .filter_map(|rest| rest.rsplit('.').next())
+        .any(|service| matches!(service, "iot" | "iot-fips"))
 }
 
 fn is_role_arn(arn: &str) -> bool {
@@ -316,19 +353,71 @@ mod tests {
             let policy = NetworkPolicy { allow_http_loopback, ..NetworkPolicy::default() };
             AwsAccess::new(AwsOptions::default(), Resolver::new(policy)).unwrap()
         };
+        let region = "eu-central-1";
         let strict = access(false);
         let host = "a1b2c3-ats.iot.eu-central-1.amazonaws.com";
         let url = format!("https://{host}");
-        assert_eq!(strict.endpoint(host).as_deref(), Ok(url.as_str()));
-        assert_eq!(strict.endpoint(&format!("{url}/")).as_deref(), Ok(url.as_str()));
+        assert_eq!(strict.endpoint(host, region).as_deref(), Ok(url.as_str()));
+        assert_eq!(strict.endpoint(&format!("{url}/"), region).as_deref(), Ok(url.as_str()));
         for bad in ["", "http://h.example", "h.example/x", "u:p@h.example", "h.example?x"] {
-            assert!(matches!(strict.endpoint(bad), Err(InvalidAws::Endpoint(_))), "{bad}");
+            assert!(matches!(strict.endpoint(bad, region), Err(InvalidAws::Endpoint(_))), "{bad}");
         }
         for inside in ["127.0.0.1", "[::1]", "10.0.0.1", "169.254.169.254", "db.internal", "h:22"] {
-            assert!(matches!(strict.endpoint(inside), Err(InvalidAws::Blocked(_))), "{inside}");
+            let refused = strict.endpoint(inside, region);
+            assert!(matches!(refused, Err(InvalidAws::Blocked(_))), "{inside}");
         }
-        assert!(access(true).endpoint("http://127.0.0.1:8000").is_ok());
-        assert!(access(true).endpoint("http://10.0.0.1:8000").is_err());
+        assert!(access(true).endpoint("http://127.0.0.1:8000", region).is_ok());
+        assert!(access(true).endpoint("http://10.0.0.1:8000", region).is_err());
+    }
+
+    /// Any public host could be an endpoint, and the gateway signed requests to it: its owner got
+    /// to see the id of the gateway's access key and the token of its session.
+    #[test]
+    fn an_endpoint_is_of_aws_iot_core_or_where_an_operator_allows_it() {
+        let access = |networks: &[&str]| {
+            let policy = NetworkPolicy {
+                allow_networks: networks.iter().map(|text| text.parse().unwrap()).collect(),
+                ..NetworkPolicy::default()
+            };
+            AwsAccess::new(AwsOptions::default(), Resolver::new(policy)).unwrap()
+        };
+        let is_foreign = |access: &AwsAccess, host: &str, region: &str| {
+            matches!(access.endpoint(host, region), Err(InvalidAws::Foreign { .. }))
+        };
+        let strict = access(&[]);
+        for (host, region) in [
+            ("iot.eu-central-1.amazonaws.com", "eu-central-1"),
+            ("data-ats.iot.eu-central-1.amazonaws.com.", "eu-central-1"),
+            ("data.iot-fips.us-gov-west-1.amazonaws.com", "us-gov-west-1"),
+            ("a1.ats.iot.cn-north-1.amazonaws.com.cn", "cn-north-1"),
+            ("data-ats.iot.eu-central-1.api.aws", "eu-central-1"),
+            ("vpce-0a-1b.data.iot.eu-west-1.vpce.amazonaws.com", "eu-west-1"),
+        ] {
+            assert!(strict.endpoint(host, region).is_ok(), "{host}");
+            assert!(is_foreign(&strict, host, "us-east-1"), "{host}");
+            let longer = format!("{host}x.example.com");
+            assert!(is_foreign(&strict, &longer, region), "{longer}");
+        }
+        for host in [
+            "iot.example.com",
+            "1.1.1.1",
+            "notamazonaws.com",
+            "iot.eu-central-1.notamazonaws.com",
+            "abc.execute-api.eu-central-1.amazonaws.com",
+            "iot.s3-eu-central-1.amazonaws.com",
+            "ec2-1-2-3-4.eu-central-1.compute.amazonaws.com",
+            "ariot.eu-central-1.amazonaws.com",
+            "eu-central-1.amazonaws.com",
+        ] {
+            assert!(is_foreign(&strict, host, "eu-central-1"), "{host}");
+        }
+        let open = access(&["10.1.0.0/16", "1.1.1.1"]);
+        for host in ["10.1.2.3", "1.1.1.1", "iot.internal"] {
+            assert!(open.endpoint(host, "eu-central-1").is_ok(), "{host}");
+        }
+        for host in ["iot.example.com", "1.1.1.2"] {
+            assert!(is_foreign(&open, host, "eu-central-1"), "{host}");
+        }
     }
 
     #[test]

@@ -31,6 +31,20 @@ pub struct AwsFailure {
     pub after: Option<Duration>,
 }
 
+impl AwsFailure {
+    /// Whether other credentials may be the way out: these are not known any more, over, or could
+    /// not be had. That they may not do something says nothing against them.
+    pub fn is_of_credentials(&self) -> bool {
+        let Failure { class: FailureClass::Credentials, answer, .. } = &self.failure else {
+            return false;
+        };
+        match self.code.as_deref() {
+            Some(code) => is_over(code) || is_of_signature(code) || is_unknown(code),
+            None => answer.is_none(),
+        }
+    }
+}
+
 /// What happened, told from an error of the SDK.
 pub fn failure_of<E>(error: &SdkError<E, HttpResponse>) -> AwsFailure
 where
@@ -79,6 +93,22 @@ fn of_answer(answer: &HttpResponse, code: Option<&str>, message: Option<&str>) -
     }
 }
 
+fn is_over(code: &str) -> bool {
+    matches!(code, "ExpiredTokenException" | "ExpiredToken" | "TokenRefreshRequired")
+}
+
+fn is_unknown(code: &str) -> bool {
+    matches!(
+        code,
+        "UnrecognizedClientException"
+            | "InvalidClientTokenId"
+            | "InvalidAccessKeyId"
+            | "MissingAuthenticationTokenException"
+            | "MissingAuthenticationToken"
+            | "IncompleteSignatureException"
+    )
+}
+
 fn is_of_signature(code: &str) -> bool {
     matches!(code, "InvalidSignatureException" | "SignatureDoesNotMatch")
 }
@@ -90,9 +120,7 @@ fn judge(status: u16, code: &str, message: &str) -> (FailureClass, &'static str)
     use FailureClass::{Credentials, Refused, Status, Throttled, TooLarge};
     let is_late = message.contains("Signature expired") || message.contains("not yet current");
     match (status, code) {
-        (_, "ExpiredTokenException" | "ExpiredToken" | "TokenRefreshRequired") => {
-            (Credentials, "the credentials have expired")
-        }
+        (_, code) if is_over(code) => (Credentials, "the credentials have expired"),
         (_, "RequestTimeTooSkewed" | "RequestInTheFuture" | "RequestExpired") => {
             (Credentials, CLOCK)
         }
@@ -100,15 +128,7 @@ fn judge(status: u16, code: &str, message: &str) -> (FailureClass, &'static str)
         (_, code) if is_of_signature(code) => {
             (Credentials, "the secret access key does not belong to the access key")
         }
-        (
-            _,
-            "UnrecognizedClientException"
-            | "InvalidClientTokenId"
-            | "InvalidAccessKeyId"
-            | "MissingAuthenticationTokenException"
-            | "MissingAuthenticationToken"
-            | "IncompleteSignatureException",
-        ) => (Credentials, "aws does not know the access key"),
+        (_, code) if is_unknown(code) => (Credentials, "aws does not know the access key"),
         (_, "ThrottlingException" | "Throttling" | "TooManyRequestsException") | (429, _) => {
             (Throttled, "aws asks for fewer requests; its quotas can be raised")
         }

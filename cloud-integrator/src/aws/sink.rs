@@ -58,11 +58,13 @@ impl AwsSink {
             Some(arn) => Some(AwsRole::new(arn, external_id.as_deref())?),
             None => None,
         };
+        let region = checked_region(&target.region)?;
+        let endpoint = target.endpoint.as_deref();
         Ok(Self(Arc::new(Inner {
             access: access.clone(),
-            region: checked_region(&target.region)?.to_owned(),
+            region: region.to_owned(),
             role,
-            endpoint: target.endpoint.as_deref().map(|text| access.endpoint(text)).transpose()?,
+            endpoint: endpoint.map(|text| access.endpoint(text, region)).transpose()?,
             topics: Topics::documented(TopicRules::Aws),
             client: Mutex::default(),
         })))
@@ -101,7 +103,7 @@ impl AwsSink {
             .await;
         let Err(error) = sent else { return Ok(()) };
         let failed = failure_of(&error);
-        if failed.failure.class == FailureClass::Credentials {
+        if failed.is_of_credentials() {
             // They are asked for again at the next attempt, from wherever they come: whoever
             // renews them need not restart the gateway.
             self.0.forget(number).await;

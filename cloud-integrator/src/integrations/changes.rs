@@ -9,7 +9,7 @@ use crate::integration::{
     ChangeError, CreateError, Integration, IntegrationState, InvalidIntegration, NewIntegration,
     check_name, parse_event_types,
 };
-use crate::store::{Store, StoreError, Stored};
+use crate::store::{Beginning, Rollout, Store, StoreError, Stored};
 
 impl Integrations {
     /// Creates an integration. It starts with what the log receives from now on; before
@@ -20,7 +20,7 @@ impl Integrations {
     /// # Errors
     /// Where a field is not valid, the target is taken, there are too many, or the file refuses.
     pub async fn create(&self, new: NewIntegration) -> Result<Integration, CreateError> {
-        self.create_in(new, IntegrationState::RolloutDone, false).await
+        self.create_in(new, IntegrationState::RolloutDone, false, None).await
     }
 
     /// Creates an integration that waits from the beginning.
@@ -28,7 +28,7 @@ impl Integrations {
     /// # Errors
     /// As [`Integrations::create`].
     pub async fn create_paused(&self, new: NewIntegration) -> Result<Integration, CreateError> {
-        self.create_in(new, IntegrationState::RolloutDone, true).await
+        self.create_in(new, IntegrationState::RolloutDone, true, None).await
     }
 
     pub(super) async fn create_in(
@@ -36,10 +36,11 @@ impl Integrations {
         new: NewIntegration,
         state: IntegrationState,
         paused: bool,
+        rollout: Option<Rollout>,
     ) -> Result<Integration, CreateError> {
         check_name(&new.name)?;
         let now = now();
-        let integration = Integration {
+        let mut integration = Integration {
             id: nanoid().map_err(|error| StoreError::Random(error.to_string()))?,
             name: new.name,
             target: new.target,
@@ -53,11 +54,12 @@ impl Integrations {
             updated_at: now,
             first_delivery_at: None,
         };
+        integration.own_external_id();
         let canonical = self.0.sinks.check(&integration)?;
         let all = self.clone();
-        self.change(
-            |mut engine| async move { all.insert(&mut engine, integration, canonical).await },
-        )
+        self.change(|mut engine| async move {
+            all.insert(&mut engine, integration, canonical, rollout).await
+        })
         .await
     }
 
@@ -66,18 +68,22 @@ impl Integrations {
         engine: &mut Engine,
         integration: Integration,
         canonical: Option<String>,
+        rollout: Option<Rollout>,
     ) -> Result<Integration, CreateError> {
+        if self.names_another(&integration).await? {
+            return Err(InvalidIntegration::ExternalId.into());
+        }
         let count = self.stored(Store::count).await?;
         if count >= self.0.settings.integrations_max {
             return Err(CreateError::TooMany(count));
         }
         let start = engine.source.as_ref().map(|source| source.log.end().as_u64());
-        let row = integration.clone();
-        match self.stored(move |store| store.insert(&row, canonical.as_deref(), start)).await? {
-            Stored::Yes => self.run(engine, &integration),
-            Stored::Conflict | Stored::NotFound => return Err(CreateError::Conflict),
+        let id = integration.id.clone();
+        let beginning = Beginning { canonical, start, rollout };
+        match self.stored(move |store| store.insert(&integration, &beginning)).await? {
+            Stored::Yes => Ok(self.run_anew(engine, &id).await.map_err(lost)?),
+            Stored::Conflict | Stored::NotFound => Err(CreateError::Conflict),
         }
-        Ok(integration)
     }
 
     /// Changes what `edit` changes of an integration's target, event types, payloads and delivery.
@@ -93,8 +99,9 @@ impl Integrations {
         let (all, id) = (self.clone(), id.to_owned());
         self.change(|mut engine| async move {
             let mut integration = all.found(&id).await?;
+            let before = integration.clone();
             edit(&mut integration)?;
-            all.update(&mut engine, integration).await
+            all.update(&mut engine, &before, integration).await
         })
         .await
     }
@@ -102,16 +109,34 @@ impl Integrations {
     pub(super) async fn update(
         &self,
         engine: &mut Engine,
+        before: &Integration,
         mut integration: Integration,
     ) -> Result<Integration, ChangeError> {
         integration.updated_at = now();
-        let canonical = self.0.sinks.check(&integration)?;
+        integration.own_external_id();
+        // What was valid once and has expired since must not hold up other changes.
+        let canonical = if integration.needs_check_after(before) {
+            if self.names_another(&integration).await? {
+                return Err(InvalidIntegration::ExternalId.into());
+            }
+            self.0.sinks.check(&integration)?
+        } else {
+            integration.delivery.check().map_err(InvalidIntegration::from)?;
+            None
+        };
         let id = integration.id.clone();
         match self.stored(move |store| store.update(&integration, canonical.as_deref())).await? {
             Stored::Yes => self.run_anew(engine, &id).await,
             Stored::Conflict => Err(ChangeError::Conflict),
             Stored::NotFound => Err(ChangeError::NotFound(id)),
         }
+    }
+
+    /// Whether the external id of an integration's role is the id of another one: a role that
+    /// trusts one integration must not be used by another (docs/aws.md).
+    async fn names_another(&self, integration: &Integration) -> Result<bool, StoreError> {
+        let Some(named) = integration.external_id() else { return Ok(false) };
+        Ok(named != integration.id && self.find(named).await?.is_some())
     }
 
     /// Deletes an integration. What waits for it is not delivered any more.
@@ -162,9 +187,20 @@ impl Integrations {
                 forwarder.stop(CHANGE_GRACE).await;
             }
             let row = id.clone();
-            all.stored(move |store| store.set_paused(&row, paused)).await?;
-            all.run_anew(&mut engine, &id).await
+            let written = all.stored(move |store| store.set_paused(&row, paused)).await;
+            // Also where that failed: then it goes on as before.
+            let integration = all.run_anew(&mut engine, &id).await?;
+            written?;
+            Ok(integration)
         })
         .await
+    }
+}
+
+/// An integration that was just stored is there.
+fn lost(error: ChangeError) -> CreateError {
+    match error {
+        ChangeError::Store(error) => error.into(),
+        _ => StoreError::CutOff.into(),
     }
 }

@@ -12,17 +12,20 @@ use std::sync::{Arc, Mutex as StdMutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use futures_util::future::join_all;
+use message_log::{DeviceKey, Kind, NewRecord};
 use sealing::Sealer;
 use state::StateFile;
 use thiserror::Error;
 use tokio::sync::{Mutex, OwnedMutexGuard};
 use tokio::task::{AbortHandle, spawn_blocking};
-use vocabulary::{EventId, EventIdGenerator, Timestamp};
+use vocabulary::{
+    EventId, EventIdGenerator, EventKind, Notice, NoticeCategory, NoticeKind, Timestamp,
+};
 
 use crate::aws::{AwsAccess, AwsAccessError, AwsOptions};
 use crate::event_type::{CatalogueEntry, EventType};
 use crate::forwarder::{Forwarder, ForwarderSettings, ForwarderStatus};
-use crate::integration::{ChangeError, Integration};
+use crate::integration::{ChangeError, Integration, IntegrationState, InvalidIntegration};
 use crate::mqtt::{MqttClient, MqttLimits};
 use crate::network::{NetworkPolicy, Resolver};
 use crate::reading::{Source, Subscription};
@@ -131,7 +134,7 @@ impl Integrations {
         let integrations = self.list().await?;
         engine.source = Some(source.clone());
         for integration in integrations {
-            self.run(&mut engine, &integration);
+            self.run(&mut engine, &integration).await;
         }
         engine.upkeep = Some(tokio::spawn(self.clone().keep_up(source)).abort_handle());
         Ok(())
@@ -174,7 +177,7 @@ impl Integrations {
         let id = self.found(id).await?.id;
         let dead_letters = {
             let id = id.clone();
-            self.stored(move |store| store.bookmark(&id).dead_count()).await?
+            self.stored(move |store| store.count_dead_letters(&id)).await?
         };
         let engine = self.0.engine.lock().await;
         let forwarder = engine.forwarders.get(&id).filter(|forwarder| !forwarder.is_finished());
@@ -210,7 +213,7 @@ impl Integrations {
     }
 
     /// Runs a forwarder for `integration`, unless it does not deliver or nothing runs yet.
-    fn run(&self, engine: &mut Engine, integration: &Integration) {
+    async fn run(&self, engine: &mut Engine, integration: &Integration) {
         let Some(source) = engine.source.clone() else { return };
         let id = &integration.id;
         if integration.paused || !integration.state.delivers() {
@@ -219,10 +222,7 @@ impl Integrations {
         let sink = match self.0.sinks.sink(integration, Purpose::Run) {
             Ok(sink) => sink,
             // Stored when another configuration of the gateway allowed it.
-            Err(error) => {
-                tracing::error!(integration = id, %error, "the integration cannot run");
-                return;
-            }
+            Err(error) => return self.cannot_run(&source, integration, &error).await,
         };
         let forwarder = Forwarder::start(
             source,
@@ -237,6 +237,57 @@ impl Integrations {
         engine.forwarders.insert(id.clone(), forwarder);
     }
 
+    /// What cannot run has failed, and its customer is told: it would stop without a word.
+    async fn cannot_run(
+        &self,
+        source: &Source,
+        integration: &Integration,
+        error: &InvalidIntegration,
+    ) {
+        let Integration { id, name, .. } = integration;
+        tracing::error!(integration = id, %error, "the integration cannot run");
+        let (row, text) = (id.clone(), format!("it cannot run: {error}"));
+        let failed = IntegrationState::IntegrationFailed;
+        if let Err(error) = self.stored(move |s| s.set_state(&row, failed, Some(&text))).await {
+            tracing::error!(integration = id, %error, "that it has failed is not saved");
+        }
+        let mut notice = Notice::new(
+            NoticeCategory::Error,
+            NoticeKind::Integration,
+            "CloudIntegrator[IntegrationDisabled]",
+        );
+        notice.integration = Some(id.clone());
+        notice.description = format!(
+            "Integration with ID {id} and name \"{name}\" was disabled because it cannot run: \
+             {error}. Please review affected integration details in Cloud Integrator."
+        );
+        let record = NewRecord {
+            kind: Kind::new(EventKind::Notice.code()),
+            device: DeviceKey::NONE,
+            received_at: now(),
+            body: notice.encode(),
+        };
+        if let Err(error) = source.log.append(vec![record]).await {
+            tracing::warn!(%error, "a notice about an integration is lost");
+        }
+    }
+
+    /// Runs every integration that delivers and has no forwarder: one may be without it since the
+    /// state file refused in the middle of a change.
+    async fn run_all(&self) -> Result<(), StoreError> {
+        let mut engine = self.0.engine.lock().await;
+        for integration in self.list().await? {
+            let is_running = engine.forwarders.get(&integration.id).is_some_and(|forwarder| {
+                // One that has ended by itself has failed its integration.
+                !forwarder.is_finished()
+            });
+            if !is_running {
+                self.run(&mut engine, &integration).await;
+            }
+        }
+        Ok(())
+    }
+
     /// Ends the forwarder of an integration, and starts one by its configuration as it is now.
     async fn run_anew(&self, engine: &mut Engine, id: &str) -> Result<Integration, ChangeError> {
         if let Some(forwarder) = engine.forwarders.remove(id) {
@@ -244,7 +295,7 @@ impl Integrations {
         }
         // The old forwarder may have made its first delivery meanwhile.
         let integration = self.found(id).await?;
-        self.run(engine, &integration);
+        self.run(engine, &integration).await;
         Ok(integration)
     }
 

@@ -138,13 +138,15 @@ impl Integrations {
         id: &str,
         request: ReplayRequest,
     ) -> Result<Replay, ReplayError> {
+        let log_source = self.0.engine.lock().await.source.clone();
+        let log_source = log_source.ok_or(ReplayError::NotRunning)?;
+        let versions =
+            if request.newest_templates { active_versions(&log_source) } else { Vec::new() };
+        // Before anybody else has to wait: it may read from the disk.
+        let source = tokio::task::spawn_blocking(move || selection(&log_source, &request));
+        let source = source.await.map_err(|_| StoreError::CutOff)??;
         let (all, id) = (self.clone(), id.to_owned());
         self.change(|mut engine| async move {
-            let log_source = engine.source.clone().ok_or(ReplayError::NotRunning)?;
-            let versions =
-                if request.newest_templates { active_versions(&log_source) } else { Vec::new() };
-            let source = tokio::task::spawn_blocking(move || selection(&log_source, &request));
-            let source = source.await.map_err(|_| StoreError::CutOff)??;
             let new = all.new_replay(&id, source, versions).await?;
             let replay = new.id.clone();
             let none = DeadLetterFilter::default();

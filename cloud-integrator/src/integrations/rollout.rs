@@ -9,9 +9,11 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use super::{Integrations, now};
-use crate::integration::{ChangeError, CreateError, Integration, IntegrationState, NewIntegration};
+use crate::integration::{
+    ChangeError, CreateError, Integration, IntegrationState, InvalidIntegration, NewIntegration,
+};
 use crate::store::{Rollout, Store, StoreError};
-use crate::target::{AwsTarget, AwsTransport, Target};
+use crate::target::{AwsTarget, Target};
 
 /// How long a rollout waits for its end, as documented.
 pub const ROLLOUT_TIME: Duration = Duration::from_secs(3_600);
@@ -19,8 +21,8 @@ pub const ROLLOUT_TIME: Duration = Duration::from_secs(3_600);
 /// Random bytes of a token: as many as nobody guesses.
 const TOKEN_BYTES: usize = 32;
 
-/// What ends a rollout.
-#[derive(Debug, Clone)]
+/// What ends a rollout. The token is a secret, so it has no `Debug`.
+#[derive(Clone)]
 pub struct AwsRollout {
     /// The token that creating the integration gave.
     pub token: String,
@@ -41,10 +43,9 @@ impl Integrations {
         let mut bytes = [0; TOKEN_BYTES];
         getrandom::fill(&mut bytes).map_err(|error| StoreError::Random(error.to_string()))?;
         let token = URL_SAFE_NO_PAD.encode(bytes);
-        let integration = self.create_in(new, IntegrationState::RolloutStarted, false).await?;
-        let (id, kept) = (integration.id.clone(), token.clone());
-        let until = now().saturating_add(ROLLOUT_TIME);
-        self.stored(move |store| store.set_rollout(&id, Rollout { token: &kept, until })).await?;
+        let rollout = Rollout::new(&token, now().saturating_add(ROLLOUT_TIME));
+        let started = IntegrationState::RolloutStarted;
+        let integration = self.create_in(new, started, false, Some(rollout)).await?;
         Ok((integration, token))
     }
 
@@ -59,11 +60,16 @@ impl Integrations {
         self.change(|mut engine| async move {
             let found = all.stored(move |store| store.find_rollout(&token, now())).await?;
             let id = found.ok_or_else(|| ChangeError::NotFound("of this token".to_owned()))?;
+            // Whoever has the token alone must not use the gateway's own account.
+            if target.role().is_none() {
+                return Err(InvalidIntegration::NoRole.into());
+            }
             let mut integration = all.found(&id).await?;
-            integration.target = Target::Aws(with_external_id(target, &id));
+            let before = integration.clone();
+            integration.target = Target::Aws(target);
             // As it will be: what is not valid must not end the rollout.
             integration.state = IntegrationState::RolloutDone;
-            all.update(&mut engine, integration).await?;
+            all.update(&mut engine, &before, integration).await?;
             let done = IntegrationState::RolloutDone;
             let row = id.clone();
             all.stored(move |store: &Store| store.set_state(&row, done, None)).await?;
@@ -71,15 +77,4 @@ impl Integrations {
         })
         .await
     }
-}
-
-/// Where a role is to be assumed and nothing else is said, the integration is its external id: so
-/// the role is of no use to another integration of the same gateway (docs/aws.md).
-fn with_external_id(mut target: AwsTarget, id: &str) -> AwsTarget {
-    if let AwsTransport::Sdk { role_arn: Some(_), external_id: external_id @ None } =
-        &mut target.transport
-    {
-        *external_id = Some(id.to_owned());
-    }
-    target
 }

@@ -5,9 +5,7 @@ use bytes::Bytes;
 use super::{Integrations, now};
 use crate::envelope::{Stamp, test_message};
 use crate::event_type::EventType;
-use crate::integration::{
-    ChangeError, Integration, IntegrationState, InvalidIntegration, TestReport,
-};
+use crate::integration::{ChangeError, Integration, IntegrationState, TestReport};
 use crate::sink::{Delivery, Outcome, Sink, Subject};
 use crate::sinks::Purpose;
 
@@ -25,7 +23,7 @@ impl Integrations {
             let allowed = "ROLLOUT_DONE, INTEGRATION_ACTIVE, INTEGRATION_FAILED";
             return Err(ChangeError::State { found: integration.state, allowed });
         }
-        Ok(self.send_test(&integration, "Test").await?)
+        Ok(self.send_test(&integration, "Test").await)
     }
 
     /// Starts a failed integration again, if it takes a TEST_MESSAGE.
@@ -34,7 +32,7 @@ impl Integrations {
     /// Where there is no such integration, or it has not failed.
     pub async fn restart(&self, id: &str) -> Result<(Integration, TestReport), ChangeError> {
         let integration = self.failed(id).await?;
-        let report = self.send_test(&integration, "Restart").await?;
+        let report = self.send_test(&integration, "Restart").await;
         if !report.success {
             return Ok((integration, report));
         }
@@ -60,12 +58,11 @@ impl Integrations {
         }
     }
 
-    async fn send_test(
-        &self,
-        integration: &Integration,
-        what: &str,
-    ) -> Result<TestReport, InvalidIntegration> {
-        let sink = self.0.sinks.sink(integration, Purpose::Test)?;
+    async fn send_test(&self, integration: &Integration, what: &str) -> TestReport {
+        let sink = match self.0.sinks.sink(integration, Purpose::Test) {
+            Ok(sink) => sink,
+            Err(error) => return TestReport::failed(what, &error),
+        };
         let received_at = now();
         let id = self.event_id(received_at);
         let body = test_message(
@@ -81,13 +78,13 @@ impl Integrations {
             topic: None,
             body: Bytes::from(body),
         };
-        Ok(match sink.deliver(vec![delivery]).await {
+        match sink.deliver(vec![delivery]).await {
             Outcome::Delivered => {
                 TestReport { success: true, message: format!("{what} was successful") }
             }
             Outcome::Retry { reason, .. } | Outcome::Rejected { reason } => {
-                TestReport { success: false, message: format!("{what} failed, {reason}") }
+                TestReport::failed(what, &reason)
             }
-        })
+        }
     }
 }

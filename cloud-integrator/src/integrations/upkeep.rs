@@ -1,4 +1,5 @@
-//! What has to happen now and then: what nobody needs any more is forgotten.
+//! What has to happen now and then: what nobody needs any more is forgotten, and whoever has no
+//! forwarder gets one.
 
 use std::time::Duration;
 
@@ -26,6 +27,9 @@ impl Integrations {
                 tracing::warn!(%error, "the upkeep of integrations waits");
             }
             tokio::time::sleep(INTERVAL).await;
+            if let Err(error) = self.run_all().await {
+                tracing::warn!(%error, "the upkeep of integrations waits");
+            }
         }
     }
 }

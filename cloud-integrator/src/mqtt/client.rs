@@ -153,7 +153,11 @@ impl MqttClient {
         let base = &endpoint.client_id;
         let ids: Vec<String> = match purpose {
             MqttPurpose::Run => (1..=endpoint.connections).map(|n| format!("{base}-{n}")).collect(),
-            MqttPurpose::Test => vec![format!("{base}-test")],
+            // Of its own each time: two tests at once would end each other's session. Without
+            // randomness that is all that is lost.
+            MqttPurpose::Test => {
+                vec![format!("{base}-test-{:08x}", getrandom::u32().unwrap_or_default())]
+            }
         };
         let line = |client_id| Line { client_id, traffic: Arc::default(), open: OnceLock::new() };
         MqttSink(Arc::new(Inner {

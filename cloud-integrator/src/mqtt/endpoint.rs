@@ -111,6 +111,14 @@ pub enum MqttEndpointError {
         "endpoint is missing: the host that `aws iot describe-endpoint --endpoint-type iot:Data-ATS` tells"
     )]
     AwsEndpoint,
+    /// A port that is not the transport's.
+    #[error("endpoint has port {found}, allowed: {port}, the port of the transport, or none")]
+    AwsPort {
+        /// That of the endpoint.
+        found: u16,
+        /// That of the transport.
+        port: u16,
+    },
     /// No certificate for AWS IoT Core.
     #[error("{0} is missing: AWS IoT Core knows MQTT clients by their certificate")]
     AwsCertificate(&'static str),
@@ -182,8 +190,12 @@ impl MqttEndpoint {
         if own.key_pem.is_none() {
             return Err(MqttEndpointError::AwsCertificate("key"));
         }
-        let host = host_of(&parse_url(&format!("mqtts://{endpoint}"))?)?;
+        let url = parse_url(&format!("mqtts://{endpoint}"))?;
+        let host = host_of(&url)?;
         let port = if *port == 0 { TLS_PORT } else { *port };
+        if let Some(found) = url.port().filter(|found| *found != port) {
+            return Err(MqttEndpointError::AwsPort { found, port });
+        }
         allowed.policy.check(&host, port, &USUAL_PORTS)?;
         let alpn: &[&[u8]] = if port == HTTPS_PORT { &[AWS_ALPN] } else { &[] };
         Ok(Self {
@@ -238,7 +250,9 @@ fn parse_url(text: &str) -> Result<Url, MqttEndpointError> {
 /// The host without the brackets of an IPv6 address.
 fn host_of(url: &Url) -> Result<String, MqttEndpointError> {
     let host = url.host_str().unwrap_or_default();
-    let literal = host.trim_start_matches('[').trim_end_matches(']').to_ascii_lowercase();
+    // A dot at the end makes no other name (RFC 1034 §3.1).
+    let bare = host.strip_suffix('.').unwrap_or(host);
+    let literal = bare.trim_start_matches('[').trim_end_matches(']').to_ascii_lowercase();
     match ServerName::try_from(literal.as_str()) {
         Ok(_) => Ok(literal),
         Err(_) => Err(MqttEndpointError::Host(host.chars().take(64).collect())),
@@ -334,6 +348,15 @@ mod tests {
         assert_eq!(endpoint.canonical(), "mqtts://2606:4700::1111:443#me");
     }
 
+    /// With a dot at the end of its host, a broker counted as another one: two integrations with one
+    /// client id could be made, which ended each other's session for ever.
+    #[test]
+    fn a_dot_at_the_end_of_the_host_makes_no_other_broker() {
+        let dotted = checked(&target("mqtts://b.example.:8883")).unwrap();
+        assert_eq!(dotted.canonical(), checked(&target("mqtts://b.example")).unwrap().canonical());
+        assert!(checked(&target("mqtts://.")).is_err());
+    }
+
     #[test]
     fn urls_that_lead_nowhere_are_refused_with_the_reason() {
         let url = |url: &str| refused(|target| url.clone_into(&mut target.url));
@@ -418,6 +441,21 @@ mod tests {
         assert!(refused("b.example", nothing).starts_with("certificate is missing"));
         assert!(refused("10.0.0.1", identity()).contains("must not reach"));
         assert!(refused("b.example/x", identity()).starts_with("url holds more than host"));
+    }
+
+    /// The port of an endpoint such as `host:9000` was dropped without a word, and the integration
+    /// went to the port of the transport instead.
+    #[test]
+    fn a_port_of_the_endpoint_is_not_passed_over() {
+        let host = "abc-ats.iot.eu-central-1.amazonaws.com";
+        let made = |text: &str, port| aws(&format!("{host}{text}"), identity(), port);
+        assert_eq!(
+            made(":9000", 0).unwrap_err().to_string(),
+            "endpoint has port 9000, allowed: 8883, the port of the transport, or none"
+        );
+        assert!(matches!(made(":8883", 443), Err(MqttEndpointError::AwsPort { .. })));
+        assert_eq!(made(":443", 443).unwrap().port, 443);
+        assert_eq!(made(":8883", 0).unwrap().port, 8_883);
     }
 
     #[test]

@@ -127,13 +127,19 @@ fn marks() -> Vec<(&'static str, Mark)> {
     .collect()
 }
 
-/// Tries it with a value of each kind: whether the customer wrote JSON shows by itself.
+/// Tries it with values of each kind: whether the customer wrote JSON shows by itself.
 fn makes_json(template: &Template<Mark>) -> bool {
+    // A text must not stand in quotes, and what is no text must not be the name of a member.
+    ["\"x\"", NULL].into_iter().all(|value| is_json_with(template, value))
+}
+
+/// Whether it makes JSON where `value` stands for the values that are JSON themselves.
+fn is_json_with(template: &Template<Mark>, value: &str) -> bool {
     let mut sample = String::new();
     for part in template.parts() {
         match part {
             Part::Text(text) => sample.push_str(text),
-            Part::Mark(Mark::Payload | Mark::Event) => sample.push_str(NULL),
+            Part::Mark(Mark::Payload | Mark::Event) => sample.push_str(value),
             // Always digits, so it may stand without quotes.
             Part::Mark(Mark::Received) => sample.push('0'),
             // Any of the others may be the word for what is not known, so quotes are needed.
@@ -246,6 +252,24 @@ mod tests {
         let (filled, _) = made(Some("[:event:,:payload:]"), &event(EventType::Error));
         let whole = String::from_utf8(event(EventType::Error).body.to_vec()).unwrap();
         assert_eq!(filled, format!("[{whole},null]"));
+    }
+
+    /// A template with `":payload:"` in quotes counted as JSON because it was tried with `null`. It
+    /// made `""SGVsbG8=""`, which readers were told to read as JSON.
+    #[test]
+    fn a_value_in_quotes_makes_no_json() {
+        let cases = [
+            r#"{"v":":payload:"}"#,
+            r#"{"v":":event:"}"#,
+            r#"{"v":"x :payload:"}"#,
+            "{:payload::1}",
+        ];
+        for template in cases {
+            let (filled, form) = made(Some(template), &telemetry(Protocol::Coap));
+            assert_eq!(form, Form::Text, "{template}: {filled}");
+        }
+        let (filled, form) = made(Some(r#"{"v"::payload:}"#), &telemetry(Protocol::Coap));
+        assert_eq!((filled.as_str(), form), (r#"{"v":"SGVsbG8="}"#, Form::Json));
     }
 
     #[test]

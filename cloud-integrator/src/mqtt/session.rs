@@ -205,7 +205,9 @@ impl Session {
             };
             match packet {
                 Packet::PubAck(answer) => self.take_puback(answer)?,
-                Packet::PingResp => self.pinged_at = None,
+                // One that was not asked for is none: a flood of them would keep us from everything
+                // else, because what comes is looked at first.
+                Packet::PingResp if self.pinged_at.is_some() => self.pinged_at = None,
                 Packet::Disconnect(goodbye) => return Err(self.sent_away(&goodbye)),
                 other => return Err(unexpected(&other)),
             }

@@ -75,18 +75,13 @@ pub enum Blocked {
         /// What it is.
         kind: &'static str,
     },
-    /// A name of which all addresses are such.
+    /// A name of which all addresses are such. Which ones is for the operator alone: a customer
+    /// could ask for the names of the gateway's network one by one.
     #[error(
-        "{name} resolves to {address}, {kind}, which the gateway must not reach; an operator can allow its network"
+        "{0} has no address that the gateway may reach; an operator can allow networks beside the \
+         public Internet"
     )]
-    Address {
-        /// The name.
-        name: String,
-        /// The first of its addresses.
-        address: IpAddr,
-        /// What it is.
-        kind: &'static str,
-    },
+    Address(String),
 }
 
 impl NetworkPolicy {
@@ -109,6 +104,22 @@ impl NetworkPolicy {
         Host::parse(host).is_some_and(|host| self.opens_loopback(&host))
     }
 
+    /// Whether an operator opened the place of `host`: this machine, an address in a network that is
+    /// allowed, or a name inside where there is such a network. A public name can lead there too,
+    /// but its owner can turn it away at any time.
+    pub(crate) fn opens(&self, host: &str) -> bool {
+        let Some(host) = Host::parse(host) else { return false };
+        self.opens_loopback(&host)
+            || match host {
+                Host::Address(address) => self.allows_address(address),
+                Host::Name(_) => host.is_name_inside() && !self.allow_networks.is_empty(),
+            }
+    }
+
+    fn allows_address(&self, address: IpAddr) -> bool {
+        self.allow_networks.iter().any(|network| network.contains(address))
+    }
+
     /// A host that may be looked up, or reached where it is an address.
     pub(super) fn checked_host(&self, text: &str) -> Result<Host, Blocked> {
         let host = Host::parse(text)
@@ -128,12 +139,14 @@ impl NetworkPolicy {
     /// Checks an address that `host` has at this moment.
     pub(super) fn check_address(&self, host: &Host, address: IpAddr) -> Result<(), Blocked> {
         let Some(kind) = special_purpose(address) else { return Ok(()) };
-        let is_allowed = self.allow_networks.iter().any(|network| network.contains(address));
-        if is_allowed || (address.is_loopback() && self.opens_loopback(host)) {
+        if self.allows_address(address) || (address.is_loopback() && self.opens_loopback(host)) {
             return Ok(());
         }
         Err(match host {
-            Host::Name(name) => Blocked::Address { name: name.clone(), address, kind },
+            Host::Name(name) => {
+                tracing::debug!(name, %address, kind, "an address that must not be reached");
+                Blocked::Address(name.clone())
+            }
             Host::Address(host) => Blocked::Literal { host: *host, kind },
         })
     }
@@ -248,7 +261,7 @@ mod tests {
         // A name that is none of this machine's may not lead to it.
         let host = Host::parse("hook.example").unwrap();
         let address = "127.0.0.1".parse().unwrap();
-        assert!(matches!(policy.check_address(&host, address), Err(Blocked::Address { .. })));
+        assert!(matches!(policy.check_address(&host, address), Err(Blocked::Address(_))));
     }
 
     #[test]

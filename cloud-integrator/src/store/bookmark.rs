@@ -133,9 +133,9 @@ impl Bookmark {
         Ok(dead_letters::places(&self.store.connection(), replay, from, most)?)
     }
 
-    /// How many dead letters there are.
+    /// How many dead letters there are that say something about the endpoint.
     pub(crate) fn dead_count(&self) -> Result<u64, StoreError> {
-        Ok(dead_letters::count(&self.store.connection(), &self.id)?)
+        Ok(dead_letters::count_blaming(&self.store.connection(), &self.id)?)
     }
 
     fn invalid(&self, field: &'static str) -> StoreError {
@@ -145,6 +145,7 @@ impl Bookmark {
 
 #[cfg(test)]
 mod tests {
+    use super::super::integrations::Beginning;
     use super::super::integrations::tests::integration;
     use super::super::tests::store;
     use super::*;
@@ -152,7 +153,9 @@ mod tests {
     #[test]
     fn the_first_delivery_is_kept_and_changes_the_state_once() {
         let (_folder, store) = store();
-        store.insert(&integration("one"), None, Some(7)).unwrap();
+        store
+            .insert(&integration("one"), &Beginning { start: Some(7), ..Beginning::default() })
+            .unwrap();
         let bookmark = store.bookmark("one");
         assert_eq!(bookmark.cursor().unwrap(), Some(7));
         let at = |resume, holes| Progress {
@@ -179,7 +182,7 @@ mod tests {
     #[test]
     fn trouble_and_the_filter_are_kept() {
         let (_folder, store) = store();
-        store.insert(&integration("one"), None, None).unwrap();
+        store.insert(&integration("one"), &Beginning::default()).unwrap();
         let bookmark = store.bookmark("one");
         assert_eq!(bookmark.load().unwrap(), Saved::default());
         let trouble = Some(Trouble { since: Timestamp::from_micros(5), told: 2 });

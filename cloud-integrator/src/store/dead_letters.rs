@@ -3,13 +3,17 @@
 use rusqlite::{Connection, Row, Transaction, params, params_from_iter, types::Value};
 use vocabulary::{EventId, Iccid, Timestamp};
 
-use super::{Store, StoreError, to_column};
+use super::{Store, StoreError, from_column, to_column};
 use crate::progress::DeadLetter;
-use crate::sink::Answer;
+use crate::sink::{Answer, FailureClass};
 
 /// Dead letters of one integration at most: an endpoint that refuses more does not work, whatever
 /// its other answers are. An estimate; 1.5 KB each where the endpoint explains itself.
 pub const DEAD_LETTERS_MAX: u64 = 100_000;
+
+/// Dead letters of one device of which no request could be made, at most. Their messages stay in
+/// the history.
+const REQUESTS_PER_DEVICE: u32 = 100;
 
 /// An event that was given up.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -109,6 +113,12 @@ impl Store {
         Ok((entries, usize::try_from(total).unwrap_or(usize::MAX)))
     }
 
+    /// How many dead letters an integration has.
+    pub(crate) fn count_dead_letters(&self, integration: &str) -> Result<u64, StoreError> {
+        let sql = "SELECT count(*) FROM dead_letters WHERE integration = ?1";
+        Ok(self.connection().query_row(sql, [integration], |row| row.get(0)).map(from_column)?)
+    }
+
     /// Forgets dead letters; says how many.
     pub(crate) fn forget_dead_letters(
         &self,
@@ -122,7 +132,9 @@ impl Store {
 
     /// Forgets the dead letters below the oldest place of the log: there is nothing to deliver.
     pub(crate) fn expire_dead_letters(&self, oldest: u64) -> Result<usize, StoreError> {
-        let sql = "DELETE FROM dead_letters WHERE place < ?1";
+        // By the primary key: without the first column it would be a look at every row.
+        let sql = "DELETE FROM dead_letters
+            WHERE integration IN (SELECT id FROM integrations) AND place < ?1";
         Ok(self.connection().execute(sql, [to_column(oldest)])?)
     }
 }
@@ -153,7 +165,9 @@ pub(super) fn bury(
         "INSERT INTO dead_letters (integration, place, id, device, event_type, received_at_us,
             died_at_us, class, reason, answer_code, answer, attempts)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)
-         ON CONFLICT (integration, place) DO UPDATE SET died_at_us = excluded.died_at_us,
+         ON CONFLICT (integration, place) DO UPDATE SET id = excluded.id, device = excluded.device,
+            event_type = excluded.event_type, received_at_us = excluded.received_at_us,
+            died_at_us = excluded.died_at_us,
             class = excluded.class, reason = excluded.reason, answer_code = excluded.answer_code,
             answer = excluded.answer, attempts = attempts + excluded.attempts, replay = NULL",
     )?;
@@ -173,7 +187,28 @@ pub(super) fn bury(
             answer.map(|answer| &answer.text),
             letter.attempts,
         ])?;
+        if letter.failure.class == FailureClass::Request {
+            cap_requests(transaction, integration, letter.device)?;
+        }
     }
+    Ok(())
+}
+
+/// Forgets the oldest dead letters of a device of which no request could be made: whatever a
+/// device names as its topic, it fills neither the disk nor what others may fail by.
+fn cap_requests(
+    transaction: &Transaction<'_>,
+    integration: &str,
+    device: u64,
+) -> rusqlite::Result<()> {
+    let mut statement = transaction.prepare(
+        "DELETE FROM dead_letters WHERE integration = ?1 AND place IN (
+            SELECT place FROM dead_letters
+            WHERE integration = ?1 AND device = ?2 AND class = ?3
+            ORDER BY place DESC LIMIT -1 OFFSET ?4)",
+    )?;
+    let class = FailureClass::Request.as_str();
+    statement.execute(params![integration, to_column(device), class, REQUESTS_PER_DEVICE])?;
     Ok(())
 }
 
@@ -209,13 +244,13 @@ pub(super) fn places(
     )?;
     let most = i64::try_from(most).unwrap_or(i64::MAX);
     let rows = statement.query_map(params![replay, to_column(from), most], |row| row.get(0))?;
-    rows.map(|place| place.map(super::from_column)).collect()
+    rows.map(|place| place.map(from_column)).collect()
 }
 
-/// How many dead letters an integration has.
-pub(super) fn count(connection: &Connection, integration: &str) -> rusqlite::Result<u64> {
-    let sql = "SELECT count(*) FROM dead_letters WHERE integration = ?1";
-    connection.query_row(sql, [integration], |row| row.get(0)).map(super::from_column)
+/// How many dead letters an integration has that say something about its endpoint.
+pub(super) fn count_blaming(connection: &Connection, integration: &str) -> rusqlite::Result<u64> {
+    let sql = "SELECT count(*) FROM dead_letters WHERE integration = ?1 AND class <> 'request'";
+    connection.query_row(sql, [integration], |row| row.get(0)).map(from_column)
 }
 
 fn read(row: &Row<'_>) -> Result<DeadLetterEntry, StoreError> {
@@ -227,7 +262,7 @@ fn read(row: &Row<'_>) -> Result<DeadLetterEntry, StoreError> {
     };
     Ok(DeadLetterEntry {
         id,
-        iccid: match super::from_column(row.get(1)?) {
+        iccid: match from_column(row.get(1)?) {
             0 => None,
             device => Iccid::from_u64(device),
         },
@@ -239,6 +274,6 @@ fn read(row: &Row<'_>) -> Result<DeadLetterEntry, StoreError> {
         answer,
         attempts: row.get(9)?,
         replay: row.get(10)?,
-        place: super::from_column(row.get(11)?),
+        place: from_column(row.get(11)?),
     })
 }

@@ -22,11 +22,28 @@ pub(crate) enum Stored {
     NotFound,
 }
 
-/// The token of a rollout that somebody has to finish.
+/// A rollout that somebody has to finish: the digest of its token, and until when.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Rollout<'a> {
-    pub(crate) token: &'a str,
-    pub(crate) until: Timestamp,
+pub(crate) struct Rollout {
+    digest: [u8; 32],
+    until: Timestamp,
+}
+
+/// How an integration begins.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Beginning {
+    /// What no other integration may have, in its one spelling.
+    pub(crate) canonical: Option<String>,
+    /// The place of the log that it starts at.
+    pub(crate) start: Option<u64>,
+    /// Where it does not know yet where events go.
+    pub(crate) rollout: Option<Rollout>,
+}
+
+impl Rollout {
+    pub(crate) fn new(token: &str, until: Timestamp) -> Self {
+        Self { digest: digest_of(token), until }
+    }
 }
 
 /// The digest of a target's canonical form, or of a token: enough to find it again.
@@ -49,26 +66,25 @@ pub(super) fn seal_target(
 }
 
 impl Store {
-    /// Adds an integration whose target no other may share, by its `canonical` form, and which
-    /// starts at the place `start`.
+    /// Adds an integration.
     pub(crate) fn insert(
         &self,
         integration: &Integration,
-        canonical: Option<&str>,
-        start: Option<u64>,
+        beginning: &Beginning,
     ) -> Result<Stored, StoreError> {
+        let Beginning { canonical, start, rollout } = beginning;
         let target = seal_target(self.sealer(), &integration.id, &integration.target)?;
         stored(self.connection().execute(
             "INSERT INTO integrations (id, name, kind, target, target_digest, event_types,
                 json_payload_enabled, delivery, state, paused, error, created_at_us,
-                updated_at_us, position)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)",
+                updated_at_us, position, rollout_digest, rollout_until_us)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)",
             params![
                 integration.id,
                 integration.name,
                 integration.target.kind(),
                 target,
-                canonical.map(digest_of),
+                canonical.as_deref().map(digest_of),
                 integration.event_types.bits(),
                 integration.json_payload_enabled,
                 delivery_text(integration),
@@ -78,11 +94,13 @@ impl Store {
                 integration.created_at.as_micros(),
                 integration.updated_at.as_micros(),
                 start.map(super::bookmark::beginning),
+                rollout.map(|rollout| rollout.digest),
+                rollout.map(|rollout| rollout.until.as_micros()),
             ],
         ))
     }
 
-    /// Writes what a customer can change.
+    /// Writes what a customer can change. Without `canonical` it shares no more than before.
     pub(crate) fn update(
         &self,
         integration: &Integration,
@@ -90,7 +108,7 @@ impl Store {
     ) -> Result<Stored, StoreError> {
         let target = seal_target(self.sealer(), &integration.id, &integration.target)?;
         stored(self.connection().execute(
-            "UPDATE integrations SET target = ?2, target_digest = ?3, event_types = ?4,
+            "UPDATE integrations SET target = ?2, target_digest = coalesce(?3, target_digest), event_types = ?4,
                 json_payload_enabled = ?5, delivery = ?6, updated_at_us = ?7 WHERE id = ?1",
             params![
                 integration.id,
@@ -129,14 +147,6 @@ impl Store {
         ))
     }
 
-    /// Keeps what finishes the rollout of an integration.
-    pub(crate) fn set_rollout(&self, id: &str, rollout: Rollout<'_>) -> Result<Stored, StoreError> {
-        stored(self.connection().execute(
-            "UPDATE integrations SET rollout_digest = ?2, rollout_until_us = ?3 WHERE id = ?1",
-            params![id, digest_of(rollout.token), rollout.until.as_micros()],
-        ))
-    }
-
     /// The integration whose rollout `token` finishes at the moment `now`.
     pub(crate) fn find_rollout(
         &self,
@@ -172,13 +182,22 @@ impl Store {
         statement.query_row([id], |row| Ok(read(self.sealer(), row))).optional()?.transpose()
     }
 
-    /// All integrations, the oldest first.
+    /// All integrations, the oldest first. One that cannot be read (sealed under another data key,
+    /// or of a kind that this release does not know) is left out, and holds up no other.
     pub(crate) fn list(&self) -> Result<Vec<Integration>, StoreError> {
         let sql = format!("SELECT {COLUMNS} FROM integrations ORDER BY created_at_us, id");
         let connection = self.connection();
         let mut statement = connection.prepare(&sql)?;
         let rows = statement.query_map([], |row| Ok(read(self.sealer(), row)))?;
-        rows.map(|row| row?).collect()
+        let mut integrations = Vec::new();
+        for row in rows {
+            match row? {
+                Ok(integration) => integrations.push(integration),
+                Err(error @ StoreError::Sqlite(_)) => return Err(error),
+                Err(error) => tracing::error!(%error, "an integration is left out"),
+            }
+        }
+        Ok(integrations)
     }
 
     /// How many there are.
@@ -262,11 +281,15 @@ pub(super) mod tests {
         }
     }
 
+    fn shares(canonical: &str) -> Beginning {
+        Beginning { canonical: Some(canonical.to_owned()), ..Beginning::default() }
+    }
+
     #[test]
     fn an_integration_comes_back() {
         let (_folder, store) = store();
         let mut one = integration("one");
-        assert_eq!(store.insert(&one, Some("a"), None).unwrap(), Stored::Yes);
+        assert_eq!(store.insert(&one, &shares("a")).unwrap(), Stored::Yes);
         assert_eq!(store.find("one").unwrap(), Some(one.clone()));
         one.target = Target::Mqtt(MqttTarget::default());
         one.json_payload_enabled = false;
@@ -281,20 +304,20 @@ pub(super) mod tests {
     fn one_target_belongs_to_one_integration() {
         let (_folder, store) = store();
         let (one, two) = (integration("one"), integration("two"));
-        store.insert(&one, Some("https://h/"), None).unwrap();
-        assert_eq!(store.insert(&two, Some("https://h/"), None).unwrap(), Stored::Conflict);
-        store.insert(&two, Some("https://h/2"), None).unwrap();
+        store.insert(&one, &shares("https://h/")).unwrap();
+        assert_eq!(store.insert(&two, &shares("https://h/")).unwrap(), Stored::Conflict);
+        store.insert(&two, &shares("https://h/2")).unwrap();
         assert_eq!(store.update(&two, Some("https://h/")).unwrap(), Stored::Conflict);
         assert_eq!(store.update(&integration("no"), Some("x")).unwrap(), Stored::NotFound);
         for id in ["three", "four"] {
-            assert_eq!(store.insert(&integration(id), None, None).unwrap(), Stored::Yes);
+            assert_eq!(store.insert(&integration(id), &Beginning::default()).unwrap(), Stored::Yes);
         }
     }
 
     #[test]
     fn a_failure_has_its_reason_until_it_is_over() {
         let (_folder, store) = store();
-        store.insert(&integration("one"), None, None).unwrap();
+        store.insert(&integration("one"), &Beginning::default()).unwrap();
         store.set_state("one", IntegrationState::IntegrationFailed, Some("gone")).unwrap();
         assert_eq!(store.find("one").unwrap().unwrap().error.as_deref(), Some("gone"));
         store.set_state("one", IntegrationState::IntegrationActive, None).unwrap();
@@ -303,13 +326,26 @@ pub(super) mod tests {
         assert!(store.find("one").unwrap().unwrap().paused);
     }
 
+    /// One row that did not open kept the whole gateway from starting.
+    #[test]
+    fn a_row_that_cannot_be_read_holds_up_no_other() {
+        let (_folder, store) = store();
+        for id in ["one", "two"] {
+            store.insert(&integration(id), &Beginning::default()).unwrap();
+        }
+        let sql = "UPDATE integrations SET target = x'00' WHERE id = 'one'";
+        store.connection().execute(sql, ()).unwrap();
+        assert_eq!(store.list().unwrap(), [integration("two")]);
+        assert!(matches!(store.find("one"), Err(StoreError::Sealed { .. })));
+    }
+
     #[test]
     fn a_rollout_is_finished_by_its_token_in_time_only() {
         let (_folder, store) = store();
         let started = Integration { state: IntegrationState::RolloutStarted, ..integration("one") };
-        store.insert(&started, None, None).unwrap();
         let at = Timestamp::from_micros;
-        store.set_rollout("one", Rollout { token: "t", until: at(100) }).unwrap();
+        let rollout = Some(Rollout::new("t", at(100)));
+        store.insert(&started, &Beginning { rollout, ..Beginning::default() }).unwrap();
         assert_eq!(store.find_rollout("t", at(99)).unwrap().as_deref(), Some("one"));
         assert_eq!(store.find_rollout("t", at(100)).unwrap(), None);
         assert_eq!(store.find_rollout("x", at(99)).unwrap(), None);

@@ -18,7 +18,7 @@ use thiserror::Error;
 
 pub use bookmark::Bookmark;
 pub use dead_letters::{DEAD_LETTERS_MAX, DeadLetterEntry, DeadLetterFilter};
-pub(crate) use integrations::{Rollout, Stored};
+pub(crate) use integrations::{Beginning, Rollout, Stored};
 pub(crate) use replays::NewReplay;
 pub use replays::{Replay, ReplayState};
 
@@ -75,6 +75,8 @@ impl Store {
     /// Where the file cannot be opened or the targets are sealed under another data key.
     pub fn open(file: &StateFile, sealer: Sealer) -> Result<Self, StoreError> {
         let mut connection = file.open(schema::MIGRATIONS)?;
+        // What is replaced or deleted may be a secret: its bytes are overwritten.
+        connection.pragma_update(None, "secure_delete", true)?;
         schema::seal_unsealed(&mut connection, &sealer)?;
         Ok(Self(Arc::new(Tables { connection: Mutex::new(connection), sealer })))
     }

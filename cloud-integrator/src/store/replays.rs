@@ -266,6 +266,7 @@ fn read_job(row: &Row<'_>) -> Result<ReplayJob, StoreError> {
 mod tests {
     use vocabulary::EventId;
 
+    use super::super::integrations::Beginning;
     use super::super::integrations::tests::integration;
     use super::super::tests::store;
     use super::*;
@@ -293,7 +294,7 @@ mod tests {
 
     fn with_letters() -> (tempfile::TempDir, Store) {
         let (folder, store) = store();
-        store.insert(&integration("one"), None, None).unwrap();
+        store.insert(&integration("one"), &Beginning::default()).unwrap();
         let classes = [FailureClass::Refused, FailureClass::Refused, FailureClass::TooLarge];
         let dead = classes.into_iter().zip(5..).map(|(class, place)| letter(place, class));
         let progress = Progress { dead: dead.collect(), ..Progress::default() };
@@ -326,6 +327,27 @@ mod tests {
         assert_eq!(store.expire_dead_letters(6).unwrap(), 1);
         assert_eq!(store.forget_dead_letters("one", &any()).unwrap(), 2);
         assert_eq!(store.bookmark("one").dead_count().unwrap(), 0);
+    }
+
+    /// A device that named topics which no request can be made of filled the disk, and ended its
+    /// integration for all others.
+    #[test]
+    fn what_a_device_spoils_itself_is_kept_in_small_numbers_and_blames_no_endpoint() {
+        let (_folder, store) = with_letters();
+        let dead = (0..150).map(|place| DeadLetter {
+            place: 100 + place,
+            device: 7,
+            ..letter(8, FailureClass::Request)
+        });
+        let progress = Progress { dead: dead.collect(), ..Progress::default() };
+        let bookmark = store.bookmark("one");
+        bookmark.save(&progress).unwrap();
+        assert_eq!(bookmark.dead_count().unwrap(), 3);
+        assert_eq!(store.count_dead_letters("one").unwrap(), 103);
+        let class = Some("request".to_owned());
+        let filter = DeadLetterFilter { class, ..DeadLetterFilter::default() };
+        let (kept, total) = store.dead_letters("one", &filter, (0, 1)).unwrap();
+        assert_eq!((kept[0].place, total), (150, 100));
     }
 
     fn replay(id: &str, source: ReplaySource) -> NewReplay {

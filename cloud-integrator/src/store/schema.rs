@@ -105,7 +105,11 @@ pub(super) fn seal_unsealed(
     sealer: &Sealer,
 ) -> Result<(), StoreError> {
     let transaction = connection.transaction()?;
-    for webhook in unsealed(&transaction)? {
+    let found = unsealed(&transaction)?;
+    if found.is_empty() {
+        return Ok(());
+    }
+    for webhook in found {
         let Unsealed { id, url, canonical_url, headers, resume, holes } = webhook;
         let headers = serde_json::from_str(&headers)
             .map_err(|_| StoreError::Row { id: id.clone(), field: "headers" })?;
@@ -127,7 +131,9 @@ pub(super) fn seal_unsealed(
         )?;
         transaction.execute("DELETE FROM unsealed_webhooks WHERE id = ?1", [id])?;
     }
-    Ok(transaction.commit()?)
+    transaction.commit()?;
+    // What an earlier release freed, and the write-ahead log, still hold them readable.
+    Ok(connection.execute_batch("VACUUM; PRAGMA wal_checkpoint(TRUNCATE)")?)
 }
 
 /// A webhook as the first release kept it.
@@ -196,9 +202,10 @@ mod tests {
             let position = store.bookmark("one").load().unwrap().position.unwrap();
             assert_eq!((position.resume, position.holes), (500, vec![9, 400]));
         }
-        let connection = file.open(MIGRATIONS).unwrap();
-        connection.execute_batch("VACUUM; PRAGMA wal_checkpoint(TRUNCATE)").unwrap();
-        let bytes = std::fs::read(file.path()).unwrap();
-        assert!(!bytes.windows(6).any(|window| window == b"s3cret"));
+        for entry in std::fs::read_dir(folder.path()).unwrap().flatten() {
+            let bytes = std::fs::read(entry.path()).unwrap();
+            let is_readable = bytes.windows(6).any(|window| window == b"s3cret");
+            assert!(!is_readable, "{:?}", entry.path());
+        }
     }
 }

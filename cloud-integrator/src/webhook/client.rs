@@ -11,7 +11,7 @@ use thiserror::Error;
 use super::endpoint::{Endpoint, EndpointError};
 use super::sender::WebhookSink;
 use super::signature::SigningError;
-use crate::network::{NetworkPolicy, Resolver};
+use crate::network::Resolver;
 use crate::sink::DELIVERY_TIMEOUT;
 use crate::target::{ClientTls, WebhookTarget};
 use crate::tls::{TlsError, authorities, client_config};
@@ -34,15 +34,6 @@ const STREAM_WINDOW_BYTES: u32 = 64 * 1_024;
 const CONNECTION_WINDOW_BYTES: u32 = 1_024 * 1_024;
 /// HTTP/2 where the endpoint has it (RFC 7301).
 const ALPN: [&[u8]; 2] = [b"h2", b"http/1.1"];
-
-/// How webhooks reach their endpoints.
-#[derive(Debug, Clone, Default)]
-pub struct WebhookOptions {
-    /// Whether plain `http` to this machine itself is allowed: for tests and demonstrations.
-    pub allow_http_loopback: bool,
-    /// Certificates, in PEM, of authorities that are trusted beside the system's.
-    pub extra_roots_pem: Vec<Vec<u8>>,
-}
 
 /// Why no client could be made. The configuration of the gateway is at fault.
 #[derive(Debug, Error)]
@@ -82,15 +73,6 @@ pub struct WebhookClient {
 }
 
 impl WebhookClient {
-    /// A client of its own network: see [`WebhookClient::with_resolver`].
-    pub fn new(options: &WebhookOptions, connections: usize) -> Result<Self, ClientError> {
-        let policy = NetworkPolicy {
-            allow_http_loopback: options.allow_http_loopback,
-            ..NetworkPolicy::default()
-        };
-        Self::with_resolver(Resolver::new(policy), &options.extra_roots_pem, connections)
-    }
-
     /// A client that reaches what `resolver` lets it, trusts `extra_roots_pem` beside the system's
     /// authorities and keeps up to `connections` idle connections to each endpoint.
     pub fn with_resolver(
@@ -105,11 +87,6 @@ impl WebhookClient {
         let tls = client_config(&ClientTls::default(), &extra_roots, &ALPN)?;
         let shared = build(&resolver, tls, connections).map_err(ClientError::Setup)?;
         Ok(Self { shared, resolver, extra_roots: extra_roots.into(), connections })
-    }
-
-    /// Whether plain `http` to this machine itself is allowed.
-    pub fn allow_http_loopback(&self) -> bool {
-        self.resolver.policy().allow_http_loopback
     }
 
     /// A sink that posts each event to `endpoint`, as it is. Whatever the endpoint was checked by,

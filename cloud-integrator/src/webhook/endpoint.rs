@@ -91,16 +91,6 @@ pub enum EndpointError {
 }
 
 impl Endpoint {
-    /// Checks `url` and `headers` where nothing but this machine itself may be opened.
-    pub fn new(
-        url: &str,
-        headers: &BTreeMap<String, String>,
-        allow_http_loopback: bool,
-    ) -> Result<Self, EndpointError> {
-        let policy = NetworkPolicy { allow_http_loopback, ..NetworkPolicy::default() };
-        Self::within(&policy, url, headers)
-    }
-
     /// Checks `url` and `headers`; plain `http` passes only to this machine itself and only where
     /// the policy opens it.
     pub fn within(
@@ -207,9 +197,19 @@ fn parse_url(text: &str, policy: &NetworkPolicy) -> Result<Url, EndpointError> {
         return Err(EndpointError::UserInfo);
     }
     check_host(&url, policy)?;
+    without_dot(&mut url)?;
     // A fragment is never sent (RFC 9110 §4.2.5).
     url.set_fragment(None);
     Ok(url)
+}
+
+/// A name with a dot at its end is the same name (RFC 1034 §3.1).
+fn without_dot(url: &mut Url) -> Result<(), EndpointError> {
+    let Some(bare) = url.host_str().and_then(|host| host.strip_suffix('.')) else {
+        return Ok(());
+    };
+    let bare = bare.to_owned();
+    url.set_host(Some(&bare)).map_err(|error| EndpointError::Url(error.to_string()))
 }
 
 fn parse_name(text: &str) -> Result<HeaderName, EndpointError> {
@@ -243,8 +243,17 @@ mod tests {
 
     use super::*;
 
+    fn made(
+        url: &str,
+        headers: &BTreeMap<String, String>,
+        allow_http_loopback: bool,
+    ) -> Result<Endpoint, EndpointError> {
+        let policy = NetworkPolicy { allow_http_loopback, ..NetworkPolicy::default() };
+        Endpoint::within(&policy, url, headers)
+    }
+
     fn endpoint(url: &str) -> Result<Endpoint, EndpointError> {
-        Endpoint::new(url, &BTreeMap::new(), false)
+        made(url, &BTreeMap::new(), false)
     }
 
     fn headers(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
@@ -252,7 +261,7 @@ mod tests {
     }
 
     fn refused(pairs: &[(&str, &str)]) -> EndpointError {
-        Endpoint::new("https://h.example", &headers(pairs), false).unwrap_err()
+        made("https://h.example", &headers(pairs), false).unwrap_err()
     }
 
     #[test]
@@ -282,17 +291,29 @@ mod tests {
         );
     }
 
+    /// With a dot at the end of its host, a URL counted as another one: a second webhook could be
+    /// made to the same place, which got each event twice.
+    #[test]
+    fn a_dot_at_the_end_of_the_host_makes_no_other_url() {
+        let canonical = |url| endpoint(url).unwrap().canonical_url().to_owned();
+        assert_eq!(canonical("https://h.example./a"), "https://h.example/a");
+        assert_eq!(canonical("https://h.example.:8443/a."), "https://h.example:8443/a.");
+        assert_eq!(canonical("https://1.1.1.1./"), "https://1.1.1.1/");
+        assert!(endpoint("https://h.example../").is_err());
+        assert!(endpoint("https://./").is_err());
+    }
+
     #[test]
     fn plain_http_passes_to_this_machine_only_and_only_when_allowed() {
         let none = BTreeMap::new();
         for url in
             ["http://127.0.0.1:9/", "http://127.9.9.9/", "http://[::1]/", "http://localhost/"]
         {
-            assert!(Endpoint::new(url, &none, true).is_ok(), "{url}");
-            assert!(Endpoint::new(url, &none, false).is_err(), "{url}");
+            assert!(made(url, &none, true).is_ok(), "{url}");
+            assert!(made(url, &none, false).is_err(), "{url}");
         }
         for url in ["http://10.0.0.1/", "http://h.example/", "http://localhost.h.example/"] {
-            assert!(Endpoint::new(url, &none, true).is_err(), "{url}");
+            assert!(made(url, &none, true).is_err(), "{url}");
         }
     }
 
@@ -323,7 +344,7 @@ mod tests {
     #[test]
     fn secrets_are_not_in_debug() {
         let headers = headers(&[("x-api-key", "s3cret")]);
-        let endpoint = Endpoint::new("https://h.example/t0ken?k=s3cret", &headers, false).unwrap();
+        let endpoint = made("https://h.example/t0ken?k=s3cret", &headers, false).unwrap();
         assert_eq!(format!("{endpoint:?}"), "Endpoint(https://h.example..)");
         let sent = endpoint.headers(&Subject::default()).unwrap();
         assert!(!format!("{sent:?}").contains("s3cret"));
@@ -354,7 +375,7 @@ mod tests {
         ) {
             let headers = headers(&[("x-device", &value)]);
             let url = format!("https://h.example:8443/{tail}");
-            let Ok(endpoint) = Endpoint::new(&url, &headers, false) else { return Ok(()) };
+            let Ok(endpoint) = made(&url, &headers, false) else { return Ok(()) };
             let filled = endpoint.url(&subject);
             prop_assert_eq!(filled.scheme(), "https");
             prop_assert_eq!(filled.host_str(), Some("h.example"));

@@ -167,6 +167,11 @@ impl Session {
         let _ = self.stream.write_all(bytes).await;
     }
 
+    /// Whether the client is still there to send to.
+    pub(crate) async fn sends(&mut self, bytes: &[u8]) -> bool {
+        self.stream.write_all(bytes).await.is_ok()
+    }
+
     pub(crate) fn note(&self, publish: &Publish) {
         let Publish { topic, id, payload, .. } = publish;
         self.note_text(format!("{topic} {id} {}", String::from_utf8_lossy(payload)));

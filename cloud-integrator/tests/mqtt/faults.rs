@@ -372,6 +372,32 @@ async fn a_client_connects_no_faster_than_it_may_also_through_new_sinks() {
     assert!(at.windows(2).all(|pair| pair[1] - pair[0] >= 190), "{at:?}");
 }
 
+/// Two tests of one integration at the same time had the same client id: the second ended the
+/// session of the first, which was told as a failure of the customer's broker.
+#[tokio::test]
+async fn tests_at_the_same_time_have_client_ids_of_their_own() {
+    let broker = FakeBroker::start(|mut session| async move {
+        let client_id = session.connect().await;
+        session.note_text(client_id);
+        session.accept(&[]).await;
+        while let Some(publish) = session.publish().await {
+            session.send(&puback(publish.packet_id, 0)).await;
+        }
+    })
+    .await;
+    let client = client(hasty());
+    let endpoint = client.endpoint(&plain(broker.port), "an-integration").unwrap();
+    let test = || client.sink(endpoint.clone(), MqttPurpose::Test);
+    let (one, two) = (test(), test());
+    for sink in [&one, &two] {
+        assert_eq!(sink.deliver(vec![message(1)]).await, Outcome::Delivered);
+    }
+    let ids = broker.notes();
+    assert_eq!(ids.len(), 2);
+    assert_ne!(ids[0], ids[1]);
+    assert!(ids.iter().all(|id| id.starts_with("simgate-an-integration-test-")), "{ids:?}");
+}
+
 #[tokio::test]
 async fn a_connection_ends_with_its_sink() {
     let broker = FakeBroker::start(|mut session| async move {
@@ -421,6 +447,30 @@ async fn a_silent_broker_is_asked_and_left() {
     }
     assert_eq!(sink.deliver(vec![message(2)]).await, Outcome::Delivered);
     assert_eq!(broker.sessions(), 1);
+}
+
+/// A broker that sent PINGRESP without end kept its session busy with reading: no event went out,
+/// no clock was looked at, and the session was never left.
+#[tokio::test]
+async fn a_broker_that_answers_pings_nobody_sent_is_left() {
+    let broker = FakeBroker::start(|mut session| async move {
+        if session.number > 1 {
+            return session.acknowledge_all().await;
+        }
+        session.greet().await;
+        while session.sends(&[0xD0, 0].repeat(1_000)).await {}
+    })
+    .await;
+    let sink = impatient(&broker);
+    let failure = failed(&sink).await;
+    assert_eq!(failure.class, FailureClass::Transport, "{failure}");
+    assert!(failure.text.contains("unexpected packet"), "{failure}");
+    let start = Instant::now();
+    while sink.deliver(vec![message(2)]).await != Outcome::Delivered {
+        assert!(start.elapsed() < PATIENCE, "the sink does not come back");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(broker.sessions(), 2);
 }
 
 #[tokio::test]

@@ -6,12 +6,14 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use cloud_integrator::{
-    ClientTls, FailureClass, Outcome, Sink, TlsError, WebhookError, WebhookTarget,
+    ClientTls, CreateError, FailureClass, Integration, NewIntegration, Outcome, Sink, Target,
+    TlsError, WebhookError, WebhookTarget,
 };
 
 use super::authority::{Authority, Issued};
 use super::bad_servers::{Running, openssl_server};
 use super::{NAME, client_to, delivery, failure, place, target};
+use crate::world::{World, webhook};
 
 /// How long nginx may take to begin.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -131,14 +133,41 @@ async fn a_server_that_refuses_our_certificate_is_a_matter_of_credentials() {
     }
 }
 
+/// An integration whose certificate had expired did not run any more after a restart of the
+/// gateway: nothing was tried, and nothing said so but one line of the log.
+#[tokio::test]
+async fn a_certificate_that_expired_is_refused_to_the_customer_and_told_by_each_attempt() {
+    let (servers, clients) = (Authority::new(), Authority::new());
+    let folder = tempfile::tempdir().unwrap();
+    let trusted = folder.path().join("clients.pem");
+    std::fs::write(&trusted, clients.pem()).unwrap();
+    let arguments = ["-Verify", "2", "-verify_return_error", "-CAfile", trusted.to_str().unwrap()];
+    let (_server, port) = openssl_server(folder.path(), &servers.issue(NAME), &arguments);
+    let address = SocketAddr::from(([127, 0, 0, 1], port));
+    let old = with_tls(address, &servers, Some(&clients.issue_until("gateway.example", 2_021)));
+    let sink = client_to(address, &[]).await.webhook(&old, false).unwrap();
+    let reason = failure(&sink).await;
+    assert_eq!(reason.class, FailureClass::Credentials, "{reason}");
+    assert!(reason.text.contains("CertificateExpired"), "{reason}");
+    let url = format!("https://localhost:{port}/events");
+    let world = World::new();
+    let refused = created(&world, WebhookTarget { url: url.clone(), ..old }).await.unwrap_err();
+    let CreateError::Invalid(refused) = refused else { panic!("{refused}") };
+    assert_eq!(refused.to_string(), "the client certificate has expired on 2021-01-01T00:00:00Z");
+    let new = with_tls(address, &servers, Some(&clients.issue("gateway.example")));
+    created(&world, WebhookTarget { url, ..new }).await.unwrap();
+}
+
+async fn created(world: &World, target: WebhookTarget) -> Result<Integration, CreateError> {
+    let new = NewIntegration { target: Target::Webhook(target), ..webhook("") };
+    world.integrations().create(new).await
+}
+
 #[tokio::test]
 async fn wrong_certificates_are_refused_when_they_are_configured() {
     let address = SocketAddr::from(([127, 0, 0, 1], 443));
     let client = client_to(address, &[]).await;
     let authority = Authority::new();
-    let old = authority.issue_until("gateway.example", 2_021);
-    let refused = client.webhook(&with_tls(address, &authority, Some(&old)), false).unwrap_err();
-    assert!(matches!(refused, WebhookError::Tls(TlsError::Expired(_))), "{refused}");
     let mut other = with_tls(address, &authority, Some(&authority.issue("one.example")));
     other.tls.key_pem = Some(authority.issue("two.example").key_pem());
     let refused = client.webhook(&other, false).unwrap_err();

@@ -87,7 +87,10 @@ async fn a_rollout_needs_its_token_and_a_region() {
     assert_eq!(roll_out(&gateway, alone).await.refusal(400)["field"], "externalId");
     let found = gateway.get(&format!("{CLOUDS}/{id}")).await.expect(200);
     assert_eq!((&found["state"], found.get("region")), (&json!("ROLLOUT_STARTED"), None));
-    roll_out(&gateway, json!({"jwt": jwt, "region": "eu-central-1"})).await.expect(200);
+    let own_account = json!({"jwt": jwt, "region": "eu-central-1"});
+    assert_eq!(roll_out(&gateway, own_account).await.refusal(400)["field"], "roleArn");
+    let body = json!({"jwt": jwt, "region": "eu-central-1", "roleArn": ROLE});
+    roll_out(&gateway, body).await.expect(200);
 }
 
 #[tokio::test]
@@ -126,7 +129,8 @@ async fn an_integration_whose_place_is_known_delivers_at_once() {
     let changed = gateway.patch(&path, change).await.expect(200);
     assert_eq!((&changed["region"], &changed["paused"]), (&json!("eu-west-1"), &json!(true)));
     assert_eq!(changed["awsAccountId"], "210987654321");
-    assert_eq!(changed["aws"], json!({"transport": {"type": "SDK", "roleArn": ROLE}}));
+    let transport = json!({"type": "SDK", "roleArn": ROLE, "externalId": made["id"]});
+    assert_eq!(changed["aws"], json!({ "transport": transport }));
     assert_eq!(changed["delivery"]["concurrencyMax"], 3);
 }
 

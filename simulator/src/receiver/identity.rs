@@ -67,6 +67,14 @@ impl ServerIdentity {
         Ok(Self { config: Arc::new(config) })
     }
 
+    /// The same, which speaks HTTP/1.1 only, as many receivers do.
+    #[must_use]
+    pub fn without_http2(self) -> Self {
+        let mut config = Arc::unwrap_or_clone(self.config);
+        config.alpn_protocols.retain(|protocol| protocol != b"h2");
+        Self { config: Arc::new(config) }
+    }
+
     /// A new one for `localhost`, 127.0.0.1 and ::1, and the certificate in PEM of the authority
     /// that signed it: who trusts that one trusts the receiver.
     ///

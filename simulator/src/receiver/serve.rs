@@ -198,6 +198,16 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_receiver_without_http2_speaks_http1() {
+        let (identity, authority) = ServerIdentity::self_made().unwrap();
+        let identity = Some(identity.without_http2());
+        let options = ReceiverOptions { identity, ..ReceiverOptions::default() };
+        let receiver = Receiver::start(options).unwrap();
+        assert!(connect(&receiver, &authority, "h2").await.is_err());
+        assert!(connect(&receiver, &authority, "http/1.1").await.is_ok());
+    }
+
+    #[tokio::test]
     async fn http1_over_tls_is_answered() {
         let (receiver, authority) = receiver();
         let stream = TokioIo::new(connect(&receiver, &authority, "http/1.1").await.unwrap());

@@ -52,18 +52,10 @@ impl Proxy {
         behind: SocketAddr,
         loses: usize,
     ) -> io::Result<()> {
-        let mut request = vec![0; 64 * 1_024];
-        let mut filled = 0;
-        while !is_whole(&request[..filled]) {
-            let read = stream.read(&mut request[filled..]).await?;
-            if read == 0 {
-                return Ok(());
-            }
-            filled += read;
-        }
+        let request = request(&mut stream).await?;
         let number = self.count.fetch_add(1, Ordering::Relaxed);
         let mut server = TcpStream::connect(behind).await?;
-        server.write_all(&request[..filled]).await?;
+        server.write_all(&request).await?;
         let mut answer = Vec::new();
         server.read_to_end(&mut answer).await?;
         if number == loses {
@@ -73,6 +65,33 @@ impl Proxy {
         }
         stream.write_all(&answer).await
     }
+}
+
+/// The address of an AWS that refuses everything: the role may not do it.
+pub(crate) async fn refusing() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                request(&mut stream).await?;
+                let answer = "HTTP/1.1 403 Forbidden\r\nx-amzn-errortype: ForbiddenException\r\n\
+                              connection: close\r\ncontent-length: 0\r\n\r\n";
+                stream.write_all(answer.as_bytes()).await
+            });
+        }
+    });
+    url
+}
+
+async fn request(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
+    let mut request = Vec::new();
+    while !is_whole(&request) {
+        if stream.read_buf(&mut request).await? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+    }
+    Ok(request)
 }
 
 fn is_whole(bytes: &[u8]) -> bool {
