@@ -18,6 +18,8 @@ pub(crate) struct Lane<T> {
     resume: u64,
     /// What is being read now.
     plan: Option<Plan>,
+    /// Of what it brings, places are enough.
+    defers: bool,
 }
 
 /// What is to be read.
@@ -55,6 +57,7 @@ impl<T: Clone> Lane<T> {
             holes: position.holes,
             resume: position.resume,
             plan: None,
+            defers: false,
         }
     }
 
@@ -71,18 +74,27 @@ impl<T: Clone> Lane<T> {
     /// What to read now, up to `most` records of a log that ends at `end`; [`Lane::take`] or
     /// [`Lane::give_up`] ends it.
     pub(crate) fn plan(&mut self, end: u64, most: usize) -> Option<Plan> {
+        if self.plan.is_none() {
+            self.defers = false;
+        }
+        self.plan_by(end, most)
+    }
+
+    fn plan_by(&mut self, end: u64, most: usize) -> Option<Plan> {
         if self.plan.is_some() {
             return None;
         }
         let deferred = self.window.wanted(most);
-        let room = self.window.room().min(most);
+        let room = if self.defers { self.window.room_to_defer() } else { self.window.room() };
+        let room = room.min(most);
         let plan = if !deferred.is_empty() {
             // Before anything newer: their devices wait for them.
             Plan::Deferred(deferred)
+        } else if !self.holes.is_empty() {
+            // No more than were held or deferred before, so there need be no room.
+            Plan::Holes(self.holes.iter().take(most).copied().collect())
         } else if room == 0 {
             return None;
-        } else if !self.holes.is_empty() {
-            Plan::Holes(self.holes.iter().take(room).copied().collect())
         } else if self.window.read_to() < end {
             Plan::On { from: self.window.read_to(), until: end, records: room }
         } else {
@@ -92,13 +104,27 @@ impl<T: Clone> Lane<T> {
         Some(plan)
     }
 
+    /// The same, but while devices that fail clog it, it only keeps the places of what it has no
+    /// room for.
+    pub(crate) fn plan_past(&mut self, until: u64, most: usize) -> Option<Plan> {
+        if self.plan.is_none() {
+            self.defers = self.window.is_clogged();
+        }
+        self.plan_by(until, most)
+    }
+
     /// Takes what was read by the plan.
     pub(crate) fn take(&mut self, found: Found<T>, now: Instant) {
         match self.plan.take() {
             Some(Plan::Deferred(places)) => self.take_deferred(&places, found, now),
-            Some(Plan::Holes(_) | Plan::On { .. }) => {
+            Some(plan @ (Plan::Holes(_) | Plan::On { .. })) => {
+                let defers = self.defers || matches!(plan, Plan::Holes(_));
                 for arrival in found.arrivals {
-                    self.window.admit(arrival, now);
+                    if defers {
+                        self.window.admit_or_defer(arrival, now);
+                    } else {
+                        self.window.admit(arrival, now);
+                    }
                 }
                 self.advance(found.next);
             }

@@ -11,8 +11,15 @@
 //! opened. From `start` on each device belongs to one lane, so its order is kept: one that is in
 //! the filter to the main lane, every other, which has nothing below, to the fresh lane. When both
 //! have read the same they become one again.
+//!
+//! The second lane also leads around devices that fail: where so many do that they leave no room
+//! in the main lane, it opens where that has read to ([`Lanes::detour`]), and the lanes stay apart
+//! until there is room again. The main lane then reads on by places alone. Where the second lane is
+//! clogged in its turn, the main lane takes it over as soon as they have met, and it opens once
+//! more: until all that is held is four windows, or the main lane can defer no more. Devices that
+//! fail beyond that hold up the others until one of their events is done or given up.
 
-use crate::filter::Filter;
+use crate::filter::{Filter, FilterBuilder};
 use crate::lane::{Lane, Plan};
 use crate::position::{FreshPosition, Moment, Position};
 use crate::shares::Kind;
@@ -100,6 +107,19 @@ impl<T: Clone> Lanes<T> {
         self.fresh = Some(Fresh { lane, tag: self.last_tag, start, filter });
     }
 
+    /// What the second lane is to be opened with where devices that fail clog the only one. Nothing
+    /// is to be looked for: below, nothing is undone but what that lane holds.
+    pub(crate) fn detour(&self) -> Option<Backlog> {
+        let Lane { window, .. } = &self.main;
+        let may_open = !self.is_split() && self.main.is_settled() && !self.main.is_reading();
+        if !may_open || !window.is_clogged() {
+            return None;
+        }
+        let mut filter = FilterBuilder::new();
+        window.devices().for_each(|device| filter.insert(device));
+        Some(Backlog { start: window.read_to(), filter: filter.finish() })
+    }
+
     /// Whether there is a second lane.
     pub(crate) fn is_split(&self) -> bool {
         self.fresh.is_some()
@@ -112,6 +132,22 @@ impl<T: Clone> Lanes<T> {
             Kind::Fresh => self.fresh.as_mut().map(|fresh| &mut fresh.lane),
             Kind::Replay => None,
         }
+    }
+
+    /// Whose turn it is while the endpoint counts as down: first of who has events that have not
+    /// failed yet, devices without backlog before others, because what they send now is worth most;
+    /// then of who is due soonest. Or heads of devices that always fail would be all that is tried.
+    pub(crate) fn by_probe(&self) -> [Kind; 2] {
+        let Some(Fresh { lane: fresh, .. }) = &self.fresh else { return [Kind::Main, Kind::Fresh] };
+        let (main, fresh) = (&self.main.window, &fresh.window);
+        let is_main_sooner = match (main.has_untried(), fresh.has_untried()) {
+            (_, true) => false,
+            (true, false) => true,
+            (false, false) => main
+                .retry_at()
+                .is_some_and(|main_at| fresh.retry_at().is_none_or(|fresh_at| main_at < fresh_at)),
+        };
+        if is_main_sooner { [Kind::Main, Kind::Fresh] } else { [Kind::Fresh, Kind::Main] }
     }
 
     /// What the attempts of a lane are marked by.
@@ -137,12 +173,13 @@ impl<T: Clone> Lanes<T> {
 
     /// What the lane is to read now; see [`Lane::plan`].
     pub(crate) fn plan(&mut self, kind: Kind, end: u64, most: usize) -> Option<Plan> {
-        let until = match (&self.fresh, kind) {
+        match (&self.fresh, kind) {
             // Never past the other one, so that they meet.
-            (Some(fresh), Kind::Main) => end.min(fresh.lane.window.read_to()),
-            _ => end,
-        };
-        self.lane(kind)?.plan(until, most)
+            (Some(fresh), Kind::Main) => {
+                self.main.plan_past(end.min(fresh.lane.window.read_to()), most)
+            }
+            _ => self.lane(kind)?.plan(end, most),
+        }
     }
 
     /// Which records the lane takes.
@@ -156,15 +193,22 @@ impl<T: Clone> Lanes<T> {
         }
     }
 
-    /// Makes one lane of two that have read the same. Says whether it did.
+    /// Makes one lane of two that have read the same, unless devices that fail leave no room in the
+    /// main one and the other leads around them. Says whether it did.
     pub(crate) fn join(&mut self) -> bool {
         let Some(fresh) = &self.fresh else { return false };
         let has_met = self.main.window.read_to() == fresh.lane.window.read_to()
             && [&self.main, &fresh.lane].iter().all(|lane| lane.is_settled() && !lane.is_reading());
-        if has_met && let Some(fresh) = self.fresh.take() {
+        let main = &self.main.window;
+        let may_join = main.is_eased() || (fresh.lane.window.is_clogged() && main.can_take_over());
+        if has_met
+            && may_join
+            && let Some(fresh) = self.fresh.take()
+        {
             self.main.absorb(fresh.lane);
+            return true;
         }
-        has_met
+        false
     }
 
     /// The lowest place that is not done.

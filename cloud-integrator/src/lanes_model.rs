@@ -29,6 +29,8 @@ enum Step {
     /// The second lane's scan begins, and ends with its opening.
     Scan,
     Open,
+    /// The second lane opens where the first one has read to, clogged or not.
+    Detour,
     Join,
     Save,
     /// All is lost but what was saved last; the log has lost what a retention of this takes.
@@ -48,6 +50,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => (0_u64..20).prop_map(Step::Wait),
         2 => Just(Step::Scan),
         2 => Just(Step::Open),
+        2 => Just(Step::Detour),
         4 => Just(Step::Join),
         4 => Just(Step::Save),
         1 => Just(Step::Crash),
@@ -136,6 +139,7 @@ impl World {
             Step::Wait(secs) => self.now += Duration::from_secs(secs),
             Step::Scan => self.scan(),
             Step::Open => self.open(),
+            Step::Detour => self.detour(),
             Step::Join => self.joins += usize::from(self.lanes.join()),
             Step::Save => self.save(),
             Step::Crash => self.crash(),
@@ -237,6 +241,22 @@ impl World {
         self.splits += 1;
     }
 
+    fn detour(&mut self) {
+        let may_open = !self.lanes.is_split()
+            && self.lanes.main.is_settled()
+            && !self.reading.contains_key(&false);
+        assert!(may_open || self.lanes.detour().is_none());
+        if !may_open {
+            return;
+        }
+        let mut filter = FilterBuilder::tiny();
+        self.lanes.main.window.devices().for_each(|device| filter.insert(device));
+        let backlog = Backlog { start: self.lanes.main.window.read_to(), filter: filter.finish() };
+        let moment = self.moment();
+        self.lanes.open(&self.rules, backlog, moment, 5);
+        self.splits += 1;
+    }
+
     fn moment(&self) -> Moment {
         Moment { now: self.now, at: Timestamp::from_millis(0) }
     }
@@ -329,6 +349,32 @@ proptest! {
         let missing: Vec<u64> = (world.oldest..end).filter(|at| !world.done.contains(at)).collect();
         prop_assert_eq!(missing, Vec::<u64>::new());
     }
+}
+
+/// While the endpoint counted as down the second lane was always asked first. Where all that it had
+/// were devices that always fail, nothing else was ever tried, and the endpoint stayed down.
+#[test]
+fn probes_reach_both_lanes() {
+    let mut world = World::new(1);
+    world.log.extend([1, 2]);
+    world.apply(&Step::Plan(false));
+    world.apply(&Step::Read(false, 5));
+    world.apply(&Step::Detour);
+    world.log.push(3);
+    world.apply(&Step::Plan(true));
+    world.apply(&Step::Read(true, 5));
+    let mut probed = Vec::new();
+    for _ in 0..6 {
+        let first = world.lanes.by_probe()[0];
+        let lane = world.lanes.lane(first).unwrap();
+        let attempt = lane.window.start_probe(world.now).unwrap();
+        probed.extend(attempt.items.clone());
+        world.flying.push((world.lanes.tag(first), attempt));
+        world.finish(0, false);
+        world.now += Duration::from_secs(100);
+    }
+    assert_eq!(probed[..3], [2, 0, 1]);
+    assert_eq!(probed[3..].iter().copied().collect::<BTreeSet<_>>(), BTreeSet::from([0, 1, 2]));
 }
 
 /// The steps above open the second lane and join it again, or they prove nothing.

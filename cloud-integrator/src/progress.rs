@@ -1,6 +1,7 @@
 //! What a forwarder has achieved, as it is kept: what passes between it and the store.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use vocabulary::{EventId, Protocol, Timestamp};
 
@@ -43,8 +44,10 @@ pub(crate) struct Saved {
 /// An endpoint that takes nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Trouble {
-    /// Since when.
+    /// Since when, for people: the wall clock may jump.
     pub(crate) since: Timestamp,
+    /// For how long, as far as the gateway ran.
+    pub(crate) lasted: Duration,
     /// How many of the notices about it have been written.
     pub(crate) told: u8,
 }

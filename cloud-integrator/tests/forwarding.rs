@@ -163,6 +163,52 @@ async fn a_failing_device_with_a_long_queue_holds_up_no_other() {
     assert_eq!(store.bookmark(&id).cursor().unwrap(), Some(world.log.end().as_u64()));
 }
 
+/// Each device that failed held its whole share of the window. A few dozen of them filled it, and
+/// nothing was read any more: all devices of the integration waited for hours, and where the
+/// failures looked like an outage, for good.
+#[tokio::test]
+async fn many_failing_devices_hold_up_no_other() {
+    // A few with long queues, and more than the window has records.
+    for (devices, messages) in [(9, 8), (70, 1), (150, 2)] {
+        for class in [FailureClass::Refused, FailureClass::Status] {
+            let world = World::new();
+            let (store, id) = bare_integration(&world).await;
+            let is_mended = Arc::new(AtomicUsize::new(0));
+            let mended = Arc::clone(&is_mended);
+            let sink = Scripted::new(move |delivery, _| {
+                let device = delivery.subject.iccid.map_or(0, |iccid| iccid.as_u64());
+                let fails = device < 1_000 && mended.load(Ordering::Relaxed) == 0;
+                let reason = Failure::new(class, "no");
+                if fails { Outcome::Retry { reason, after: None } } else { Outcome::Delivered }
+            });
+            let forwarder = start(&world, &store, &id, sink.clone());
+            world.send(&interleaved(devices, messages)).await;
+            world.send(&[(5_001, 0), (5_002, 1)]).await;
+            until("the devices that work", || sink.ledger.taken_once().len() == 2).await;
+            forwarder.stop(PATIENCE).await;
+            // The same after a restart; then all is mended, and comes once and in order.
+            let forwarder = start(&world, &store, &id, sink.clone());
+            world.send(&[(5_001, 2)]).await;
+            until("one that works", || sink.ledger.taken_once().len() == 3).await;
+            is_mended.store(1, Ordering::Relaxed);
+            let all = usize::try_from(devices).unwrap() * usize::from(messages) + 3;
+            until("all messages", || sink.ledger.taken_once().len() == all).await;
+            until("one lane", || !forwarder.status().fresh_lane).await;
+            forwarder.stop(PATIENCE).await;
+            let attempts = sink.ledger.attempts();
+            let taken: Vec<_> = attempts.into_iter().filter(|entry| entry.taken).collect();
+            assert_eq!(taken.len(), all, "nothing came twice");
+            for device in 1..=devices {
+                let ending = format!("{device:05}");
+                let of_device = taken.iter().filter(|entry| entry.device.ends_with(&ending));
+                let values: Vec<String> = of_device.map(|entry| entry.value.clone()).collect();
+                assert_eq!(values, (0..messages).map(base64_of).collect::<Vec<_>>());
+            }
+            assert_eq!(store.bookmark(&id).cursor().unwrap(), Some(world.log.end().as_u64()));
+        }
+    }
+}
+
 /// A panic ended the task of a forwarder for good: its integration got nothing more until the
 /// gateway was started again.
 #[tokio::test]

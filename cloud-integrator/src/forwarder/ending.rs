@@ -10,7 +10,7 @@ use tokio::time::{sleep, timeout_at};
 use vocabulary::{EventKind, Notice};
 
 use super::REFUSED_PAUSE;
-use super::run::{Job, Run, moment};
+use super::run::{Job, Run};
 use super::telling::{Downfall, Told, dead_notice, down_notice};
 use crate::meters::Levels;
 use crate::progress::Progress;
@@ -24,14 +24,11 @@ const FAILING_GRACE: Duration = Duration::from_secs(1);
 impl<S: Sink> Run<'_, S> {
     /// Says what is due to be said.
     pub(super) fn tell(&mut self) {
-        let at = moment().at;
-        while let Some(told) = self.telling.due(at) {
+        let now = Instant::now();
+        while let Some(told) = self.telling.due(now) {
             let id = self.parts.bookmark.id();
             match told {
-                Told::Down(since) => {
-                    let lasted = at.saturating_since(since);
-                    self.append(&down_notice(id, &self.name, lasted));
-                }
+                Told::Down(lasted) => self.append(&down_notice(id, &self.name, lasted)),
                 Told::Dead(count) => self.append(&dead_notice(id, &self.name, count)),
                 Told::TooLong(lasted) => {
                     self.downfall.get_or_insert(Downfall::TooLong(lasted));

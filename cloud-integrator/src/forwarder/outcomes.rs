@@ -9,6 +9,7 @@ use super::reading::lane_of;
 use super::run::{Ended, Job, Owner, Run};
 use super::telling::Downfall;
 use crate::policy::blames_events;
+use crate::position::Moment;
 use crate::progress::DeadLetter;
 use crate::reading::Item;
 use crate::sink::{Failure, Outcome, Sink};
@@ -87,9 +88,12 @@ impl<S: Sink> Run<'_, S> {
         let is_known = counts && blames_events(class) && !finish.is_first;
         if finish.is_split || is_final || is_known {
             self.flow.ended();
-        } else if self.flow.failed(class, after, begun, now) {
-            tracing::warn!(integration, %reason, "the endpoint counts as down");
-            self.telling.down(at);
+        } else {
+            if self.flow.failed(class, after, begun, now) {
+                tracing::warn!(integration, %reason, "the endpoint counts as down");
+                self.telling.down(Moment { now, at });
+            }
+            self.telling.failed(now);
         }
         if finish.dead.is_empty() {
             self.meters.retried.increment(1);

@@ -193,8 +193,14 @@ impl<S: Sink> Run<'_, S> {
         self.scan.found = filter.map(|filter| Backlog { start, filter });
     }
 
-    /// Opens the second lane where a scan has ended, unless the first one has caught up meanwhile.
+    /// Opens the second lane where the first one is clogged, or where a scan has ended, unless the
+    /// first one has caught up meanwhile.
     fn open_lane(&mut self) {
+        if let Some(detour) = self.lanes.detour() {
+            let integration = self.parts.bookmark.id();
+            tracing::warn!(integration, "devices that fail leave no room: others pass them by");
+            return self.open_behind(detour);
+        }
         // What is being read belongs to the first lane, wherever it lies.
         if self.lanes.main.is_reading() {
             return;
@@ -209,6 +215,10 @@ impl<S: Sink> Run<'_, S> {
             left,
             "far behind: devices without backlog get a lane of their own"
         );
+        self.open_behind(backlog);
+    }
+
+    fn open_behind(&mut self, backlog: Backlog) {
         let seed = self.next_seed();
         self.saving.keep_filter(backlog.filter.bytes());
         self.lanes.open(&self.rules, backlog, moment(), seed);

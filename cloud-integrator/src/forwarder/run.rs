@@ -121,7 +121,7 @@ impl<'a, S: Sink> Run<'a, S> {
             read_after: now,
             scan: Scan::new(now),
             saving: Saving::new(saved.delivered, now),
-            telling: Telling::new(saved.trouble, settings.disable_after),
+            telling: Telling::new(saved.trouble, settings.disable_after, now),
             name,
             dead_count,
             is_counting: false,
@@ -223,9 +223,8 @@ impl<'a, S: Sink> Run<'a, S> {
         Some((owner, attempt))
     }
 
-    /// Devices without backlog first: what they send now is worth most.
     fn next_probe(&mut self, now: Instant) -> Option<(Owner, Attempt<Item>)> {
-        for kind in [Kind::Fresh, Kind::Main] {
+        for kind in self.lanes.by_probe() {
             let owner = Owner::Forward(self.lanes.tag(kind));
             let lane = self.lanes.lane(kind);
             if let Some(attempt) = lane.and_then(|lane| lane.window.start_probe(now)) {
@@ -253,7 +252,7 @@ impl<'a, S: Sink> Run<'a, S> {
             self.saving.due(),
             self.read_again_at(now),
             self.retry_at(now),
-            self.telling.next(moment().at).map(|wait| now + wait),
+            self.telling.next(now).map(|wait| now + wait),
             self.is_unshown.then_some(self.show_after),
         ];
         match wakes.into_iter().flatten().min() {
@@ -296,7 +295,7 @@ impl<'a, S: Sink> Run<'a, S> {
         self.meters.levels(levels);
         let retrying = lanes().map(|lane| lane.window.retrying()).sum();
         self.parts.status.change(|shown| {
-            let down_since = self.telling.trouble().map(|trouble| trouble.since);
+            let down_since = self.telling.trouble(now).map(|trouble| trouble.since);
             shown.probe_at = self.flow.probe_at().filter(|_| levels.in_flight == 0);
             shown.status.down_since = down_since.filter(|_| levels.is_down);
             shown.status.in_flight = levels.in_flight;

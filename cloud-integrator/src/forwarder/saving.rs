@@ -145,7 +145,7 @@ impl<S: Sink> Run<'_, S> {
             filter: saving.filter.take(),
             delivered: saving.delivered,
             first_delivery_at: saving.first_delivery_at,
-            trouble: self.telling.trouble(),
+            trouble: self.telling.trouble(moment.now),
             dead: std::mem::take(&mut saving.dead),
             replays: self.replays.take_unsaved(moment),
         }

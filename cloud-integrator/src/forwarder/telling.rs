@@ -2,13 +2,16 @@
 //! here, without clock or I/O; the run appends the notices to the log.
 //!
 //! An endpoint that is down is told of when it is first seen to be, after an hour, and after a day;
-//! after some days without success the integration fails. Dead letters are told of at once, then
+//! with the first attempt that fails after some days without success the integration fails. These
+//! are times while the gateway ran, by the clock that only goes forward: time that it was off says
+//! nothing about the endpoint, nor does a wall clock that jumps. Dead letters are told of at once, then
 //! once a minute at most.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use vocabulary::{Notice, NoticeCategory, NoticeKind, Timestamp};
+use vocabulary::{Notice, NoticeCategory, NoticeKind};
 
+use crate::position::Moment;
 use crate::progress::Trouble;
 use crate::sink::{Failure, FailureClass};
 
@@ -23,8 +26,8 @@ const DEAD_INTERVAL: Duration = Duration::from_secs(60);
 /// What is due to be told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Told {
-    /// The endpoint is down, since then.
-    Down(Timestamp),
+    /// The endpoint is down, for so long.
+    Down(Duration),
     /// So many events became dead letters.
     Dead(u64),
     /// The endpoint has been down for so long that the integration is to fail.
@@ -36,26 +39,58 @@ pub(super) enum Told {
 pub(super) struct Telling {
     /// After so long without success the integration fails.
     fails_after: Duration,
-    trouble: Option<Trouble>,
-    down_told_at: Option<Timestamp>,
+    trouble: Option<Lasting>,
+    down_told_at: Option<Instant>,
     dead: u64,
-    dead_told_at: Option<Timestamp>,
+    dead_told_at: Option<Instant>,
+}
+
+/// A trouble that goes on.
+#[derive(Debug, Clone, Copy)]
+struct Lasting {
+    /// As it was at the moment.
+    trouble: Trouble,
+    at: Instant,
+    /// An attempt of this run failed when it had lasted for too long.
+    has_failed_late: bool,
+}
+
+impl Lasting {
+    fn lasted(&self, now: Instant) -> Duration {
+        self.trouble.lasted.saturating_add(now.saturating_duration_since(self.at))
+    }
 }
 
 impl Telling {
     /// Goes on where the last run ended.
-    pub(super) fn new(trouble: Option<Trouble>, fails_after: Duration) -> Self {
-        Self { fails_after, trouble, down_told_at: None, dead: 0, dead_told_at: None }
+    pub(super) fn new(trouble: Option<Trouble>, fails_after: Duration, now: Instant) -> Self {
+        let lasting = |trouble| Lasting { trouble, at: now, has_failed_late: false };
+        Self {
+            fails_after,
+            trouble: trouble.map(lasting),
+            down_told_at: None,
+            dead: 0,
+            dead_told_at: None,
+        }
     }
 
     /// What is to be saved.
-    pub(super) fn trouble(&self) -> Option<Trouble> {
-        self.trouble
+    pub(super) fn trouble(&self, now: Instant) -> Option<Trouble> {
+        self.trouble.map(|lasting| Trouble { lasted: lasting.lasted(now), ..lasting.trouble })
     }
 
     /// The endpoint counts as down.
-    pub(super) fn down(&mut self, at: Timestamp) {
-        self.trouble.get_or_insert(Trouble { since: at, told: 0 });
+    pub(super) fn down(&mut self, moment: Moment) {
+        let trouble = Trouble { since: moment.at, lasted: Duration::ZERO, told: 0 };
+        let lasting = Lasting { trouble, at: moment.now, has_failed_late: false };
+        self.trouble.get_or_insert(lasting);
+    }
+
+    /// An attempt failed that says something about the endpoint.
+    pub(super) fn failed(&mut self, now: Instant) {
+        if let Some(lasting) = &mut self.trouble {
+            lasting.has_failed_late |= lasting.lasted(now) >= self.fails_after;
+        }
     }
 
     /// Something was delivered.
@@ -68,48 +103,48 @@ impl Telling {
         self.dead += count;
     }
 
-    /// What is due at `at`; it counts as told.
-    pub(super) fn due(&mut self, at: Timestamp) -> Option<Told> {
-        if self.dead > 0 && is_over(self.dead_told_at, DEAD_INTERVAL, at) {
-            self.dead_told_at = Some(at);
+    /// What is due `now`; it counts as told.
+    pub(super) fn due(&mut self, now: Instant) -> Option<Told> {
+        if self.dead > 0 && is_over(self.dead_told_at, DEAD_INTERVAL, now) {
+            self.dead_told_at = Some(now);
             return Some(Told::Dead(std::mem::take(&mut self.dead)));
         }
-        let trouble = self.trouble.as_mut()?;
-        let lasted = at.saturating_since(trouble.since);
-        if lasted >= self.fails_after {
+        let lasting = self.trouble.as_mut()?;
+        let lasted = lasting.lasted(now);
+        if lasting.has_failed_late {
             self.trouble = None;
             return Some(Told::TooLong(lasted));
         }
         let steps = STEPS.iter().filter(|step| **step <= lasted).count();
         let steps = u8::try_from(steps).unwrap_or(u8::MAX);
-        if steps <= trouble.told {
+        if steps <= lasting.trouble.told {
             return None;
         }
-        let is_first = trouble.told == 0 && steps == 1;
-        trouble.told = steps;
-        if is_first && !is_over(self.down_told_at, DOWN_INTERVAL, at) {
+        let is_first = lasting.trouble.told == 0 && steps == 1;
+        lasting.trouble.told = steps;
+        if is_first && !is_over(self.down_told_at, DOWN_INTERVAL, now) {
             return None;
         }
-        self.down_told_at = Some(at);
-        Some(Told::Down(trouble.since))
+        self.down_told_at = Some(now);
+        Some(Told::Down(lasted))
     }
 
-    /// How long after `at` something will be due.
-    pub(super) fn next(&self, at: Timestamp) -> Option<Duration> {
+    /// How long after `now` something will be due if nothing else happens.
+    pub(super) fn next(&self, now: Instant) -> Option<Duration> {
         let dead = (self.dead > 0).then(|| {
-            let told = self.dead_told_at.unwrap_or(at);
-            told.saturating_add(DEAD_INTERVAL).saturating_since(at)
+            let told = self.dead_told_at.unwrap_or(now);
+            (told + DEAD_INTERVAL).saturating_duration_since(now)
         });
-        let down = self.trouble.map(|trouble| {
-            let step = STEPS.get(usize::from(trouble.told)).copied().unwrap_or(Duration::MAX);
-            trouble.since.saturating_add(step.min(self.fails_after)).saturating_since(at)
+        let down = self.trouble.and_then(|lasting| {
+            let step = STEPS.get(usize::from(lasting.trouble.told))?;
+            Some(step.saturating_sub(lasting.lasted(now)))
         });
         dead.into_iter().chain(down).min()
     }
 }
 
-fn is_over(last: Option<Timestamp>, interval: Duration, at: Timestamp) -> bool {
-    last.is_none_or(|last| at.saturating_since(last) >= interval)
+fn is_over(last: Option<Instant>, interval: Duration, now: Instant) -> bool {
+    last.is_none_or(|last| now.saturating_duration_since(last) >= interval)
 }
 
 /// Why an integration fails.
@@ -207,83 +242,130 @@ fn notice(id: &str, message: &str, description: String) -> Notice {
 mod tests {
     use super::*;
 
+    use vocabulary::Timestamp;
+
     const HOUR: u64 = 3_600;
     const FIVE_DAYS: Duration = Duration::from_secs(120 * HOUR);
 
-    fn telling(trouble: Option<Trouble>) -> Telling {
-        Telling::new(trouble, FIVE_DAYS)
+    /// One run of a gateway, whose clocks tests move.
+    struct Run {
+        start: Instant,
+        telling: Telling,
     }
 
-    fn resumed(before: &Telling) -> Telling {
-        telling(before.trouble())
+    impl Run {
+        fn new(trouble: Option<Trouble>) -> Self {
+            let start = Instant::now();
+            Self { start, telling: Telling::new(trouble, FIVE_DAYS, start) }
+        }
+
+        /// The next run, after one that ended when it had lasted `secs`.
+        fn resumed(&self, secs: u64) -> Self {
+            Self::new(self.telling.trouble(self.at(secs)))
+        }
+
+        fn at(&self, secs: u64) -> Instant {
+            self.start + Duration::from_secs(secs)
+        }
+
+        fn down(&mut self, secs: u64) {
+            let at = Timestamp::from_millis(0).saturating_add(Duration::from_secs(secs));
+            self.telling.down(Moment { now: self.at(secs), at });
+        }
+
+        fn fail(&mut self, secs: u64) {
+            self.telling.failed(self.at(secs));
+        }
+
+        fn due(&mut self, secs: u64) -> Option<Told> {
+            self.telling.due(self.at(secs))
+        }
+
+        fn next(&self, secs: u64) -> Option<Duration> {
+            self.telling.next(self.at(secs))
+        }
     }
 
-    fn at(secs: u64) -> Timestamp {
-        Timestamp::from_millis(0).saturating_add(Duration::from_secs(secs))
+    fn down_for(secs: u64) -> Option<Told> {
+        Some(Told::Down(Duration::from_secs(secs)))
     }
 
     #[test]
     fn an_outage_is_told_of_three_times_and_fails_the_integration_after_five_days() {
-        let mut telling = telling(None);
-        assert_eq!((telling.due(at(0)), telling.next(at(0))), (None, None));
-        telling.down(at(10));
-        assert_eq!(telling.due(at(10)), Some(Told::Down(at(10))));
-        for (hours, told) in
-            [(1, Told::Down(at(10))), (24, Told::Down(at(10))), (120, Told::TooLong(FIVE_DAYS))]
-        {
-            telling.down(at(20));
-            assert_eq!(telling.due(at(hours * HOUR + 9)), None);
-            assert_eq!(telling.next(at(hours * HOUR + 9)), Some(Duration::from_secs(1)));
-            assert_eq!(telling.due(at(hours * HOUR + 10)), Some(told));
+        let mut run = Run::new(None);
+        assert_eq!((run.due(0), run.next(0)), (None, None));
+        run.down(10);
+        assert_eq!(run.due(10), down_for(0));
+        for hours in [1, 24] {
+            run.down(20);
+            assert_eq!(run.due(hours * HOUR + 9), None);
+            assert_eq!(run.next(hours * HOUR + 9), Some(Duration::from_secs(1)));
+            assert_eq!(run.due(hours * HOUR + 10), down_for(hours * HOUR));
         }
-        assert_eq!(telling.trouble(), None);
+        run.fail(120 * HOUR + 9);
+        assert_eq!(run.due(120 * HOUR + 10), None);
+        run.fail(120 * HOUR + 10);
+        assert_eq!(run.due(120 * HOUR + 10), Some(Told::TooLong(FIVE_DAYS)));
+        assert_eq!(run.telling.trouble(run.start), None);
     }
 
     #[test]
     fn a_restart_tells_nothing_twice_and_does_not_restart_the_clock() {
-        let mut telling = telling(None);
-        telling.down(at(0));
-        assert!(telling.due(at(1)).is_some());
-        let mut telling = resumed(&telling);
-        telling.down(at(50));
-        assert_eq!(telling.due(at(60)), None);
-        assert_eq!(telling.due(at(HOUR)), Some(Told::Down(at(0))));
-        let mut telling = resumed(&telling);
-        assert_eq!(telling.due(at(2 * HOUR)), None);
-        assert_eq!(telling.due(at(5 * 24 * HOUR)), Some(Told::TooLong(FIVE_DAYS)));
+        let mut run = Run::new(None);
+        run.down(0);
+        assert!(run.due(1).is_some());
+        let mut run = run.resumed(60);
+        run.down(50);
+        assert_eq!(run.due(60), None);
+        assert_eq!(run.due(HOUR - 60), down_for(HOUR));
+        let mut run = run.resumed(HOUR);
+        assert_eq!(run.due(HOUR), None);
+        run.fail(120 * HOUR);
+        assert!(matches!(run.due(120 * HOUR), Some(Told::TooLong(_))));
     }
 
+    /// Five days were judged by the wall clock. A gateway that was without power for so long, or
+    /// whose clock was set after it had begun, declared that every integration which had been in
+    /// trouble had failed, without one attempt.
     #[test]
-    fn what_was_missed_while_the_gateway_was_off_is_told_once() {
-        let mut telling = telling(Some(Trouble { since: at(0), told: 1 }));
-        assert_eq!(telling.due(at(30 * HOUR)), Some(Told::Down(at(0))));
-        assert_eq!(telling.due(at(31 * HOUR)), None);
+    fn time_without_attempts_fails_nothing() {
+        let since = Timestamp::from_millis(0);
+        let lasted = Duration::from_secs(30 * HOUR);
+        let mut run = Run::new(Some(Trouble { since, lasted, told: 3 }));
+        run.fail(1);
+        assert_eq!((run.due(1), run.next(1)), (None, None));
+        // Nothing is left to try.
+        assert_eq!(run.due(500 * HOUR), None);
+        run.fail(501 * HOUR);
+        assert!(matches!(run.due(501 * HOUR), Some(Told::TooLong(_))));
     }
 
     #[test]
     fn an_endpoint_that_comes_and_goes_is_told_of_once_an_hour() {
-        let mut telling = telling(None);
+        let mut run = Run::new(None);
         let mut told = 0;
         for minute in 0..120 {
-            telling.down(at(minute * 60));
-            told += usize::from(telling.due(at(minute * 60)).is_some());
-            telling.succeeded();
+            run.down(minute * 60);
+            told += usize::from(run.due(minute * 60).is_some());
+            run.telling.succeeded();
         }
         assert_eq!(told, 2);
     }
 
+    /// Times between notices were measured by the wall clock: after that was set back by a year
+    /// there was no notice for a year.
     #[test]
     fn dead_letters_are_told_of_at_once_and_then_once_a_minute() {
-        let mut telling = telling(None);
-        telling.died(1);
-        assert_eq!(telling.due(at(0)), Some(Told::Dead(1)));
+        let mut run = Run::new(None);
+        run.telling.died(1);
+        assert_eq!(run.due(0), Some(Told::Dead(1)));
         for second in 1..60 {
-            telling.died(2);
-            assert_eq!(telling.due(at(second)), None);
+            run.telling.died(2);
+            assert_eq!(run.due(second), None);
         }
-        assert_eq!(telling.next(at(59)), Some(Duration::from_secs(1)));
-        assert_eq!(telling.due(at(60)), Some(Told::Dead(118)));
-        assert_eq!(telling.due(at(200)), None);
+        assert_eq!(run.next(59), Some(Duration::from_secs(1)));
+        assert_eq!(run.due(60), Some(Told::Dead(118)));
+        assert_eq!(run.due(200), None);
     }
 
     #[test]

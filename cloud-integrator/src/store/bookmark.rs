@@ -1,6 +1,7 @@
 //! Where one integration keeps its place in the log, and what comes with it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use rusqlite::{OptionalExtension as _, Transaction, params};
 use vocabulary::Timestamp;
@@ -43,16 +44,18 @@ impl Bookmark {
     /// What was saved.
     pub(crate) fn load(&self) -> Result<Saved, StoreError> {
         let sql = "SELECT position, filter, trouble_since_us, trouble_told,
-            state = ?2 FROM integrations WHERE id = ?1";
+            state = ?2, trouble_lasted_us FROM integrations WHERE id = ?1";
         let active = IntegrationState::IntegrationActive.as_str();
         let connection = self.store.connection();
         let found = connection.query_row(sql, params![&*self.id, active], |row| {
             let since: Option<i64> = row.get(2)?;
             let told = row.get(3)?;
+            let lasted = Duration::from_micros(row.get::<_, i64>(5)?.unsigned_abs());
+            let trouble = |us| Trouble { since: Timestamp::from_micros(us), lasted, told };
             let saved = Saved {
                 position: None,
                 filter: row.get::<_, Option<Vec<u8>>>(1)?.map(Into::into),
-                trouble: since.map(|us| Trouble { since: Timestamp::from_micros(us), told }),
+                trouble: since.map(trouble),
                 delivered: row.get(4)?,
             };
             Ok((row.get::<_, Option<Vec<u8>>>(0)?, saved))
@@ -87,7 +90,7 @@ impl Bookmark {
                 "UPDATE integrations SET position = ?2, filter = coalesce(?3, filter),
                 state = CASE WHEN ?4 AND state = ?5 THEN ?6 ELSE state END,
                 first_delivery_at_us = coalesce(first_delivery_at_us, ?7),
-                trouble_since_us = ?8, trouble_told = ?9
+                trouble_since_us = ?8, trouble_told = ?9, trouble_lasted_us = ?10
              WHERE id = ?1",
             )?
             .execute(params![
@@ -100,6 +103,7 @@ impl Bookmark {
                 progress.first_delivery_at.map(Timestamp::as_micros),
                 progress.trouble.map(|trouble| trouble.since.as_micros()),
                 progress.trouble.map_or(0, |trouble| trouble.told),
+                progress.trouble.map_or(0, |trouble| micros(trouble.lasted)),
             ])?;
         Ok(())
     }
@@ -141,6 +145,10 @@ impl Bookmark {
     fn invalid(&self, field: &'static str) -> StoreError {
         StoreError::Row { id: self.id.to_string(), field }
     }
+}
+
+fn micros(span: Duration) -> i64 {
+    i64::try_from(span.as_micros()).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]
@@ -185,7 +193,11 @@ mod tests {
         store.insert(&integration("one"), &Beginning::default()).unwrap();
         let bookmark = store.bookmark("one");
         assert_eq!(bookmark.load().unwrap(), Saved::default());
-        let trouble = Some(Trouble { since: Timestamp::from_micros(5), told: 2 });
+        let trouble = Some(Trouble {
+            since: Timestamp::from_micros(5),
+            lasted: Duration::from_micros(77),
+            told: 2,
+        });
         let filter: Option<Arc<[u8]>> = Some([1, 2].into());
         bookmark
             .save(&Progress { trouble, filter: filter.clone(), ..Progress::default() })

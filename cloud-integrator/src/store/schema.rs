@@ -96,6 +96,8 @@ pub(super) const MIGRATIONS: Migrations = Migrations {
         ) STRICT, WITHOUT ROWID;
         CREATE INDEX dead_letters_by_replay ON dead_letters (replay, place)
             WHERE replay IS NOT NULL;",
+        // How long the trouble has lasted while the gateway ran.
+        "ALTER TABLE integrations ADD COLUMN trouble_lasted_us INTEGER NOT NULL DEFAULT 0",
     ],
 };
 

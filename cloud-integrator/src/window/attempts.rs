@@ -132,12 +132,22 @@ impl<T: Clone> Window<T> {
         Some(self.fly(Piece { places, rest: Vec::new() }, now))
     }
 
+    /// Whether there is something to try that is not waiting for another attempt.
+    pub(crate) fn has_untried(&self) -> bool {
+        !self.pieces.is_empty() || !self.ready.is_empty()
+    }
+
+    /// When the first of those that failed is tried again.
+    pub(crate) fn retry_at(&self) -> Option<Instant> {
+        self.waiting.peek().map(|Reverse((due, _))| *due)
+    }
+
     /// The moment from which [`Window::start`] has something; `None` while there is nothing.
     pub(crate) fn due_at(&self, now: Instant) -> Option<Instant> {
         if !self.pieces.is_empty() || self.is_filled(now) {
             return Some(now);
         }
-        let retry = self.waiting.peek().map(|Reverse((due, _))| *due);
+        let retry = self.retry_at();
         let batch = if self.ready.is_empty() { None } else { self.fill_by };
         retry.into_iter().chain(batch).min()
     }
@@ -372,6 +382,7 @@ impl<T: Clone> Window<T> {
         line.state = State::Waiting;
         line.due = Some(due);
         self.waiting.push(Reverse((due, key)));
+        self.hold_head_alone(key);
     }
 
     /// Notes that a record is done.
@@ -384,6 +395,10 @@ impl<T: Clone> Window<T> {
             line.bytes -= slot.bytes;
             line.failures = 0;
             line.is_suspect = false;
+            if std::mem::take(&mut line.has_failed) {
+                self.stuck -= 1;
+                self.stuck_bytes -= slot.bytes;
+            }
             line.first = slot.next.unwrap_or(line.first);
         }
         Some(slot)

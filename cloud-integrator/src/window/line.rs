@@ -30,6 +30,8 @@ pub(super) struct Line {
     pub(super) failures: u32,
     /// When its head is tried again, while it waits.
     pub(super) due: Option<Instant>,
+    /// Its head failed and is not done: until it is, nothing else of the line is held.
+    pub(super) has_failed: bool,
     /// The last failure blamed its head: it goes alone.
     pub(super) is_suspect: bool,
     /// Places after those that are held, in rising order.
@@ -39,11 +41,14 @@ pub(super) struct Line {
 impl Line {
     /// One record always fits, however large it is.
     pub(super) fn has_room(&self, limits: &WindowLimits) -> bool {
-        self.held == 0 || (self.held < limits.device_records && self.bytes < limits.device_bytes)
+        let is_within = self.held < limits.device_records && self.bytes < limits.device_bytes;
+        self.held == 0 || (is_within && !self.has_failed)
     }
 
     /// Half of the share, so that a read is worth its while.
     pub(super) fn is_short(&self, limits: &WindowLimits) -> bool {
-        self.held * 2 <= limits.device_records && self.bytes * 2 <= limits.device_bytes
+        self.held * 2 <= limits.device_records
+            && self.bytes * 2 <= limits.device_bytes
+            && !self.has_failed
     }
 }

@@ -8,8 +8,10 @@
 //! it come twice.
 //!
 //! One device gets a share of the window. What comes beyond it is deferred: only its place is
-//! kept, and it is read again ([`Window::wanted`]) when the line has moved. So a device that fails
-//! for long leaves room for the others.
+//! kept, and it is read again ([`Window::wanted`]) when the line has moved. Of a line whose head
+//! has failed only that is held, everything behind it is deferred. So a device that fails for long
+//! leaves room for the others. Where so many fail that there is none left, the window says so
+//! ([`Window::is_clogged`]).
 //!
 //! Whether the endpoint may be tried at all is the [`Flow`](crate::flow::Flow)'s to know. No clock,
 //! no I/O: `now` is an argument, randomness a seed.
@@ -94,6 +96,9 @@ pub(crate) struct Window<T> {
     remembered: BTreeMap<u64, (u32, Instant)>,
     in_flight: usize,
     bytes: usize,
+    /// Heads that failed and are not done, and their bytes.
+    stuck: usize,
+    stuck_bytes: usize,
     read_to: u64,
     /// The place after the highest that is done.
     done_to: u64,
@@ -131,6 +136,8 @@ impl<T: Clone> Window<T> {
             remembered: position.retries.iter().map(remember).collect(),
             in_flight: 0,
             bytes: 0,
+            stuck: 0,
+            stuck_bytes: 0,
             read_to: position.cursor(),
             done_to: position.resume,
         }
@@ -138,7 +145,12 @@ impl<T: Clone> Window<T> {
 
     /// How many more records may be admitted.
     pub(crate) fn room(&self) -> usize {
-        self.room_to_hold().min(self.rules.limits.deferred.saturating_sub(self.deferred.len()))
+        self.room_to_hold().min(self.room_to_defer())
+    }
+
+    /// How many more places may be deferred.
+    pub(crate) fn room_to_defer(&self) -> usize {
+        self.rules.limits.deferred.saturating_sub(self.deferred.len())
     }
 
     fn room_to_hold(&self) -> usize {
@@ -146,6 +158,33 @@ impl<T: Clone> Window<T> {
             return 0;
         }
         self.rules.limits.records.saturating_sub(self.slots.len())
+    }
+
+    /// Whether devices whose heads failed leave little or no room for the others.
+    pub(crate) fn is_clogged(&self) -> bool {
+        self.is_stuck_by(7) || self.is_at_a_standstill()
+    }
+
+    /// Whether it is far from that.
+    pub(crate) fn is_eased(&self) -> bool {
+        !self.is_stuck_by(4) && self.deferred.len() * 2 <= self.rules.limits.deferred
+    }
+
+    /// Whether more than so many eighths of the room are held by heads that failed.
+    fn is_stuck_by(&self, eighths: usize) -> bool {
+        let WindowLimits { records, bytes, .. } = self.rules.limits;
+        self.stuck * 8 > records * eighths || self.stuck_bytes * 8 > bytes * eighths
+    }
+
+    /// Whether it can take over another one: it never holds more than three windows may.
+    pub(crate) fn can_take_over(&self) -> bool {
+        let WindowLimits { records, bytes, .. } = self.rules.limits;
+        self.slots.len() <= 2 * records && self.bytes <= 2 * bytes
+    }
+
+    /// Nothing can come, and there is nothing but heads that failed.
+    fn is_at_a_standstill(&self) -> bool {
+        self.room() == 0 && self.slots.len() == self.stuck && self.wanted(1).is_empty()
     }
 
     /// The place that is to be read next.
@@ -190,10 +229,13 @@ impl<T: Clone> Window<T> {
             due: moment.shown(due.unwrap_or(moment.now)),
         };
         let failed = self.lines.values().filter(|line| line.failures > 0 && line.held > 0);
-        let unread = self.remembered.range(self.read_to..);
         let mut retries: Vec<Retry> = failed
             .map(|line| retry(line.first, line.failures, line.due))
-            .chain(unread.map(|(place, (failures, due))| retry(*place, *failures, Some(*due))))
+            .chain(
+                self.remembered
+                    .iter()
+                    .map(|(place, (failures, due))| retry(*place, *failures, Some(*due))),
+            )
             .collect();
         retries.sort_unstable_by_key(|retry| retry.place);
         retries
@@ -224,25 +266,43 @@ impl<T: Clone> Window<T> {
 
     /// Takes a record, whose place is not below [`Window::read_to`].
     pub(crate) fn admit(&mut self, arrival: Arrival<T>, now: Instant) {
-        let Arrival { place, device, .. } = arrival;
+        let place = arrival.place;
         debug_assert!(place >= self.read_to, "records enter in the order of the log");
         self.read_to = place + 1;
-        let key = match self.rules.order {
-            Order::Device => device,
-            Order::None => place,
-        };
-        match self.lines.get_mut(&key) {
+        let key = self.key_of(&arrival);
+        match self.lines.get(&key) {
             Some(line) if !line.deferred.is_empty() || !line.has_room(&self.rules.limits) => {
-                line.deferred.push_back(place);
-                if line.state == State::Ready {
+                if line.held > 0 && line.state == State::Ready {
                     // More than this will not come before the line has moved.
                     self.fill_by = Some(now);
                 }
-                self.deferred.insert(place, key);
-                self.look_after(key);
+                self.defer(place, key);
             }
             _ => self.hold(key, arrival, now),
         }
+    }
+
+    /// Takes a record, or only its place where there is no room for more.
+    pub(crate) fn admit_or_defer(&mut self, arrival: Arrival<T>, now: Instant) {
+        if self.room_to_hold() > 0 {
+            return self.admit(arrival, now);
+        }
+        self.read_to = arrival.place + 1;
+        let key = self.key_of(&arrival);
+        self.defer(arrival.place, key);
+    }
+
+    fn key_of(&self, arrival: &Arrival<T>) -> u64 {
+        match self.rules.order {
+            Order::Device => arrival.device,
+            Order::None => arrival.place,
+        }
+    }
+
+    fn defer(&mut self, place: u64, key: u64) {
+        self.lines.entry(key).or_default().deferred.push_back(place);
+        self.deferred.insert(place, key);
+        self.look_after(key);
     }
 
     /// Up to `most` deferred places that there is room for now, in rising order.
@@ -276,6 +336,7 @@ impl<T: Clone> Window<T> {
     pub(crate) fn pass_over(&mut self, place: u64) {
         if let Some(&key) = self.deferred.get(&place) {
             self.undefer(place, key);
+            self.remembered.remove(&place);
             self.look_after(key);
         }
     }
@@ -292,7 +353,8 @@ impl<T: Clone> Window<T> {
     /// Notes that everything below `place` has been read.
     pub(crate) fn advance(&mut self, place: u64) {
         self.read_to = self.read_to.max(place);
-        self.remembered = self.remembered.split_off(&self.read_to);
+        let (read_to, deferred) = (self.read_to, &self.deferred);
+        self.remembered.retain(|place, _| *place >= read_to || deferred.contains_key(place));
     }
 
     /// Takes over everything of a window of other devices that has read exactly as far.
@@ -310,6 +372,8 @@ impl<T: Clone> Window<T> {
         self.remembered.extend(other.remembered);
         self.in_flight += other.in_flight;
         self.bytes += other.bytes;
+        self.stuck += other.stuck;
+        self.stuck_bytes += other.stuck_bytes;
         self.done_to = self.done_to.max(other.done_to);
     }
 
@@ -337,9 +401,38 @@ impl<T: Clone> Window<T> {
                 line.due = Some(due);
                 line.state = State::Waiting;
                 self.waiting.push(Reverse((due, key)));
+                self.hold_head_alone(key);
             }
             None => self.make_ready(key, now),
         }
+    }
+
+    /// The head of a line has failed: of what waits behind it only the places are kept.
+    fn hold_head_alone(&mut self, key: u64) {
+        let Some(line) = self.lines.get_mut(&key) else { return };
+        let Some(head) = self.slots.get_mut(&line.first) else { return };
+        if !line.has_failed {
+            line.has_failed = true;
+            self.stuck += 1;
+            self.stuck_bytes += head.bytes;
+        }
+        let mut next = head.next.take();
+        if let Some(first) = line.deferred.front() {
+            self.hungry.remove(first);
+        }
+        let mut behind = VecDeque::new();
+        while let Some(place) = next {
+            let Some(slot) = self.slots.remove(&place) else { break };
+            next = slot.next;
+            line.held -= 1;
+            line.bytes -= slot.bytes;
+            self.bytes -= slot.bytes;
+            self.deferred.insert(place, key);
+            behind.push_back(place);
+        }
+        behind.append(&mut line.deferred);
+        line.deferred = behind;
+        line.last = line.first;
     }
 
     fn undefer(&mut self, place: u64, key: u64) {

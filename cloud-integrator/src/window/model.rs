@@ -206,11 +206,21 @@ impl Model {
         assert_eq!(self.window.in_flight, self.flying.len());
         let limits = &LIMITS;
         assert!(self.window.lines.values().all(|line| line.held <= limits.device_records));
+        let stuck = || self.window.lines.values().filter(|line| line.has_failed);
+        assert!(stuck().all(|line| line.held == 1), "of a line that failed the head alone is held");
+        assert_eq!(self.window.stuck, stuck().count());
+        assert_eq!(self.window.stuck_bytes, stuck().map(|line| line.bytes).sum::<usize>());
+        let bytes = self.window.slots.values().map(|slot| slot.bytes).sum::<usize>();
+        assert_eq!((self.window.bytes, self.window.slots.len()), (bytes, self.held()));
         let ready = self.window.ready.iter().map(|key| self.window.lines[key].held);
         assert_eq!(self.window.ready_events, ready.sum::<usize>());
         let lowest = self.undone.first().map_or(self.next_place, |(place, _)| *place);
         assert_eq!(self.window.cursor(), lowest, "the cursor is the lowest not done");
         self.check_position();
+    }
+
+    fn held(&self) -> usize {
+        self.window.lines.values().map(|line| line.held).sum()
     }
 
     /// Whoever resumes at the position reads all that is not done, and nothing that is.

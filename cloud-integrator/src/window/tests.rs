@@ -120,9 +120,10 @@ fn an_event_that_used_up_its_attempts_is_given_up_and_the_next_one_tried() {
         let finish = window.finish(flights.remove(0), AGAIN, now);
         let dead = Dead { place: 3, device: 1, attempts: 13, item: 3 };
         assert_eq!(finish.dead, if attempt == 13 { vec![dead] } else { vec![] });
-        now = window.due_at(now).unwrap();
+        now = window.due_at(now).unwrap_or(now);
     }
-    assert_eq!(window.cursor(), 9);
+    assert_eq!((window.cursor(), window.wanted(9)), (9, vec![9]));
+    window.readmit(Arrival { place: 9, device: 1, bytes: 1, item: 9 }, now);
     assert_eq!(singles(&started(&mut window, now)), [9]);
 }
 
@@ -217,7 +218,7 @@ fn a_device_that_fails_for_long_leaves_room_for_the_others() {
     admit(&mut window, &(0..10).map(|place| (place, 1)).collect::<Vec<_>>(), now);
     let flight = started(&mut window, now).remove(0);
     window.finish(flight, AGAIN, now);
-    assert_eq!((window.room(), window.wanted(9)), (5, vec![]));
+    assert_eq!((window.room(), window.wanted(9)), (3, vec![]));
     admit(&mut window, &[(10, 2)], now);
     let flight = started(&mut window, now).remove(0);
     assert_eq!(flight.places(), [10]);
@@ -238,6 +239,69 @@ fn a_device_that_fails_for_long_leaves_room_for_the_others() {
     }
     assert_eq!(order, (0..10).collect::<Vec<_>>());
     assert!(window.lines.is_empty() && window.hungry.is_empty());
+}
+
+/// Each device that failed held its whole share of the window: 64 of them filled it, and nothing
+/// was read any more for the thousands that worked.
+#[test]
+fn of_a_device_that_fails_one_record_is_held_and_a_window_full_of_them_says_so() {
+    let now = Instant::now();
+    let limits = WindowLimits { deferred: 30, ..LIMITS };
+    let mut window = window(Rules { limits, ..rules() }, now);
+    admit(&mut window, &(0..8).map(|place| (place, place % 4)).collect::<Vec<_>>(), now);
+    assert_eq!(window.room(), 0);
+    for flight in started(&mut window, now) {
+        window.finish(flight, AGAIN, now);
+    }
+    assert_eq!((window.slots.len(), window.deferred.len(), window.room()), (4, 4, 4));
+    assert!(!window.is_clogged() && window.is_eased());
+    admit(&mut window, &(8..12).map(|place| (place, place)).collect::<Vec<_>>(), now);
+    assert!(!window.is_clogged(), "some have not been tried");
+    for flight in started(&mut window, now) {
+        window.finish(flight, AGAIN, now);
+    }
+    assert_eq!((window.room(), window.is_clogged(), window.is_eased()), (0, true, false));
+    window.release_waiting(now);
+    for flight in started(&mut window, now) {
+        window.finish(flight, Ending::Delivered, now);
+    }
+    assert!(!window.is_clogged() && window.is_eased());
+    assert_eq!((window.wanted(9), window.stuck, window.bytes), (vec![4, 5, 6, 7], 0, 0));
+}
+
+/// The places of one device that failed for hours used up all that may be deferred: nothing was
+/// read any more.
+#[test]
+fn a_window_that_can_defer_no_more_is_clogged_when_nothing_but_failed_heads_is_left() {
+    let now = Instant::now();
+    let mut window = window(rules(), now);
+    admit(&mut window, &(0..13).map(|place| (place, 1)).collect::<Vec<_>>(), now);
+    admit(&mut window, &[(13, 2)], now);
+    let mut flights = started(&mut window, now);
+    assert_eq!(singles(&flights), [0, 13]);
+    window.finish(flights.remove(0), AGAIN, now);
+    assert_eq!((window.room(), window.is_clogged()), (0, false));
+    window.finish(flights.remove(0), Ending::Delivered, now);
+    assert!(window.is_clogged() && !window.is_eased());
+}
+
+/// More places can be left behind than the next run has room for: it read no farther than those,
+/// and nothing beyond.
+#[test]
+fn a_saved_position_is_read_although_it_is_more_than_there_is_room_for() {
+    let now = Instant::now();
+    let due = moment(now).at.saturating_add(Duration::from_secs(50));
+    let retries = (0..20).map(|place| Retry { place, failures: 2, due }).collect();
+    let holes: Vec<u64> = (0..20).collect();
+    let position = Position { holes, retries, ..Position::at(20) };
+    let mut window = Window::new(rules(), &position, moment(now), 1);
+    for place in 0..20 {
+        window.admit_or_defer(Arrival { place, device: place, bytes: 1, item: place }, now);
+    }
+    window.advance(20);
+    assert_eq!((window.slots.len(), window.deferred.len()), (8, 12));
+    assert!(window.is_clogged());
+    assert_eq!(window.position(moment(now)), position, "no failure is forgotten");
 }
 
 #[test]
