@@ -119,7 +119,7 @@ pub(crate) struct AwsRolloutEnd {
     /// The region.
     #[schema(example = "eu-central-1")]
     region: String,
-    /// The role that the gateway is to assume; without it the gateway's own credentials are used.
+    /// The role that the gateway is to assume. A rollout needs one.
     #[schema(example = "arn:aws:iam::123456789012:role/simgate")]
     role_arn: Option<String>,
     /// What the role asks for beside the gateway's identity; without it the integration's id.
