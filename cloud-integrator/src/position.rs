@@ -316,12 +316,8 @@ mod tests {
             holes: lane.holes,
             retries: lane.retries,
         };
-        let kept = |resume| Position {
-            resume,
-            holes: vec![7, 110],
-            retries: vec![retry(7)],
-            fresh: None,
-        };
+        let kept =
+            |resume| Position { resume, holes: vec![7, 110], retries: vec![retry(7)], fresh: None };
         let both = Position { fresh: Some(fresh(125, lane(200))), ..lane(120) };
         let left = Position { fresh: Some(fresh(125, kept(130))), ..kept(120) };
         assert_eq!(both.clone().within(130), left);

@@ -218,7 +218,9 @@ async fn a_failure_is_saved_although_nothing_else_happens() {
     let connection = rusqlite::Connection::open(world.file.path()).unwrap();
     let saved = || -> Option<usize> {
         let sql = "SELECT length(position) FROM integrations";
-        connection.query_row(sql, (), |row| row.get::<_, Option<i64>>(0)).unwrap()
+        connection
+            .query_row(sql, (), |row| row.get::<_, Option<i64>>(0))
+            .unwrap()
             .map(|length| usize::try_from(length).unwrap())
     };
     let may_fail = Arc::new(tokio::sync::Notify::new());
