@@ -130,6 +130,21 @@ impl Position {
         input.is_empty().then_some(position)
     }
 
+    /// The position without what lies at `end` or behind it.
+    pub(crate) fn within(mut self, end: u64) -> Self {
+        let clamp = |resume: &mut u64, holes: &mut Vec<u64>, retries: &mut Vec<Retry>| {
+            *resume = end.min(*resume);
+            holes.retain(|hole| *hole < end);
+            retries.retain(|retry| retry.place < end);
+        };
+        clamp(&mut self.resume, &mut self.holes, &mut self.retries);
+        if let Some(fresh) = &mut self.fresh {
+            clamp(&mut fresh.resume, &mut fresh.holes, &mut fresh.retries);
+            fresh.start = end.min(fresh.start);
+        }
+        self
+    }
+
     /// What is left where the filter of the second lane is lost: everything from its start on
     /// counts as not done, so that it comes twice rather than never.
     pub(crate) fn without_fresh(mut self) -> Self {
@@ -281,6 +296,33 @@ mod tests {
             bytes[at] ^= flip;
             let _ = Position::decode(&bytes);
         }
+    }
+
+    /// A log that had lost its last records after a crash of the machine lay behind the cursor by a
+    /// few places. All that was not delivered was passed over, also what lay days before.
+    #[test]
+    fn a_log_that_ends_earlier_costs_only_what_it_does_not_have() {
+        let due = Timestamp::from_millis(1);
+        let retry = |place| Retry { place, failures: 1, due };
+        let lane = |resume| Position {
+            resume,
+            holes: vec![7, 110, 150],
+            retries: vec![retry(7), retry(150)],
+            fresh: None,
+        };
+        let fresh = |start, lane: Position| FreshPosition {
+            start,
+            resume: lane.resume,
+            holes: lane.holes,
+            retries: lane.retries,
+        };
+        let kept =
+            |resume| Position { resume, holes: vec![7, 110], retries: vec![retry(7)], fresh: None };
+        let both = Position { fresh: Some(fresh(125, lane(200))), ..lane(120) };
+        let left = Position { fresh: Some(fresh(125, kept(130))), ..kept(120) };
+        assert_eq!(both.clone().within(130), left);
+        let left = Position { fresh: Some(fresh(115, kept(115))), ..kept(115) };
+        assert_eq!(both.within(115), left);
     }
 
     #[test]

@@ -209,6 +209,47 @@ async fn many_failing_devices_hold_up_no_other() {
     }
 }
 
+/// A failure alone was no reason to save: what had failed while nothing else happened was forgotten
+/// by a crash, and its 75 hours began anew.
+#[tokio::test]
+async fn a_failure_is_saved_although_nothing_else_happens() {
+    let world = World::new();
+    let (store, id) = bare_integration(&world).await;
+    let connection = rusqlite::Connection::open(world.file.path()).unwrap();
+    let saved = || -> Option<usize> {
+        let sql = "SELECT length(position) FROM integrations";
+        connection
+            .query_row(sql, (), |row| row.get::<_, Option<i64>>(0))
+            .unwrap()
+            .map(|length| usize::try_from(length).unwrap())
+    };
+    let may_fail = Arc::new(tokio::sync::Notify::new());
+    let sink = Held { until: Arc::clone(&may_fail) };
+    let mut settings = hasty();
+    settings.retry.schedule.waits = [Duration::from_secs(3_600)].into();
+    let forwarder = start_by(&world, &store, &id, sink, settings);
+    world.send(&[(1, 1)]).await;
+    until("the attempt", || forwarder.status().in_flight == 1).await;
+    // Reading is a reason, and some saves later there is none any more.
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let before = saved();
+    may_fail.notify_one();
+    until("the failure in the state file", || saved() > before).await;
+    drop(forwarder);
+}
+
+/// A sink whose attempts fail when the test says so.
+struct Held {
+    until: Arc<tokio::sync::Notify>,
+}
+
+impl Sink for Held {
+    async fn deliver(&self, _: Vec<Delivery>) -> Outcome {
+        self.until.notified().await;
+        retry()
+    }
+}
+
 /// A panic ended the task of a forwarder for good: its integration got nothing more until the
 /// gateway was started again.
 #[tokio::test]

@@ -197,14 +197,14 @@ fn load(bookmark: &Bookmark, first: u64) -> Result<Beginning, StoreError> {
     })
 }
 
-/// The beginning, or the log's end where it lies ahead of that: waiting until a new log has grown
-/// as long would lose what it receives.
+/// The beginning without what lies behind the log's end: waiting until a log that was replaced or cut
+/// off has grown as long would lose what it receives. The rest stands: rather twice than never.
 fn within(mut beginning: Beginning, end: u64) -> Beginning {
     let fresh = beginning.position.fresh.as_ref().map_or(0, |fresh| fresh.resume);
     let resume = beginning.position.resume.max(fresh);
     if resume > end {
         tracing::error!(resume, end, "the cursor is ahead of the log: not the same log?");
-        beginning.position = Position::at(end);
+        beginning.position = beginning.position.within(end);
     }
     beginning
 }

@@ -78,6 +78,7 @@ impl<S: Sink> Run<'_, S> {
         let integration = self.parts.bookmark.id();
         tracing::debug!(integration, %reason, "an attempt failed");
         self.meters.failure(class);
+        self.saving.touch();
         let counts = self.flow.is_open();
         let Some(lane) = lane_of(owner, &mut self.lanes, &mut self.replays) else { return };
         let ending = Ending::Failed { class, after, is_final, counts };

@@ -169,9 +169,14 @@ impl<T: Clone> Window<T> {
         finish
     }
 
-    /// The endpoint is back: waits that its outage caused are over.
+    /// The endpoint is back: waits that its outage caused are over, and the last failure of each
+    /// head counts as one of the outage unless it blamed the head. Each release is an attempt that
+    /// no schedule has spread; an endpoint that comes and goes would use them all up in minutes.
     pub(crate) fn release_waiting(&mut self, now: Instant) {
         while let Some(Reverse((_, key))) = self.waiting.pop() {
+            if let Some(line) = self.lines.get_mut(&key).filter(|line| !line.is_suspect) {
+                line.failures = line.failures.saturating_sub(1);
+            }
             self.make_ready(key, now);
         }
     }

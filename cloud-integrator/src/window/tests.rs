@@ -127,6 +127,25 @@ fn an_event_that_used_up_its_attempts_is_given_up_and_the_next_one_tried() {
     assert_eq!(singles(&started(&mut window, now)), [9]);
 }
 
+/// An endpoint took each probe and failed under load. Each probe that passed released all that
+/// waited, whose failures counted until there were enough to see that it was down again: what was
+/// to be tried for 75 hours was given up after two minutes.
+#[test]
+fn an_endpoint_that_comes_and_goes_uses_up_no_attempts_unless_it_blames_the_event() {
+    for (ending, deaths) in [(AGAIN, 0), (failed(FailureClass::Refused), 1)] {
+        let now = Instant::now();
+        let mut window = window(rules(), now);
+        admit(&mut window, &[(0, 1)], now);
+        let mut dead = 0;
+        for _ in 0..13 {
+            let flight = started(&mut window, now).remove(0);
+            dead += window.finish(flight, ending, now).dead.len();
+            window.release_waiting(now);
+        }
+        assert_eq!(dead, deaths, "{ending:?}");
+    }
+}
+
 #[test]
 fn attempts_while_the_endpoint_is_down_do_not_count() {
     let mut now = Instant::now();
