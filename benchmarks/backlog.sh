@@ -11,7 +11,8 @@
 #   the nine others alone, in turns: what the nine got, how late, and how long the devices waited.
 #
 # Lateness is from acceptance in the gateway to arrival in the receiver, in milliseconds. RATE sets
-# the messages per second of `dead` (1000: nine times as many deliveries).
+# the messages per second of `dead` (1000: nine times as many deliveries). DELIVERY sets how the webhook
+# of `drain` is delivered to, e.g. DELIVERY='{"batch":{"events":100,"waitMilliseconds":50}}'.
 # Needs release builds of simgate and of the receiver (cargo build --release -p simulator --example
 # receiver) and python3. SIMGATE and RECEIVER name other binaries.
 set -euo pipefail
@@ -61,7 +62,10 @@ drain() {
     local total="$(($1 * ${UNIT:-1000000}))" devices=10000 began filled waiting
     prepare "$devices"
     serve
-    python3 benchmarks/template.py "$simgate" "$work/data" "$api" "http://$away/webhook"
+    local options=()
+    [ -z "${DELIVERY:-}" ] || options+=(--delivery "$DELIVERY")
+    python3 benchmarks/template.py "$simgate" "$work/data" "$api" "${options[@]}" \
+        "http://$away/webhook"
     echo "idle: $(memory VmRSS)"
     began="$(seconds)"
     "$simgate" simulate "$coap" --protocol coap-non --devices "$devices" --outstanding 1000 \
