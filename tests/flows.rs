@@ -195,6 +195,64 @@ fn a_dead_webhook_delays_no_device_and_loses_nothing_over_a_restart() {
     assert!(gateway.terminate().success());
 }
 
+/// A message that its template cannot read is not lost: the template is mended, a dry run shows
+/// what that changes, and a replay delivers it under its old id.
+#[test]
+fn a_mended_template_delivers_what_the_old_one_could_not() {
+    let place = Place::new();
+    assert!(place.import(&one_sim(ICCID, "127.0.0.82")).status.success());
+    let gateway = place.start();
+    let api = place.api(&gateway);
+    let made = api.template(&template());
+    let (receiver, events) = receiver();
+    let webhook = api.webhook(&receiver.url());
+
+    let device = UdpSocket::bind("127.0.0.82:0").unwrap();
+    // The second one is too short for the template.
+    assert_eq!(coap_post(&device, gateway.coap, 1, None, &[0, 26, 0, 55, 0]).0, 204);
+    assert_eq!(coap_post(&device, gateway.coap, 2, None, &[0, 27]).0, 204);
+    let named = |name: &str| {
+        let events = events.lock().unwrap();
+        events.iter().filter(|event| event["type"] == name).cloned().collect::<Vec<Value>>()
+    };
+    let first = eventually("the first message and the error", || {
+        (!named("ERROR").is_empty()).then(|| named("TELEMETRY_DATA"))
+    });
+    assert_eq!(first.len(), 1, "{first:?}");
+
+    let mended = json!({ "sense": [
+        { "asset": "Celsius", "value": { "byte": 0, "bytelength": 2, "type": "int" } },
+    ]});
+    let path = format!("/v1/optimize/templates/{}", made["id"].as_str().unwrap());
+    let change = json!({ "template": mended.to_string() });
+    assert_eq!(api.call("PATCH", &path, Some(change)).0, 200);
+    let mut replay = json!({ "integrationIds": [webhook["id"]], "templates": "ACTIVE" });
+    replay["dryRun"] = json!(true);
+    let preview = api.post("/simgate/v1/replays", replay.clone());
+    let counts = &preview["counts"];
+    assert_eq!((&counts["messages"], &counts["repaired"]), (&json!(2), &json!(1)), "{preview}");
+    assert_eq!(counts["changed"], 1, "{preview}");
+    assert_eq!(named("TELEMETRY_DATA").len(), 1, "a dry run delivers nothing");
+
+    replay["dryRun"] = json!(false);
+    let begun = api.post("/simgate/v1/replays", replay);
+    let replayed = eventually("both messages again", || {
+        let again = named("TELEMETRY_DATA").split_off(1);
+        (again.len() == 2).then_some(again)
+    });
+    assert_eq!(replayed[0]["id"], first[0]["id"], "the id of its day");
+    let values: Vec<&Value> = replayed.iter().map(|event| &event["payload"]["value"]).collect();
+    assert_eq!(values, [&json!({ "Celsius": 26 }), &json!({ "Celsius": 27 })]);
+    assert!(replayed.iter().all(|event| event["replayed"] == true));
+    let id = begun[0]["id"].as_str().unwrap().to_owned();
+    let ended = eventually("the end of the replay", || {
+        let shown = api.get(&format!("/simgate/v1/replays/{id}"));
+        (shown["state"] == "DONE").then_some(shown)
+    });
+    assert_eq!((&ended["delivered"], &ended["failed"]), (&json!(2), &json!(0)));
+    assert!(gateway.terminate().success());
+}
+
 /// Base 64 of a single byte: two digits and two signs of padding.
 fn base64_of_byte(byte: u8) -> String {
     let digits = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";

@@ -61,7 +61,8 @@ pub(crate) struct Reader {
 pub(crate) enum Selection {
     /// Those of a lane that leads forward.
     Part(Part),
-    /// Those of a replay.
+    /// Those of a replay: messages of devices, not what the gateway said of them in its day, which
+    /// would be said twice.
     Replay {
         /// Only received at this moment or later.
         from: Option<Timestamp>,
@@ -78,7 +79,8 @@ impl Selection {
         match self {
             Self::Part(part) => part.takes(place, device),
             Self::Replay { from, until, devices } => {
-                from.is_none_or(|from| record.received_at >= from)
+                record.kind.code() == EventKind::Telemetry.code()
+                    && from.is_none_or(|from| record.received_at >= from)
                     && until.is_none_or(|until| record.received_at < until)
                     && (devices.is_empty() || devices.binary_search(&device).is_ok())
             }
