@@ -81,8 +81,10 @@ pub(super) struct Run<'a, S> {
     pub(super) saving: Saving,
     pub(super) telling: Telling,
     pub(super) name: String,
-    /// Dead letters, as far as is known.
+    /// Dead letters that say something about the endpoint, as far as is known.
     pub(super) dead_count: u64,
+    /// Whether there may be any dead letter.
+    pub(super) has_dead: bool,
     pub(super) is_counting: bool,
     pub(super) downfall: Option<Downfall>,
     pub(super) meters: Meters,
@@ -94,7 +96,7 @@ pub(super) struct Run<'a, S> {
 
 impl<'a, S: Sink> Run<'a, S> {
     pub(super) fn new(parts: &'a Parts<S>, beginning: Beginning) -> Self {
-        let Beginning { position, saved, name, dead_count, replays } = beginning;
+        let Beginning { position, saved, name, dead_count, has_dead, replays } = beginning;
         let moment = moment();
         let now = moment.now;
         let settings = &parts.settings;
@@ -124,6 +126,7 @@ impl<'a, S: Sink> Run<'a, S> {
             telling: Telling::new(saved.trouble, settings.disable_after, now),
             name,
             dead_count,
+            has_dead,
             is_counting: false,
             downfall: None,
             meters: Meters::new(parts.bookmark.id()),
