@@ -72,9 +72,7 @@ impl From<StoreError> for ReadFault {
 
 impl<S: Sink> Run<'_, S> {
     pub(super) fn start_reading(&mut self, now: Instant) {
-        if now < self.read_after {
-            return;
-        }
+        self.read_after.retain(|(_, at)| now < *at);
         if self.lanes.join() {
             tracing::info!(integration = self.parts.bookmark.id(), "the backlog is caught up with");
             self.saving.touch();
@@ -82,13 +80,17 @@ impl<S: Sink> Run<'_, S> {
         self.open_lane();
         let end = self.end.borrow().as_u64();
         for kind in [Kind::Main, Kind::Fresh] {
-            let Some(plan) = self.lanes.plan(kind, end, RECORDS_PER_READ) else { continue };
             let owner = Owner::Forward(self.lanes.tag(kind));
+            if self.waits_to_read(owner) {
+                continue;
+            }
+            let Some(plan) = self.lanes.plan(kind, end, RECORDS_PER_READ) else { continue };
             let selection = Selection::Part(self.lanes.part(kind));
             let reader = Arc::clone(&self.parts.reader);
             self.begin_reading(owner, move || Ok(reader.read(&plan, &selection)?));
         }
-        for (owner, read) in self.replays.plans(&self.parts.bookmark) {
+        let waiting: Vec<Owner> = self.read_after.iter().map(|(owner, _)| *owner).collect();
+        for (owner, read) in self.replays.plans(&self.parts.bookmark, &waiting) {
             self.begin_reading(owner, read);
         }
         if self.is_far_behind(end, now) {
@@ -110,7 +112,11 @@ impl<S: Sink> Run<'_, S> {
 
     /// When reading goes on that has to wait.
     pub(super) fn read_again_at(&self, now: Instant) -> Option<Instant> {
-        (now < self.read_after).then_some(self.read_after)
+        self.read_after.iter().map(|(_, at)| *at).filter(|at| now < *at).min()
+    }
+
+    fn waits_to_read(&self, owner: Owner) -> bool {
+        self.read_after.iter().any(|(other, _)| *other == owner)
     }
 
     pub(super) fn take_reading(&mut self, owner: Owner, result: Result<Reading, ReadFault>) {
@@ -127,7 +133,7 @@ impl<S: Sink> Run<'_, S> {
                 if let Some(error) = cut_short {
                     let integration = self.parts.bookmark.id();
                     tracing::warn!(integration, %error, "reading waits");
-                    self.read_after = now + REFUSED_PAUSE;
+                    self.read_after.push((owner, now + REFUSED_PAUSE));
                 }
             }
             Err(ReadFault::Overtaken(oldest)) => {
@@ -138,7 +144,7 @@ impl<S: Sink> Run<'_, S> {
                 lane.give_up();
                 let integration = self.parts.bookmark.id();
                 tracing::warn!(integration, %error, "the log cannot be read");
-                self.read_after = now + REFUSED_PAUSE;
+                self.read_after.push((owner, now + REFUSED_PAUSE));
             }
         }
         self.saving.touch();

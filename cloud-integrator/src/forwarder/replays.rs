@@ -102,9 +102,12 @@ impl Replays {
         None
     }
 
-    /// What is to be read now, and for whom.
-    pub(super) fn plans(&mut self, bookmark: &Bookmark) -> Vec<(Owner, Read)> {
+    /// What is to be read now, and for whom: for none of those that are `waiting`.
+    pub(super) fn plans(&mut self, bookmark: &Bookmark, waiting: &[Owner]) -> Vec<(Owner, Read)> {
         let plan = |replay: &mut Replay| {
+            if waiting.contains(&Owner::Replay(replay.number)) {
+                return None;
+            }
             let plan = replay.lane.plan(replay.feed.end(), RECORDS_PER_READ)?;
             Some((Owner::Replay(replay.number), replay.read(bookmark, plan)))
         };

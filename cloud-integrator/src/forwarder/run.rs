@@ -76,7 +76,8 @@ pub(super) struct Run<'a, S> {
     pub(super) attempts: Pending<Ended>,
     pub(super) jobs: Pending<Job>,
     pub(super) end: watch::Receiver<Offset>,
-    pub(super) read_after: Instant,
+    /// Lanes whose last read failed, and until when they wait.
+    pub(super) read_after: Vec<(Owner, Instant)>,
     pub(super) scan: Scan,
     pub(super) saving: Saving,
     pub(super) telling: Telling,
@@ -120,7 +121,7 @@ impl<'a, S: Sink> Run<'a, S> {
             attempts: FuturesUnordered::new(),
             jobs: FuturesUnordered::new(),
             end: parts.reader.source.log.watch(),
-            read_after: now,
+            read_after: Vec::new(),
             scan: Scan::new(now),
             saving: Saving::new(saved.delivered, now),
             telling: Telling::new(saved.trouble, settings.disable_after, now),
