@@ -12,7 +12,7 @@ use tokio::sync::{oneshot, watch};
 use tokio::time::{Sleep, sleep_until};
 use vocabulary::Timestamp;
 
-use super::reading::{ReadFault, Scan};
+use super::reading::{Pauses, ReadFault, Scan};
 use super::replays::Replays;
 use super::saving::Saving;
 use super::telling::{Downfall, Telling};
@@ -76,8 +76,7 @@ pub(super) struct Run<'a, S> {
     pub(super) attempts: Pending<Ended>,
     pub(super) jobs: Pending<Job>,
     pub(super) end: watch::Receiver<Offset>,
-    /// Lanes whose last read failed, and until when they wait.
-    pub(super) read_after: Vec<(Owner, Instant)>,
+    pub(super) read_pauses: Pauses,
     pub(super) scan: Scan,
     pub(super) saving: Saving,
     pub(super) telling: Telling,
@@ -121,7 +120,7 @@ impl<'a, S: Sink> Run<'a, S> {
             attempts: FuturesUnordered::new(),
             jobs: FuturesUnordered::new(),
             end: parts.reader.source.log.watch(),
-            read_after: Vec::new(),
+            read_pauses: Pauses::default(),
             scan: Scan::new(now),
             saving: Saving::new(saved.delivered, now),
             telling: Telling::new(saved.trouble, settings.disable_after, now),
