@@ -18,8 +18,6 @@ pub(crate) struct Lane<T> {
     resume: u64,
     /// What is being read now.
     plan: Option<Plan>,
-    /// Of what it brings, places are enough.
-    defers: bool,
 }
 
 /// What is to be read.
@@ -57,7 +55,6 @@ impl<T: Clone> Lane<T> {
             holes: position.holes,
             resume: position.resume,
             plan: None,
-            defers: false,
         }
     }
 
@@ -74,19 +71,11 @@ impl<T: Clone> Lane<T> {
     /// What to read now, up to `most` records of a log that ends at `end`; [`Lane::take`] or
     /// [`Lane::give_up`] ends it.
     pub(crate) fn plan(&mut self, end: u64, most: usize) -> Option<Plan> {
-        if self.plan.is_none() {
-            self.defers = false;
-        }
-        self.plan_by(end, most)
-    }
-
-    fn plan_by(&mut self, end: u64, most: usize) -> Option<Plan> {
         if self.plan.is_some() {
             return None;
         }
         let deferred = self.window.wanted(most);
-        let room = if self.defers { self.window.room_to_defer() } else { self.window.room() };
-        let room = room.min(most);
+        let room = self.window.room().min(most);
         let plan = if !deferred.is_empty() {
             // Before anything newer: their devices wait for them.
             Plan::Deferred(deferred)
@@ -104,23 +93,14 @@ impl<T: Clone> Lane<T> {
         Some(plan)
     }
 
-    /// The same, but while devices that fail clog it, it only keeps the places of what it has no
-    /// room for.
-    pub(crate) fn plan_past(&mut self, until: u64, most: usize) -> Option<Plan> {
-        if self.plan.is_none() {
-            self.defers = self.window.is_clogged();
-        }
-        self.plan_by(until, most)
-    }
-
     /// Takes what was read by the plan.
     pub(crate) fn take(&mut self, found: Found<T>, now: Instant) {
         match self.plan.take() {
             Some(Plan::Deferred(places)) => self.take_deferred(&places, found, now),
             Some(plan @ (Plan::Holes(_) | Plan::On { .. })) => {
-                let defers = self.defers || matches!(plan, Plan::Holes(_));
+                let is_of_position = matches!(plan, Plan::Holes(_));
                 for arrival in found.arrivals {
-                    if defers {
+                    if is_of_position {
                         self.window.admit_or_defer(arrival, now);
                     } else {
                         self.window.admit(arrival, now);

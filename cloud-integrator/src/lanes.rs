@@ -14,10 +14,9 @@
 //!
 //! The second lane also leads around devices that fail: where so many do that they leave no room
 //! in the main lane, it opens where that has read to ([`Lanes::detour`]), and the lanes stay apart
-//! until there is room again. The main lane then reads on by places alone. Where the second lane is
-//! clogged in its turn, the main lane takes it over as soon as they have met, and it opens once
-//! more: until all that is held is four windows, or the main lane can defer no more. Devices that
-//! fail beyond that hold up the others until one of their events is done or given up.
+//! until there is room again. Devices that fail and fill that one too hold up the others until one of
+//! their events is done or given up; so do those that fill the main lane while it has a backlog,
+//! whose devices are all behind it.
 
 use crate::filter::{Filter, FilterBuilder};
 use crate::lane::{Lane, Plan};
@@ -173,13 +172,12 @@ impl<T: Clone> Lanes<T> {
 
     /// What the lane is to read now; see [`Lane::plan`].
     pub(crate) fn plan(&mut self, kind: Kind, end: u64, most: usize) -> Option<Plan> {
-        match (&self.fresh, kind) {
+        let until = match (&self.fresh, kind) {
             // Never past the other one, so that they meet.
-            (Some(fresh), Kind::Main) => {
-                self.main.plan_past(end.min(fresh.lane.window.read_to()), most)
-            }
-            _ => self.lane(kind)?.plan(end, most),
-        }
+            (Some(fresh), Kind::Main) => end.min(fresh.lane.window.read_to()),
+            _ => end,
+        };
+        self.lane(kind)?.plan(until, most)
     }
 
     /// Which records the lane takes.
@@ -199,10 +197,8 @@ impl<T: Clone> Lanes<T> {
         let Some(fresh) = &self.fresh else { return false };
         let has_met = self.main.window.read_to() == fresh.lane.window.read_to()
             && [&self.main, &fresh.lane].iter().all(|lane| lane.is_settled() && !lane.is_reading());
-        let main = &self.main.window;
-        let may_join = main.is_eased() || (fresh.lane.window.is_clogged() && main.can_take_over());
         if has_met
-            && may_join
+            && self.main.window.is_eased()
             && let Some(fresh) = self.fresh.take()
         {
             self.main.absorb(fresh.lane);

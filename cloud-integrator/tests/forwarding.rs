@@ -181,7 +181,11 @@ async fn many_failing_devices_hold_up_no_other() {
                 let reason = Failure::new(class, "no");
                 if fails { Outcome::Retry { reason, after: None } } else { Outcome::Delivered }
             });
-            let forwarder = start(&world, &store, &id, sink.clone());
+            // Of each device an event is probed while the endpoint seems down.
+            let mut settings = hasty();
+            let gate = settings.retry.gate.as_mut().unwrap();
+            (gate.pause_min, gate.pause_max) = (Duration::from_millis(1), Duration::from_millis(4));
+            let forwarder = start_by(&world, &store, &id, sink.clone(), settings);
             world.send(&interleaved(devices, messages)).await;
             world.send(&[(5_001, 0), (5_002, 1)]).await;
             until("the devices that work", || sink.ledger.taken_once().len() == 2).await;
@@ -302,6 +306,28 @@ async fn what_is_rejected_is_not_tried_again_and_holds_nothing_up() {
     // A notice about the dead letters may lie behind them.
     assert!(store.bookmark(&id).cursor().unwrap().is_some_and(|cursor| cursor >= 6));
     assert_eq!(dead_letters(&world, &id).await.len(), 2);
+}
+
+/// Dead letters of events of which no request can be made do not count as the endpoint's. A run that
+/// found none but those took it that there were none, and a replay that delivered them left them.
+#[tokio::test]
+async fn a_replay_settles_dead_letters_that_blame_no_endpoint() {
+    let world = World::new();
+    let (store, id) = bare_integration(&world).await;
+    let reason = Failure::new(FailureClass::Request, "never");
+    let sink = Scripted::new(move |_, _| Outcome::Rejected { reason: reason.clone() });
+    let forwarder = start(&world, &store, &id, sink.clone());
+    world.send(&interleaved(2, 1)).await;
+    until("the attempts", || sink.count.load(Ordering::Relaxed) == 2).await;
+    forwarder.stop(PATIENCE).await;
+    let filter = DeadLetterFilter::default();
+    assert_eq!(dead_letters(&world, &id).await.len(), 2);
+    world.integrations().replay_dead_letters(&id, filter).await.unwrap();
+    let sink = Scripted::new(|_, _| Outcome::Delivered);
+    let forwarder = start(&world, &store, &id, sink.clone());
+    until("both messages", || sink.ledger.taken_once().len() == 2).await;
+    forwarder.stop(PATIENCE).await;
+    assert_eq!(dead_letters(&world, &id).await, []);
 }
 
 #[tokio::test]

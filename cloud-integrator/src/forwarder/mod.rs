@@ -130,6 +130,7 @@ struct Beginning {
     /// What its customer calls the integration.
     name: String,
     dead_count: u64,
+    has_dead: bool,
     replays: Vec<ReplayJob>,
 }
 
@@ -193,6 +194,7 @@ fn load(bookmark: &Bookmark, first: u64) -> Result<Beginning, StoreError> {
         saved,
         name: bookmark.name()?.unwrap_or_default(),
         dead_count: bookmark.dead_count()?,
+        has_dead: bookmark.has_dead()?,
         replays: bookmark.replays()?,
     })
 }

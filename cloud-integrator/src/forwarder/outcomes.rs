@@ -12,7 +12,7 @@ use crate::policy::blames_events;
 use crate::position::Moment;
 use crate::progress::DeadLetter;
 use crate::reading::Item;
-use crate::sink::{Failure, Outcome, Sink};
+use crate::sink::{Failure, FailureClass, Outcome, Sink};
 use crate::store::{DEAD_LETTERS_MAX, StoreError};
 use crate::window::{Dead, Ending, Flight};
 
@@ -43,7 +43,7 @@ impl<S: Sink> Run<'_, S> {
         self.meters.delivered.increment(events);
         if let Owner::Replay(_) = owner {
             // Their dead letters, where there are any, are none any more.
-            let settled = if self.dead_count > 0 { flight.places() } else { &[] };
+            let settled = if self.has_dead { flight.places() } else { &[] };
             self.replays.note(owner, |progress| {
                 progress.delivered += events;
                 progress.settled.extend(settled);
@@ -129,8 +129,12 @@ impl<S: Sink> Run<'_, S> {
                 attempts,
             }
         }));
-        // Those of a replay are not new; it is counted exactly before anything follows from it.
-        self.dead_count += count;
+        self.has_dead = true;
+        // An event of which no request can be made says nothing about the endpoint. Those of a replay
+        // are not new; it is counted exactly before anything follows from it.
+        if failure.class != FailureClass::Request {
+            self.dead_count += count;
+        }
         if self.dead_count > DEAD_LETTERS_MAX && !self.is_counting {
             self.count_dead();
         }

@@ -33,6 +33,30 @@ pub(super) enum ReadFault {
     Passing(String),
 }
 
+/// Lanes whose last read failed, each with the moment from which it may read again.
+#[derive(Debug, Default)]
+pub(super) struct Pauses(Vec<(Owner, Instant)>);
+
+impl Pauses {
+    fn begin(&mut self, owner: Owner, now: Instant) {
+        self.0.push((owner, now + REFUSED_PAUSE));
+    }
+
+    /// Forgets those that are over.
+    fn end(&mut self, now: Instant) {
+        self.0.retain(|(_, at)| now < *at);
+    }
+
+    fn end_at(&self, now: Instant) -> Option<Instant> {
+        self.0.iter().map(|(_, at)| *at).filter(|at| now < *at).min()
+    }
+
+    /// Whether a lane has to wait.
+    pub(super) fn holds(&self, owner: Owner) -> bool {
+        self.0.iter().any(|(other, _)| *other == owner)
+    }
+}
+
 /// The look at the devices of a backlog.
 #[derive(Debug)]
 pub(super) struct Scan {
@@ -72,9 +96,7 @@ impl From<StoreError> for ReadFault {
 
 impl<S: Sink> Run<'_, S> {
     pub(super) fn start_reading(&mut self, now: Instant) {
-        if now < self.read_after {
-            return;
-        }
+        self.read_pauses.end(now);
         if self.lanes.join() {
             tracing::info!(integration = self.parts.bookmark.id(), "the backlog is caught up with");
             self.saving.touch();
@@ -82,13 +104,16 @@ impl<S: Sink> Run<'_, S> {
         self.open_lane();
         let end = self.end.borrow().as_u64();
         for kind in [Kind::Main, Kind::Fresh] {
-            let Some(plan) = self.lanes.plan(kind, end, RECORDS_PER_READ) else { continue };
             let owner = Owner::Forward(self.lanes.tag(kind));
+            if self.read_pauses.holds(owner) {
+                continue;
+            }
+            let Some(plan) = self.lanes.plan(kind, end, RECORDS_PER_READ) else { continue };
             let selection = Selection::Part(self.lanes.part(kind));
             let reader = Arc::clone(&self.parts.reader);
             self.begin_reading(owner, move || Ok(reader.read(&plan, &selection)?));
         }
-        for (owner, read) in self.replays.plans(&self.parts.bookmark) {
+        for (owner, read) in self.replays.plans(&self.parts.bookmark, &self.read_pauses) {
             self.begin_reading(owner, read);
         }
         if self.is_far_behind(end, now) {
@@ -110,7 +135,7 @@ impl<S: Sink> Run<'_, S> {
 
     /// When reading goes on that has to wait.
     pub(super) fn read_again_at(&self, now: Instant) -> Option<Instant> {
-        (now < self.read_after).then_some(self.read_after)
+        self.read_pauses.end_at(now)
     }
 
     pub(super) fn take_reading(&mut self, owner: Owner, result: Result<Reading, ReadFault>) {
@@ -127,7 +152,7 @@ impl<S: Sink> Run<'_, S> {
                 if let Some(error) = cut_short {
                     let integration = self.parts.bookmark.id();
                     tracing::warn!(integration, %error, "reading waits");
-                    self.read_after = now + REFUSED_PAUSE;
+                    self.read_pauses.begin(owner, now);
                 }
             }
             Err(ReadFault::Overtaken(oldest)) => {
@@ -138,7 +163,7 @@ impl<S: Sink> Run<'_, S> {
                 lane.give_up();
                 let integration = self.parts.bookmark.id();
                 tracing::warn!(integration, %error, "the log cannot be read");
-                self.read_after = now + REFUSED_PAUSE;
+                self.read_pauses.begin(owner, now);
             }
         }
         self.saving.touch();
@@ -234,5 +259,24 @@ pub(super) fn lane_of<'a>(
     match owner {
         Owner::Forward(tag) => Some(lanes.tagged(tag)),
         Owner::Replay(number) => replays.lane(number),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// After a read of any lane had failed, none read for a second: a replay whose reads always
+    /// fail left the messages of all devices one read a second.
+    #[test]
+    fn a_read_that_fails_holds_up_its_own_lane_alone() {
+        let now = Instant::now();
+        let [one, other] = [1, 2].map(Owner::Replay);
+        let mut pauses = Pauses::default();
+        pauses.begin(one, now);
+        assert!(pauses.holds(one) && !pauses.holds(other));
+        assert_eq!(pauses.end_at(now), Some(now + REFUSED_PAUSE));
+        pauses.end(now + REFUSED_PAUSE);
+        assert!(!pauses.holds(one) && pauses.end_at(now).is_none());
     }
 }

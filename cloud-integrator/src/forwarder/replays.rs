@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::Parts;
-use super::reading::ReadFault;
+use super::reading::{Pauses, ReadFault};
 use super::run::Owner;
 use crate::lane::{Lane, Plan};
 use crate::position::{Moment, Position};
@@ -102,9 +102,12 @@ impl Replays {
         None
     }
 
-    /// What is to be read now, and for whom.
-    pub(super) fn plans(&mut self, bookmark: &Bookmark) -> Vec<(Owner, Read)> {
+    /// What is to be read now, and for whom: for none whose last read has just failed.
+    pub(super) fn plans(&mut self, bookmark: &Bookmark, pauses: &Pauses) -> Vec<(Owner, Read)> {
         let plan = |replay: &mut Replay| {
+            if pauses.holds(Owner::Replay(replay.number)) {
+                return None;
+            }
             let plan = replay.lane.plan(replay.feed.end(), RECORDS_PER_READ)?;
             Some((Owner::Replay(replay.number), replay.read(bookmark, plan)))
         };

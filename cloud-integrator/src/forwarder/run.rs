@@ -12,7 +12,7 @@ use tokio::sync::{oneshot, watch};
 use tokio::time::{Sleep, sleep_until};
 use vocabulary::Timestamp;
 
-use super::reading::{ReadFault, Scan};
+use super::reading::{Pauses, ReadFault, Scan};
 use super::replays::Replays;
 use super::saving::Saving;
 use super::telling::{Downfall, Telling};
@@ -76,13 +76,15 @@ pub(super) struct Run<'a, S> {
     pub(super) attempts: Pending<Ended>,
     pub(super) jobs: Pending<Job>,
     pub(super) end: watch::Receiver<Offset>,
-    pub(super) read_after: Instant,
+    pub(super) read_pauses: Pauses,
     pub(super) scan: Scan,
     pub(super) saving: Saving,
     pub(super) telling: Telling,
     pub(super) name: String,
-    /// Dead letters, as far as is known.
+    /// Dead letters that say something about the endpoint, as far as is known.
     pub(super) dead_count: u64,
+    /// Whether there may be any dead letter.
+    pub(super) has_dead: bool,
     pub(super) is_counting: bool,
     pub(super) downfall: Option<Downfall>,
     pub(super) meters: Meters,
@@ -94,7 +96,7 @@ pub(super) struct Run<'a, S> {
 
 impl<'a, S: Sink> Run<'a, S> {
     pub(super) fn new(parts: &'a Parts<S>, beginning: Beginning) -> Self {
-        let Beginning { position, saved, name, dead_count, replays } = beginning;
+        let Beginning { position, saved, name, dead_count, has_dead, replays } = beginning;
         let moment = moment();
         let now = moment.now;
         let settings = &parts.settings;
@@ -118,12 +120,13 @@ impl<'a, S: Sink> Run<'a, S> {
             attempts: FuturesUnordered::new(),
             jobs: FuturesUnordered::new(),
             end: parts.reader.source.log.watch(),
-            read_after: now,
+            read_pauses: Pauses::default(),
             scan: Scan::new(now),
             saving: Saving::new(saved.delivered, now),
             telling: Telling::new(saved.trouble, settings.disable_after, now),
             name,
             dead_count,
+            has_dead,
             is_counting: false,
             downfall: None,
             meters: Meters::new(parts.bookmark.id()),

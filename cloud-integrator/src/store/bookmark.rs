@@ -137,6 +137,12 @@ impl Bookmark {
         Ok(dead_letters::places(&self.store.connection(), replay, from, most)?)
     }
 
+    /// Whether there is any dead letter.
+    pub(crate) fn has_dead(&self) -> Result<bool, StoreError> {
+        let sql = "SELECT EXISTS (SELECT 1 FROM dead_letters WHERE integration = ?1)";
+        Ok(self.store.connection().query_row(sql, [&*self.id], |row| row.get(0))?)
+    }
+
     /// How many dead letters there are that say something about the endpoint.
     pub(crate) fn dead_count(&self) -> Result<u64, StoreError> {
         Ok(dead_letters::count_blaming(&self.store.connection(), &self.id)?)

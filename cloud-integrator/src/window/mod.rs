@@ -9,9 +9,9 @@
 //!
 //! One device gets a share of the window. What comes beyond it is deferred: only its place is
 //! kept, and it is read again ([`Window::wanted`]) when the line has moved. Of a line whose head
-//! has failed only that is held, everything behind it is deferred. So a device that fails for long
-//! leaves room for the others. Where so many fail that there is none left, the window says so
-//! ([`Window::is_clogged`]).
+//! has failed only that is held, everything behind it is deferred, and such heads have room of their
+//! own. So devices that fail for long leave room for the others. Where so many fail that there is
+//! none left, the window says so ([`Window::is_clogged`]).
 //!
 //! Whether the endpoint may be tried at all is the [`Flow`](crate::flow::Flow)'s to know. No clock,
 //! no I/O: `now` is an argument, randomness a seed.
@@ -43,7 +43,7 @@ use crate::position::{Moment, Retry};
 /// The limits of one window.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WindowLimits {
-    /// Records that may be read and not done.
+    /// Records that may be read and not done, beside those that failed.
     pub records: usize,
     /// The bytes of their envelopes, together. The last one admitted may exceed it.
     pub bytes: usize,
@@ -70,6 +70,10 @@ impl Rules {
     /// For sinks that take one event at a time.
     pub(crate) const SINGLE: BatchOptions = BatchOptions { events: 1, wait: Duration::ZERO };
 }
+
+/// Heads that failed have so many windows of room beside the others: the window itself is left to
+/// devices that work.
+const WINDOWS_FOR_STUCK: usize = 3;
 
 /// Read and not done. `T` is what is to be delivered.
 #[derive(Debug)]
@@ -154,10 +158,10 @@ impl<T: Clone> Window<T> {
     }
 
     fn room_to_hold(&self) -> usize {
-        if self.bytes >= self.rules.limits.bytes {
-            return 0;
-        }
-        self.rules.limits.records.saturating_sub(self.slots.len())
+        let WindowLimits { records, bytes, .. } = self.rules.limits;
+        let bytes_held = self.bytes - self.stuck_bytes.min(bytes * WINDOWS_FOR_STUCK);
+        let held = self.slots.len() - self.stuck.min(records * WINDOWS_FOR_STUCK);
+        if bytes_held >= bytes { 0 } else { records.saturating_sub(held) }
     }
 
     /// Whether devices whose heads failed leave little or no room for the others.
@@ -170,16 +174,13 @@ impl<T: Clone> Window<T> {
         !self.is_stuck_by(4) && self.deferred.len() * 2 <= self.rules.limits.deferred
     }
 
-    /// Whether more than so many eighths of the room are held by heads that failed.
+    /// Whether more than so many eighths of the room are held by heads that failed, beyond the room
+    /// that is theirs.
     fn is_stuck_by(&self, eighths: usize) -> bool {
         let WindowLimits { records, bytes, .. } = self.rules.limits;
-        self.stuck * 8 > records * eighths || self.stuck_bytes * 8 > bytes * eighths
-    }
-
-    /// Whether it can take over another one: it never holds more than three windows may.
-    pub(crate) fn can_take_over(&self) -> bool {
-        let WindowLimits { records, bytes, .. } = self.rules.limits;
-        self.slots.len() <= 2 * records && self.bytes <= 2 * bytes
+        let stuck = self.stuck.saturating_sub(records * WINDOWS_FOR_STUCK);
+        let stuck_bytes = self.stuck_bytes.saturating_sub(bytes * WINDOWS_FOR_STUCK);
+        stuck * 8 > records * eighths || stuck_bytes * 8 > bytes * eighths
     }
 
     /// Nothing can come, and there is nothing but heads that failed.
