@@ -157,6 +157,9 @@ impl<S: Sink> Run<'_, S> {
             Ok(()) => {
                 self.saving.ended(now, self.parts.settings.save_interval);
                 self.replays.saved(&progress.replays);
+                if !progress.dead.is_empty() {
+                    self.count_dead();
+                }
             }
             Err(error) => {
                 tracing::warn!(integration = self.parts.bookmark.id(), %error, "nothing is saved");
