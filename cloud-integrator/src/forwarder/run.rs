@@ -192,7 +192,7 @@ impl<'a, S: Sink> Run<'a, S> {
     }
 
     fn start_attempts(&mut self, now: Instant) {
-        if self.saving.is_paused() {
+        if self.saving.is_paused(now) {
             return;
         }
         let is_split = self.lanes.is_split();
@@ -270,7 +270,7 @@ impl<'a, S: Sink> Run<'a, S> {
 
     /// When an attempt can begin that cannot now, if nothing else happens.
     fn retry_at(&self, now: Instant) -> Option<Instant> {
-        if self.saving.is_paused() {
+        if self.saving.is_paused(now) {
             return None;
         }
         let lanes = [Some(&self.lanes.main), self.lanes.fresh()];
