@@ -7,7 +7,7 @@
 //! The form is little: a version, then whole numbers in groups of seven bits, the lowest first,
 //! the top bit of each byte saying that more follow; places that rise are written as differences.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use vocabulary::Timestamp;
 
@@ -65,9 +65,10 @@ impl Moment {
         ahead.saturating_sub(self.now.saturating_duration_since(instant))
     }
 
-    /// The moment that the wall clock shows as `timestamp`, or now where that has passed.
-    pub(crate) fn reached(self, timestamp: Timestamp) -> Instant {
-        self.now + timestamp.saturating_since(self.at)
+    /// The moment that the wall clock shows as `timestamp`, or now where that has passed; not more
+    /// than `most` from now.
+    pub(crate) fn reached(self, timestamp: Timestamp, most: Duration) -> Instant {
+        self.now + timestamp.saturating_since(self.at).min(most)
     }
 }
 

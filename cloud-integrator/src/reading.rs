@@ -2,6 +2,7 @@
 //!
 //! Runs on threads that may block, beside the deliveries.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -234,7 +235,7 @@ impl Reader {
         reading: &mut Reading,
     ) {
         for record in records {
-            match self.prepare(record) {
+            match unless_it_panics(|| self.prepare(record)) {
                 Ok(delivery) => reading.arrivals.push(Arrival {
                     place: record.offset.as_u64(),
                     device: record.device.as_u64(),
@@ -322,6 +323,15 @@ impl Reader {
     }
 }
 
+/// What `prepare` gives; a panic is a fault of ours that this very record meets each time that it
+/// is read, so it is passed over like one that cannot be read.
+fn unless_it_panics(prepare: impl FnOnce() -> Result<Delivery, Skip>) -> Result<Delivery, Skip> {
+    catch_unwind(AssertUnwindSafe(prepare)).unwrap_or_else(|_| {
+        tracing::error!("a record cannot be prepared for delivery: a fault of the gateway");
+        Err(Skip::Unreadable)
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use message_log::{DeviceKey, NewRecord, Options};
@@ -396,6 +406,16 @@ mod tests {
         };
         let holes: Vec<u64> = (2..20).chain([25, 36, 39]).collect();
         assert_eq!(read_all(holes.clone(), short).0, holes);
+    }
+
+    /// A record whose preparation panicked cut off the read that brought it, and so did the next
+    /// one: nothing behind it was delivered any more.
+    #[test]
+    fn a_record_that_makes_us_panic_is_passed_over() {
+        let skip = unless_it_panics(|| panic!("a fault of ours"));
+        assert!(matches!(skip, Err(Skip::Unreadable)));
+        let skip = unless_it_panics(|| Err(Skip::NotWanted));
+        assert!(matches!(skip, Err(Skip::NotWanted)));
     }
 
     #[test]

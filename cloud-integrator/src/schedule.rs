@@ -46,6 +46,12 @@ impl Schedule {
         Self { waits: [5, 30].map(Duration::from_secs).into(), jitter_percent: 20 }
     }
 
+    /// The longest wait, with jitter.
+    pub(crate) fn wait_max(&self) -> Duration {
+        let longest = self.waits.iter().max().copied().unwrap_or(Duration::ZERO);
+        longest * (100 + self.jitter_percent.min(100)) / 100
+    }
+
     /// The wait after `failures` attempts (at least 1), with jitter by `random`.
     pub fn wait(&self, failures: u32, random: u64) -> Duration {
         let step = usize::try_from(failures.saturating_sub(1)).unwrap_or(usize::MAX);

@@ -135,12 +135,14 @@ impl<S: Sink> Run<'_, S> {
         if failure.class != FailureClass::Request {
             self.dead_count += count;
         }
-        if self.dead_count > DEAD_LETTERS_MAX && !self.is_counting {
-            self.count_dead();
-        }
     }
 
-    fn count_dead(&mut self) {
+    /// Counts the dead letters exactly where there may be too many of them. That reads them all, so
+    /// it follows saves, not events.
+    pub(super) fn count_dead(&mut self) {
+        if self.dead_count <= DEAD_LETTERS_MAX || self.is_counting {
+            return;
+        }
         self.is_counting = true;
         let bookmark = self.parts.bookmark.clone();
         let counting = spawn_blocking(move || bookmark.dead_count());

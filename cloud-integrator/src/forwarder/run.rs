@@ -26,7 +26,7 @@ use crate::position::Moment;
 use crate::progress::Progress;
 use crate::reading::{Item, Reading};
 use crate::shares::{Kind, PerKind, Shares, fifth};
-use crate::sink::{Outcome, Sink};
+use crate::sink::{DELIVERY_TIMEOUT, Failure, FailureClass, Outcome, Sink};
 use crate::store::StoreError;
 use crate::window::{Attempt, Flight, Rules};
 
@@ -34,6 +34,9 @@ use crate::window::{Attempt, Flight, Rules};
 const IDLE: Duration = Duration::from_secs(3_600);
 /// The status is shown so often at most.
 const SHOW_INTERVAL: Duration = Duration::from_millis(100);
+/// Sinks end their attempts themselves ([`DELIVERY_TIMEOUT`]). One that does not would hold its
+/// device, and its part of the concurrency, for good.
+const ATTEMPT_TIMEOUT: Duration = DELIVERY_TIMEOUT.saturating_add(Duration::from_secs(5));
 /// Attempts whose end is taken before anything else is looked at: a read must not wait for long.
 const ENDS_AT_ONCE: usize = 256;
 
@@ -189,7 +192,7 @@ impl<'a, S: Sink> Run<'a, S> {
     }
 
     fn start_attempts(&mut self, now: Instant) {
-        if self.saving.is_paused() {
+        if self.saving.is_paused(now) {
             return;
         }
         let is_split = self.lanes.is_split();
@@ -245,7 +248,7 @@ impl<'a, S: Sink> Run<'a, S> {
             && items.iter().any(|item| item.delivery.event_type == EventType::TelemetryData);
         let events = items.into_iter().map(|item| item.delivery).collect();
         self.attempts.push(Box::pin(async move {
-            let outcome = sink.deliver(events).await;
+            let outcome = within_time(sink.deliver(events), ATTEMPT_TIMEOUT).await;
             Ended { owner, flight, outcome, has_telemetry }
         }));
     }
@@ -267,7 +270,7 @@ impl<'a, S: Sink> Run<'a, S> {
 
     /// When an attempt can begin that cannot now, if nothing else happens.
     fn retry_at(&self, now: Instant) -> Option<Instant> {
-        if self.saving.is_paused() {
+        if self.saving.is_paused(now) {
             return None;
         }
         let lanes = [Some(&self.lanes.main), self.lanes.fresh()];
@@ -315,7 +318,33 @@ impl<'a, S: Sink> Run<'a, S> {
     }
 }
 
+/// The outcome of an attempt, also of one that does not end by itself as it must.
+async fn within_time(attempt: impl Future<Output = Outcome>, limit: Duration) -> Outcome {
+    tokio::time::timeout(limit, attempt).await.unwrap_or_else(|_| {
+        let limit_secs = limit.as_secs();
+        let text = format!("the attempt did not end within {limit_secs} s");
+        Outcome::Retry { reason: Failure::new(FailureClass::Timeout, text), after: None }
+    })
+}
+
 /// Both clocks now.
 pub(super) fn moment() -> Moment {
     Moment { now: Instant::now(), at: Timestamp::from(SystemTime::now()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An attempt whose sink never ended it held its device for good, and where it was a probe the
+    /// whole integration.
+    #[tokio::test]
+    async fn an_attempt_that_does_not_end_by_itself_is_ended() {
+        let outcome = within_time(std::future::pending(), Duration::from_millis(5)).await;
+        let Outcome::Retry { reason, after: None } = outcome else { panic!("{outcome:?}") };
+        assert_eq!(reason.class, FailureClass::Timeout);
+        let limit = Duration::from_secs(3_600);
+        let outcome = within_time(std::future::ready(Outcome::Delivered), limit).await;
+        assert_eq!(outcome, Outcome::Delivered);
+    }
 }

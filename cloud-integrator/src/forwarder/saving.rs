@@ -12,6 +12,10 @@ use crate::progress::{DeadLetter, Progress};
 use crate::sink::Sink;
 use crate::store::StoreError;
 
+/// A save that takes longer than this may never end. What is pushed meanwhile would only pile up to
+/// be saved.
+const HANGING_SAVE: Duration = Duration::from_secs(10);
+
 /// What is to be saved, and whether that works.
 #[derive(Debug)]
 pub(super) struct Saving {
@@ -21,7 +25,8 @@ pub(super) struct Saving {
     filter: Option<Arc<[u8]>>,
     /// Something changed since the last save began.
     is_unsaved: bool,
-    is_running: bool,
+    /// A save runs, since then.
+    running_since: Option<Instant>,
     save_after: Instant,
     /// The last save failed: what cannot be recorded is not pushed, or a crash would repeat all of
     /// it.
@@ -37,7 +42,7 @@ impl Saving {
             filter: None,
             // The first position may be the log's end, which no row holds yet.
             is_unsaved: true,
-            is_running: false,
+            running_since: None,
             save_after: now,
             is_paused: false,
         }
@@ -48,8 +53,10 @@ impl Saving {
         self.is_unsaved = true;
     }
 
-    pub(super) fn is_paused(&self) -> bool {
-        self.is_paused
+    /// Whether nothing may be pushed: the last save failed, or one does not end.
+    pub(super) fn is_paused(&self, now: Instant) -> bool {
+        let hangs = |since: Instant| now.saturating_duration_since(since) > HANGING_SAVE;
+        self.is_paused || self.running_since.is_some_and(hangs)
     }
 
     /// Whether the first message of a device is still to be delivered, as far as is known here.
@@ -59,7 +66,7 @@ impl Saving {
 
     /// When the next save is due.
     pub(super) fn due(&self) -> Option<Instant> {
-        (self.is_unsaved && !self.is_running).then_some(self.save_after)
+        (self.is_unsaved && self.running_since.is_none()).then_some(self.save_after)
     }
 
     /// The first deliveries change what the customer sees, so they are saved at once.
@@ -88,7 +95,7 @@ impl Saving {
 
     /// A save ended.
     fn ended(&mut self, now: Instant, interval: Duration) {
-        self.is_running = false;
+        self.running_since = None;
         self.is_paused = false;
         self.save_after = now + interval;
     }
@@ -96,7 +103,7 @@ impl Saving {
     /// A save failed: all of it is to be saved again.
     fn put_back(&mut self, progress: Progress, now: Instant) -> Progress {
         let Progress { mut dead, filter, .. } = progress;
-        self.is_running = false;
+        self.running_since = None;
         self.is_paused = true;
         self.touch();
         self.save_after = now + REFUSED_PAUSE;
@@ -116,7 +123,7 @@ impl<S: Sink> Run<'_, S> {
             return;
         }
         let progress = self.progress();
-        self.saving.is_running = true;
+        self.saving.running_since = Some(now);
         let bookmark = self.parts.bookmark.clone();
         let saving = spawn_blocking(move || {
             let result = bookmark.save(&progress);
@@ -157,6 +164,9 @@ impl<S: Sink> Run<'_, S> {
             Ok(()) => {
                 self.saving.ended(now, self.parts.settings.save_interval);
                 self.replays.saved(&progress.replays);
+                if !progress.dead.is_empty() {
+                    self.count_dead();
+                }
             }
             Err(error) => {
                 tracing::warn!(integration = self.parts.bookmark.id(), %error, "nothing is saved");
@@ -168,6 +178,27 @@ impl<S: Sink> Run<'_, S> {
 
     /// Whether a save runs.
     pub(super) fn is_saving(&self) -> bool {
-        self.saving.is_running
+        self.saving.running_since.is_some()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Only a save that had failed kept events from being pushed. While one hung on a disk that did
+    /// not answer, dead letters and what replays had settled grew without bound.
+    #[test]
+    fn a_save_that_hangs_is_a_reason_to_pause() {
+        let now = Instant::now();
+        let mut saving = Saving::new(true, now);
+        saving.running_since = Some(now);
+        assert!(!saving.is_paused(now + HANGING_SAVE));
+        let late = now + HANGING_SAVE + Duration::from_millis(1);
+        assert!(saving.is_paused(late));
+        saving.ended(late, Duration::ZERO);
+        assert!(!saving.is_paused(late));
+        saving.put_back(Progress::default(), late);
+        assert!(saving.is_paused(late));
     }
 }

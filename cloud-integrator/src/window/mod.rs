@@ -71,6 +71,8 @@ impl Rules {
     pub(crate) const SINGLE: BatchOptions = BatchOptions { events: 1, wait: Duration::ZERO };
 }
 
+/// Endpoints ask for no longer wait.
+const ASKED_WAIT_MAX: Duration = Duration::from_secs(24 * 3_600);
 /// Heads that failed have so many windows of room beside the others: the window itself is left to
 /// devices that work.
 const WINDOWS_FOR_STUCK: usize = 3;
@@ -124,7 +126,10 @@ impl<T: Clone> Window<T> {
     /// An empty window of a reader at `position`, whose holes it reads first. The second lane of
     /// the position does not matter here.
     pub(crate) fn new(rules: Rules, position: &Position, moment: Moment, seed: u64) -> Self {
-        let remember = |retry: &Retry| (retry.place, (retry.failures, moment.reached(retry.due)));
+        // The clock that a moment was saved by may have been wrong.
+        let most = rules.policy.schedule.wait_max().max(ASKED_WAIT_MAX);
+        let remember =
+            |retry: &Retry| (retry.place, (retry.failures, moment.reached(retry.due, most)));
         Self {
             rules,
             random: seed,

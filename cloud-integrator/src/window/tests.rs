@@ -363,6 +363,20 @@ fn a_restart_does_not_begin_the_schedule_anew() {
     assert!(!started(&mut second, now).is_empty());
 }
 
+/// A gateway whose clock was a year ahead saved when it would try again. When the clock was right
+/// again, that was in a year.
+#[test]
+fn a_moment_that_a_wrong_clock_saved_is_no_farther_than_the_longest_wait() {
+    let now = Instant::now();
+    let due = moment(now).at.saturating_add(Duration::from_secs(365 * 24 * 3_600));
+    let retries = vec![Retry { place: 4, failures: 2, due }];
+    let position = Position { retries, ..Position::at(4) };
+    let mut window = Window::new(rules(), &position, moment(now), 9);
+    admit(&mut window, &[(4, 1)], now);
+    let day = Duration::from_secs(24 * 3_600);
+    assert_eq!(window.due_at(now), Some(now + day * 120 / 100));
+}
+
 #[test]
 fn a_batch_starts_when_it_is_full() {
     let now = Instant::now();
