@@ -4,8 +4,8 @@
 //! An endpoint that is down is told of when it is first seen to be, after an hour, and after a day;
 //! with the first attempt that fails after some days without success the integration fails. These
 //! are times while the gateway ran, by the clock that only goes forward: time that it was off says
-//! nothing about the endpoint, nor does a wall clock that jumps. Dead letters are told of at once, then
-//! once a minute at most.
+//! nothing about the endpoint, nor does a wall clock that jumps. Dead letters are told of at once,
+//! then once a minute at most.
 
 use std::time::{Duration, Instant};
 
