@@ -42,7 +42,7 @@ const REPLAY_RECORDS: usize = 1_024;
 impl Default for ForwarderSettings {
     /// 4,096 records or 8 MB are a quarter of a second at the rate that one integration must
     /// reach. 200 ms between saves bound what a crash repeats to some thousand messages, at five
-    /// small writes a second.
+    /// small writes a second. Events that failed may hold three times as much again.
     ///
     /// One device may hold a 64th of the records and, since a message can have 64 KiB, a 16th of
     /// the bytes. 16,384 deferred records are four and a half hours of a device that fails and
