@@ -14,8 +14,8 @@
 //!
 //! The second lane also leads around devices that fail: where so many do that they leave no room
 //! in the main lane, it opens where that has read to ([`Lanes::detour`]), and the lanes stay apart
-//! until there is room again. Devices that fail and fill that one too hold up the others until one of
-//! their events is done or given up; so do those that fill the main lane while it has a backlog,
+//! until there is room again. Devices that fail and fill that one too hold up the others until one
+//! of their events is done or given up; so do those that fill the main lane while it has a backlog,
 //! whose devices are all behind it.
 
 use crate::filter::{Filter, FilterBuilder};

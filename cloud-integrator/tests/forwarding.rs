@@ -308,8 +308,9 @@ async fn what_is_rejected_is_not_tried_again_and_holds_nothing_up() {
     assert_eq!(dead_letters(&world, &id).await.len(), 2);
 }
 
-/// Dead letters of events of which no request can be made do not count as the endpoint's. A run that
-/// found none but those took it that there were none, and a replay that delivered them left them.
+/// Dead letters of events of which no request can be made do not count as the endpoint's. A run
+/// that found none but those took it that there were none, and a replay that delivered them left
+/// them.
 #[tokio::test]
 async fn a_replay_settles_dead_letters_that_blame_no_endpoint() {
     let world = World::new();

@@ -199,8 +199,8 @@ fn load(bookmark: &Bookmark, first: u64) -> Result<Beginning, StoreError> {
     })
 }
 
-/// The beginning without what lies behind the log's end: waiting until a log that was replaced or cut
-/// off has grown as long would lose what it receives. The rest stands: rather twice than never.
+/// The beginning without what lies behind the log's end: waiting until a log that was replaced or
+/// cut off has grown as long would lose what it receives. The rest stands: rather twice than never.
 fn within(mut beginning: Beginning, end: u64) -> Beginning {
     let fresh = beginning.position.fresh.as_ref().map_or(0, |fresh| fresh.resume);
     let resume = beginning.position.resume.max(fresh);

@@ -130,8 +130,8 @@ impl<S: Sink> Run<'_, S> {
             }
         }));
         self.has_dead = true;
-        // An event of which no request can be made says nothing about the endpoint. Those of a replay
-        // are not new; it is counted exactly before anything follows from it.
+        // An event of which no request can be made says nothing about the endpoint. Those of a
+        // replay are not new; it is counted exactly before anything follows from it.
         if failure.class != FailureClass::Request {
             self.dead_count += count;
         }

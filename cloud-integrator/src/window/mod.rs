@@ -9,9 +9,9 @@
 //!
 //! One device gets a share of the window. What comes beyond it is deferred: only its place is
 //! kept, and it is read again ([`Window::wanted`]) when the line has moved. Of a line whose head
-//! has failed only that is held, everything behind it is deferred, and such heads have room of their
-//! own. So devices that fail for long leave room for the others. Where so many fail that there is
-//! none left, the window says so ([`Window::is_clogged`]).
+//! has failed only that is held, everything behind it is deferred, and such heads have room of
+//! their own. So devices that fail for long leave room for the others. Where so many fail that
+//! there is none left, the window says so ([`Window::is_clogged`]).
 //!
 //! Whether the endpoint may be tried at all is the [`Flow`](crate::flow::Flow)'s to know. No clock,
 //! no I/O: `now` is an argument, randomness a seed.
