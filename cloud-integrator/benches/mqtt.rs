@@ -146,6 +146,7 @@ fn record(number: usize) -> NewRecord {
         template: None,
         exchange: None,
         measured: None,
+        session: None,
         payload: &PAYLOAD,
     };
     NewRecord {

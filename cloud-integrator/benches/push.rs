@@ -195,6 +195,7 @@ fn record(number: usize) -> NewRecord {
         template: None,
         exchange: None,
         measured: None,
+        session: None,
         payload: b"12345678",
     };
     NewRecord {

@@ -285,6 +285,7 @@ mod tests {
             template: None,
             exchange: None,
             measured: None,
+            session: None,
             payload,
         }
     }

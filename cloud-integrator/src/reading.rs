@@ -260,7 +260,7 @@ impl Reader {
         match event.map_err(|_| Skip::Unreadable)? {
             Event::Telemetry(telemetry) => self.prepare_telemetry(record, telemetry),
             // The inspector says of the first one what a customer should hear.
-            Event::Registered(_) => Err(Skip::NotWanted),
+            Event::Registered(_) | Event::Session(_) | Event::Located(_) => Err(Skip::NotWanted),
             Event::Notice(notice) => self.prepare_notice(record, &notice),
         }
     }
@@ -350,6 +350,7 @@ mod tests {
             template: None,
             exchange: None,
             measured: None,
+            session: None,
             payload,
         };
         NewRecord {

@@ -370,6 +370,7 @@ mod tests {
                 template: source.templates.active(protocol),
                 exchange: None,
                 measured: None,
+                session: None,
                 payload,
             };
             NewRecord {

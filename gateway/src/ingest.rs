@@ -296,6 +296,7 @@ impl Parts {
             template,
             exchange,
             measured: uplink.measured,
+            session: None,
             payload: &uplink.payload,
         };
         NewRecord {
@@ -351,6 +352,7 @@ impl Parts {
             template: None,
             exchange: None,
             measured: None,
+            session: None,
             payload: &[],
         };
         // Nobody waits for it: the registration itself is durable elsewhere.

@@ -131,6 +131,7 @@ fn record(device: u64, template: Option<u32>) -> NewRecord {
         template,
         exchange: Some(7),
         measured: None,
+        session: None,
         payload: &[1; 8],
     };
     NewRecord {

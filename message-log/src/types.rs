@@ -19,7 +19,7 @@ pub struct DeviceKey(u64);
 /// What kind of record it is; the log knows no meaning.
 ///
 /// Kinds from [`Kind::FIRST_RARE`] upward are rare: a reader of rare kinds alone does not scan the
-/// others, and they carry no number within their device.
+/// others. Kinds from [`Kind::FIRST_UNNUMBERED`] upward carry no number within their device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Kind(u8);
 
@@ -49,7 +49,7 @@ pub struct Record {
     pub id: EventId,
     /// The device that it is about.
     pub device: DeviceKey,
-    /// Its number within its device, from 1 without gaps; 0 for rare kinds and for no device.
+    /// Its number within its device, from 1 without gaps; 0 for unnumbered kinds and for no device.
     pub device_seq: u64,
     /// Its kind.
     pub kind: Kind,
@@ -158,6 +158,8 @@ impl fmt::Debug for DeviceKey {
 }
 
 impl Kind {
+    /// The lowest kind that is not numbered within its device.
+    pub const FIRST_UNNUMBERED: Self = Self(32);
     /// The lowest rare kind.
     pub const FIRST_RARE: Self = Self(64);
 
@@ -169,6 +171,11 @@ impl Kind {
     /// Its code.
     pub const fn code(self) -> u8 {
         self.0
+    }
+
+    /// Whether the log numbers such records within their device.
+    pub const fn is_numbered(self) -> bool {
+        self.0 < Self::FIRST_UNNUMBERED.0
     }
 
     /// Whether the log keeps an index of such records.

@@ -288,7 +288,7 @@ impl<'a> Serving<'a> {
     }
 
     fn insert(&mut self, record: &NewRecord, now: Timestamp) -> rusqlite::Result<u64> {
-        let is_numbered = !record.kind.is_rare() && !record.device.is_none();
+        let is_numbered = record.kind.is_numbered() && !record.device.is_none();
         let device_seq = if is_numbered {
             let seq = self.heads.entry(record.device.as_u64()).or_insert(0);
             *seq += 1;

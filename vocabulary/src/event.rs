@@ -3,15 +3,19 @@
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::{EventId, Iccid, Identity, Imsi, Telemetry};
+use crate::{Crossing, EventId, Iccid, Identity, Imsi, Located, SessionReport, Telemetry};
 
 /// An event of the message log.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Event<'a> {
     /// A message of a device.
     Telemetry(Telemetry<'a>),
     /// A device has registered by LwM2M, which it does before it has said anything.
     Registered(Identity),
+    /// A network feed has said something of a data session.
+    Session(SessionReport),
+    /// A device was located.
+    Located(Located),
     /// An entry of the administration log.
     Notice(Notice),
 }
@@ -23,6 +27,10 @@ pub enum EventKind {
     Telemetry,
     /// [`Event::Registered`].
     Registered,
+    /// [`Event::Session`].
+    Session,
+    /// [`Event::Located`].
+    Located,
     /// [`Event::Notice`].
     Notice,
 }
@@ -47,7 +55,7 @@ pub enum MalformedEvent {
 /// An entry of the administration log: what an operator or a customer should know.
 ///
 /// Stored as JSON: notices are rare, and a new field must not need a new format.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Notice {
     /// Information or error.
     pub category: NoticeCategory,
@@ -74,6 +82,9 @@ pub struct Notice {
     /// The stored message that it is about: its id, and with it its payload.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub payload_of: Option<String>,
+    /// The border that the device has crossed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub geofence: Option<Crossing>,
     /// The place in the log of the event that caused it, for readers that must not say it twice.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cause: Option<u64>,
@@ -106,11 +117,14 @@ pub enum NoticeKind {
 }
 
 impl EventKind {
-    /// The byte that the log stores. From 64 upward a kind is rare, and the log indexes it.
+    /// The byte that the log stores. From 64 upward a kind is rare, and the log indexes it; from 32
+    /// upward it is not the device that speaks, and the log does not number it.
     pub const fn code(self) -> u8 {
         match self {
             Self::Telemetry => 1,
             Self::Registered => 2,
+            Self::Session => 32,
+            Self::Located => 33,
             Self::Notice => 64,
         }
     }
@@ -120,6 +134,8 @@ impl EventKind {
         match code {
             1 => Some(Self::Telemetry),
             2 => Some(Self::Registered),
+            32 => Some(Self::Session),
+            33 => Some(Self::Located),
             64 => Some(Self::Notice),
             _ => None,
         }
@@ -139,6 +155,8 @@ impl<'a> Event<'a> {
                 let iccid = Iccid::from_u64(device).ok_or(MalformedEvent::Value("iccid"))?;
                 Telemetry::decode(iccid, body).map(|message| Event::Registered(message.identity))
             }
+            EventKind::Session => SessionReport::decode(body).map(Event::Session),
+            EventKind::Located => Located::decode(body).map(Event::Located),
             EventKind::Notice => Notice::decode(body).map(Event::Notice),
         }
     }
@@ -157,6 +175,7 @@ impl Notice {
             ip: None,
             integration: None,
             payload_of: None,
+            geofence: None,
             cause: None,
         }
     }

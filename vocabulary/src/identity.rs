@@ -49,6 +49,12 @@ pub struct UnknownWord {
     allowed: &'static str,
 }
 
+impl UnknownWord {
+    pub(crate) fn new(word: &str, allowed: &'static str) -> Self {
+        Self { word: word.to_owned(), allowed }
+    }
+}
+
 impl Protocol {
     /// All protocols.
     pub const ALL: [Self; 3] = [Self::Udp, Self::Coap, Self::Lwm2m];
@@ -115,7 +121,7 @@ impl FromStr for Protocol {
         Self::ALL
             .into_iter()
             .find(|protocol| protocol.as_str().eq_ignore_ascii_case(text))
-            .ok_or_else(|| UnknownWord { word: text.to_owned(), allowed: "UDP, COAP, LWM2M" })
+            .ok_or_else(|| UnknownWord::new(text, "UDP, COAP, LWM2M"))
     }
 }
 

@@ -10,6 +10,7 @@
 //! exchange u128 if flag 0x10
 //! topic length u8, topic          if flag 0x20
 //! measured i64, microseconds since 1970   if flag 0x40
+//! session u64   if flag 0x80
 //! payload: the rest
 //! ```
 //!
@@ -38,6 +39,8 @@ pub struct Telemetry<'a> {
     pub exchange: Option<u128>,
     /// When the device measured it, where the protocol says so; of LwM2M values with a time.
     pub measured: Option<Timestamp>,
+    /// The data session that the device had: the place in the log of the report that opened it.
+    pub session: Option<u64>,
     /// The bytes that the device sent.
     pub payload: &'a [u8],
 }
@@ -50,8 +53,9 @@ const HAS_TEMPLATE: u8 = 0x08;
 const HAS_EXCHANGE: u8 = 0x10;
 const HAS_TOPIC: u8 = 0x20;
 const HAS_MEASURED: u8 = 0x40;
+const HAS_SESSION: u8 = 0x80;
 /// The longest header: 4 fixed bytes and every optional field but the topic's text.
-const HEADER_BYTES_MAX: usize = 4 + 8 + 16 + 4 + 16 + 1 + 8;
+const HEADER_BYTES_MAX: usize = 4 + 8 + 16 + 4 + 16 + 1 + 8 + 8;
 
 impl<'a> Telemetry<'a> {
     /// The body for the message log.
@@ -81,6 +85,9 @@ impl<'a> Telemetry<'a> {
         if let Some(measured) = self.measured {
             body.extend_from_slice(&measured.as_micros().to_le_bytes());
         }
+        if let Some(session) = self.session {
+            body.extend_from_slice(&session.to_le_bytes());
+        }
         body.extend_from_slice(self.payload);
         body
     }
@@ -94,6 +101,7 @@ impl<'a> Telemetry<'a> {
             | bit(self.exchange.is_some(), HAS_EXCHANGE)
             | bit(self.topic.is_some(), HAS_TOPIC)
             | bit(self.measured.is_some(), HAS_MEASURED)
+            | bit(self.session.is_some(), HAS_SESSION)
     }
 
     /// Reads a body that [`Telemetry::encode`] wrote for the device `iccid`.
@@ -123,6 +131,8 @@ impl<'a> Telemetry<'a> {
         } else {
             None
         };
+        let session =
+            if has(HAS_SESSION) { Some(u64::from_le_bytes(fields.take()?)) } else { None };
         Ok(Self {
             identity: Identity { iccid, imsi, ip },
             class: IdentityClass::from_code(class)
@@ -132,6 +142,7 @@ impl<'a> Telemetry<'a> {
             template,
             exchange,
             measured,
+            session,
             payload: fields.0,
         })
     }
@@ -178,6 +189,7 @@ mod tests {
             template: Some(7),
             exchange: Some(u128::MAX - 1),
             measured: Some(Timestamp::from_millis(1_670_598_749_915)),
+            session: Some(u64::MAX),
             payload: &[1, 2, 3],
         }
     }
@@ -195,6 +207,7 @@ mod tests {
         telemetry.template = None;
         telemetry.exchange = None;
         telemetry.measured = None;
+        telemetry.session = None;
         telemetry.payload = &[];
         assert_eq!(Telemetry::decode(iccid, &telemetry.encode()), Ok(telemetry));
         assert_eq!(telemetry.encode().len(), 4);

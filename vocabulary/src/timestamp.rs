@@ -4,13 +4,18 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 /// A moment of wall-clock time: microseconds since 1970-01-01T00:00:00Z.
 ///
 /// `Display` writes RFC 3339 in UTC with milliseconds (`2026-11-21T08:15:30.042Z`), the form of
-/// the management API. `FromStr` reads RFC 3339 with any offset.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+/// the management API. `FromStr` reads RFC 3339 with any offset. JSON of the message log holds the
+/// number, which loses nothing.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default, Serialize, Deserialize,
+)]
+#[serde(transparent)]
 pub struct Timestamp(i64);
 
 /// Why a text is not a moment.

@@ -117,6 +117,7 @@ pub(crate) fn message(device: u64, payload: &[u8]) -> NewRecord {
         template: None,
         exchange: None,
         measured: None,
+        session: None,
         payload,
     };
     NewRecord {

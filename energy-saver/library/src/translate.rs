@@ -76,6 +76,7 @@ mod tests {
             template,
             exchange: None,
             measured: None,
+            session: None,
             payload,
         }
     }

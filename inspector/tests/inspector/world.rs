@@ -77,6 +77,7 @@ impl World {
             template: self.templates.active(protocol),
             exchange: None,
             measured: None,
+            session: None,
             payload,
         };
         let record = NewRecord {

@@ -270,6 +270,7 @@ impl Gateway {
             template: self.templates.active(protocol),
             exchange: None,
             measured: None,
+            session: None,
             payload,
         };
         self.append_event(EventKind::Telemetry, iccid.as_u64(), telemetry.encode(), at).await
