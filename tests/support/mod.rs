@@ -12,6 +12,8 @@ use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -24,6 +26,9 @@ pub(crate) use wakaama::Wakaama;
 
 /// The longest that a start, a stop or an expected change may take on a slow machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Ports that the system gives to nobody by itself (it begins at 32,768).
+const PORTS: std::ops::Range<u16> = 20_000..32_000;
 
 /// The kinds of listeners, as the configuration names them.
 pub(crate) const LISTENERS: [&str; 5] = ["UDP", "COAP", "COAPS", "LWM2M", "LWM2MS"];
@@ -66,15 +71,10 @@ impl Place {
     /// gives away (32,768 and up), so that no other test gets one between two starts.
     pub(crate) fn with_ports_of_its_own() -> Self {
         let mut place = Self::new();
-        let ports: Vec<u16> = std::iter::repeat_with(|| random(20_000, 32_000))
-            .filter_map(|port| u16::try_from(port).ok())
-            .filter(|port| is_free(*port))
-            .take(LISTENERS.len() + 1)
-            .collect();
-        for (kind, port) in LISTENERS.into_iter().zip(&ports) {
-            place.listen(kind, SocketAddr::from(([127, 0, 0, 1], *port)));
+        for kind in LISTENERS {
+            place.listen(kind, own_port());
         }
-        place.set("SIMGATE_API_LISTEN", &format!("127.0.0.1:{}", ports[LISTENERS.len()]));
+        place.set("SIMGATE_API_LISTEN", &own_port().to_string());
         place
     }
 
@@ -408,14 +408,21 @@ pub(crate) fn random_time(least_ms: u64, end_ms: u64) -> Duration {
     Duration::from_millis(random(least_ms, end_ms))
 }
 
-/// An address on loopback for somebody who goes and comes back: its port is below those that the
-/// system gives away, so that no other test gets it meanwhile.
+/// An address on loopback for somebody who goes and comes back. Its port is below those that the
+/// system gives away, and no two tests of this process get the same one: a port that was drawn
+/// again while its first owner was down let a restart fail now and then.
 pub(crate) fn own_port() -> SocketAddr {
-    std::iter::repeat_with(|| random(20_000, 32_000))
-        .filter_map(|port| u16::try_from(port).ok())
-        .find(|port| is_free(*port))
-        .map(|port| SocketAddr::from(([127, 0, 0, 1], port)))
-        .unwrap()
+    static FIRST: LazyLock<u16> = LazyLock::new(|| random(0, PORTS.len() as u64) as u16);
+    static DRAWN: AtomicU16 = AtomicU16::new(0);
+    loop {
+        let drawn = DRAWN.fetch_add(1, Ordering::Relaxed);
+        assert!(usize::from(drawn) < PORTS.len(), "no port is free");
+        // Other processes begin elsewhere.
+        let port = PORTS.start + (*FIRST + drawn) % (PORTS.end - PORTS.start);
+        if is_free(port) {
+            return SocketAddr::from(([127, 0, 0, 1], port));
+        }
+    }
 }
 
 fn is_free(port: u16) -> bool {
