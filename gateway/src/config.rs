@@ -132,7 +132,7 @@ pub(crate) struct KeyStore {
     /// The file of the data key; without it `data.key` in the data folder.
     pub(crate) file: Option<PathBuf>,
     /// The data key itself, from the environment.
-    pub(crate) secret: Option<values::DataKey>,
+    pub(crate) secret: Option<values::Secret>,
 }
 
 /// The management API.

@@ -7,9 +7,9 @@ use std::time::Duration;
 use cloud_integrator::{
     ForwarderSettings, GateSettings, NetworkPolicy, NetworkTextError, RetryPolicy, Schedule,
 };
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
 
-use super::values::{self, ConfigError};
+use super::values::{self, ConfigError, DAY_S, HOUR_S, MINUTE_S};
 
 /// How events reach customers' clouds.
 #[derive(Debug, Clone, Deserialize)]
@@ -28,18 +28,18 @@ pub(crate) struct Integrations {
     /// PEM files with authorities that are trusted beside the system's.
     pub(crate) extra_roots: Vec<PathBuf>,
     /// The waits between attempts at one event.
-    #[serde(deserialize_with = "durations")]
+    #[serde(deserialize_with = "values::durations")]
     pub(crate) retry_waits: Vec<Duration>,
     /// Failures in a row after which an endpoint counts as down.
     pub(crate) breaker_failures: u32,
     /// The pause before an endpoint that counts as down is probed; it doubles with each failure.
-    #[serde(deserialize_with = "duration")]
+    #[serde(deserialize_with = "values::duration")]
     pub(crate) breaker_pause: Duration,
     /// The longest such pause.
-    #[serde(deserialize_with = "duration")]
+    #[serde(deserialize_with = "values::duration")]
     pub(crate) breaker_pause_max: Duration,
     /// After so long without any success an integration fails.
-    #[serde(deserialize_with = "duration")]
+    #[serde(deserialize_with = "values::duration")]
     pub(crate) disable_after: Duration,
 }
 
@@ -61,10 +61,6 @@ impl Default for Integrations {
     }
 }
 
-const MINUTE_S: u64 = 60;
-const HOUR_S: u64 = 60 * MINUTE_S;
-const DAY_S: u64 = 24 * HOUR_S;
-
 /// As docs/integrations.md promises.
 const RETRY_WAITS_S: [u64; 12] = [
     5,
@@ -85,9 +81,6 @@ const RETRY_WAITS_S: [u64; 12] = [
 const INTEGRATIONS_MAX: usize = 1_000;
 /// Waits between attempts at most. With the longest waits they outlast every message.
 const RETRY_WAITS_MAX: usize = 100;
-/// The longest that a message is kept.
-const WAIT_MAX: Duration = Duration::from_secs(366 * DAY_S);
-
 impl Integrations {
     pub(super) fn check(&self) -> Result<(), ConfigError> {
         let key = |key: &str| format!("integrations.{key}");
@@ -102,7 +95,7 @@ impl Integrations {
         ];
         let waits = self.retry_waits.iter().map(|wait| ("retry_waits", *wait));
         for (name, found) in pauses.into_iter().chain(waits) {
-            in_time(&key(name), found)?;
+            values::in_time(&key(name), found)?;
         }
         if self.breaker_pause > self.breaker_pause_max {
             return Err(ConfigError::Range {
@@ -163,61 +156,9 @@ impl Integrations {
     }
 }
 
-fn in_time(key: &str, found: Duration) -> Result<(), ConfigError> {
-    if (Duration::from_millis(1)..=WAIT_MAX).contains(&found) {
-        return Ok(());
-    }
-    Err(ConfigError::Range {
-        key: key.to_owned(),
-        found: format!("{found:?}"),
-        allowed: "1ms to 366d".to_owned(),
-    })
-}
-
-/// A time as in "150ms", "5s", "2m", "1h" or "5d".
-fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    parse(&text).ok_or_else(|| unreadable(&text))
-}
-
-fn durations<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Duration>, D::Error> {
-    let texts = Vec::<String>::deserialize(deserializer)?;
-    texts.iter().map(|text| parse(text).ok_or_else(|| unreadable(text))).collect()
-}
-
-fn unreadable<E: serde::de::Error>(text: &str) -> E {
-    let allowed = "a whole number with ms, s, m, h or d, e.g. \"150ms\" or \"5d\"";
-    E::custom(format!("{text:?} is no time, allowed: {allowed}"))
-}
-
-fn parse(text: &str) -> Option<Duration> {
-    let unit_at = text.find(|char: char| !char.is_ascii_digit())?;
-    let (number, unit) = text.split_at(unit_at);
-    let number: u64 = number.parse().ok()?;
-    let millis = match unit {
-        "ms" => 1,
-        "s" => 1_000,
-        "m" => 1_000 * MINUTE_S,
-        "h" => 1_000 * HOUR_S,
-        "d" => 1_000 * DAY_S,
-        _ => return None,
-    };
-    number.checked_mul(millis).map(Duration::from_millis)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn times_have_a_unit() {
-        for (text, millis) in [("150ms", 150), ("5s", 5_000), ("2m", 120_000), ("1d", 86_400_000)] {
-            assert_eq!(parse(text), Some(Duration::from_millis(millis)), "{text}");
-        }
-        for text in ["", "5", "s", "-5s", "1.5s", "5 s", "5w", "18446744073709551615d"] {
-            assert_eq!(parse(text), None, "{text:?}");
-        }
-    }
 
     #[test]
     fn the_defaults_are_those_that_are_documented() {

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
@@ -41,18 +42,18 @@ pub(crate) enum ConfigError {
     HalfTls { present: &'static str, missing: &'static str },
 }
 
-/// A data key as text, which `Debug` does not show. What is no text is kept as an empty one, which
-/// the key store refuses: an error of the parser would show it.
+/// A secret as text, which `Debug` does not show. What is no text is kept as an empty one, which
+/// is refused where it is used: an error of the parser would show it.
 #[derive(Clone)]
-pub(crate) struct DataKey(pub(crate) Zeroizing<String>);
+pub(crate) struct Secret(pub(crate) Zeroizing<String>);
 
-impl std::fmt::Debug for DataKey {
+impl std::fmt::Debug for Secret {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.write_str("DataKey(..)")
+        formatter.write_str("Secret(..)")
     }
 }
 
-impl<'de> Deserialize<'de> for DataKey {
+impl<'de> Deserialize<'de> for Secret {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         Ok(Self(Zeroizing::new(match toml::Value::deserialize(deserializer)? {
             toml::Value::String(text) => text,
@@ -214,5 +215,70 @@ pub(super) fn api_security(api: &Api) -> Result<(), ConfigError> {
         }
         (None, None) if api.listen.ip().is_loopback() || api.allow_plain_http => Ok(()),
         (None, None) => Err(ConfigError::PlainHttp(api.listen)),
+    }
+}
+
+pub(super) const MINUTE_S: u64 = 60;
+pub(super) const HOUR_S: u64 = 60 * MINUTE_S;
+pub(super) const DAY_S: u64 = 24 * HOUR_S;
+/// The longest that a message is kept, and anything waits.
+const WAIT_MAX: Duration = Duration::from_secs(366 * DAY_S);
+
+pub(super) fn in_time(key: &str, found: Duration) -> Result<(), ConfigError> {
+    if (Duration::from_millis(1)..=WAIT_MAX).contains(&found) {
+        return Ok(());
+    }
+    Err(ConfigError::Range {
+        key: key.to_owned(),
+        found: format!("{found:?}"),
+        allowed: "1ms to 366d".to_owned(),
+    })
+}
+
+/// A time as in "150ms", "5s", "2m", "1h" or "5d".
+pub(super) fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    parse(&text).ok_or_else(|| unreadable(&text))
+}
+
+pub(super) fn durations<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Vec<Duration>, D::Error> {
+    let texts = Vec::<String>::deserialize(deserializer)?;
+    texts.iter().map(|text| parse(text).ok_or_else(|| unreadable(text))).collect()
+}
+
+fn unreadable<E: serde::de::Error>(text: &str) -> E {
+    let allowed = "a whole number with ms, s, m, h or d, e.g. \"150ms\" or \"5d\"";
+    E::custom(format!("{text:?} is no time, allowed: {allowed}"))
+}
+
+fn parse(text: &str) -> Option<Duration> {
+    let unit_at = text.find(|char: char| !char.is_ascii_digit())?;
+    let (number, unit) = text.split_at(unit_at);
+    let number: u64 = number.parse().ok()?;
+    let millis = match unit {
+        "ms" => 1,
+        "s" => 1_000,
+        "m" => 1_000 * MINUTE_S,
+        "h" => 1_000 * HOUR_S,
+        "d" => 1_000 * DAY_S,
+        _ => return None,
+    };
+    number.checked_mul(millis).map(Duration::from_millis)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_have_a_unit() {
+        for (text, millis) in [("150ms", 150), ("5s", 5_000), ("2m", 120_000), ("1d", 86_400_000)] {
+            assert_eq!(parse(text), Some(Duration::from_millis(millis)), "{text}");
+        }
+        for text in ["", "5", "s", "-5s", "1.5s", "5 s", "5w", "18446744073709551615d"] {
+            assert_eq!(parse(text), None, "{text:?}");
+        }
     }
 }
