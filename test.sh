@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# All tests, with everything they need: unit, model and whole-gateway tests, foreign CoAP clients, a
+# All tests, with everything they need: unit, model and whole-gateway tests, foreign clients, a
 # foreign AWS, a short run of the fuzz targets. Says what it installs. Run it as often as you like.
 #
 #   ./test.sh            everything, bounded in time
@@ -21,6 +21,8 @@ command -v g++ >/dev/null || missing+=(g++)
 # A real MQTT broker with its tools; Debian puts the broker into /usr/sbin.
 PATH="$PATH:/usr/sbin" command -v mosquitto >/dev/null || missing+=(mosquitto)
 command -v mosquitto_sub >/dev/null || missing+=(mosquitto-clients)
+# A foreign client of RADIUS accounting.
+command -v radclient >/dev/null || missing+=(freeradius-utils)
 command -v npm >/dev/null || missing+=(npm)
 python3 -c 'import venv, ensurepip' 2>/dev/null || missing+=(python3-venv)
 if [ ${#missing[@]} -gt 0 ]; then
@@ -33,11 +35,12 @@ fi
 
 cache="${XDG_CACHE_HOME:-$HOME/.cache}/simgate"
 venv="$cache/venv"
-if ! "$venv/bin/python" -c 'import aiocoap, moto.server, moto.iot, standardwebhooks' 2>/dev/null; then
-    echo "test.sh: installing the Python packages aiocoap, moto and standardwebhooks into $venv"
+modules='aiocoap, aiosmtpd, moto.server, moto.iot, shapely, standardwebhooks'
+if ! "$venv/bin/python" -c "import $modules" 2>/dev/null; then
+    echo "test.sh: installing the Python packages aiocoap, aiosmtpd, moto, shapely and standardwebhooks into $venv"
     python3 -m venv "$venv"
-    "$venv/bin/pip" install --quiet aiocoap==0.4.17 'moto[server,iot,iotdata]==5.2.5' \
-        standardwebhooks==1.1.0
+    "$venv/bin/pip" install --quiet aiocoap==0.4.17 aiosmtpd==1.4.6 \
+        'moto[server,iot,iotdata]==5.2.5' shapely==2.1.2 standardwebhooks==1.1.0
 fi
 node="$cache/node"
 if [ ! -d "$node/node_modules/standardwebhooks" ]; then
