@@ -132,11 +132,11 @@ pub enum Direction {
 impl Coordinates {
     /// A point, where a device can be at it.
     pub fn new(latitude: f64, longitude: f64) -> Result<Self, InvalidCoordinates> {
-        // Written so that what is not a number is refused, too.
-        if !(latitude.abs() <= 90.0) {
+        // What is not a number is in no range.
+        if !(-90.0..=90.0).contains(&latitude) {
             return Err(InvalidCoordinates::Latitude(latitude));
         }
-        if !(longitude.abs() <= 180.0) {
+        if !(-180.0..=180.0).contains(&longitude) {
             return Err(InvalidCoordinates::Longitude(longitude));
         }
         if latitude == 0.0 && longitude == 0.0 {

@@ -1,0 +1,61 @@
+//! Where reports come from: a feed, and a server in the network behind it.
+
+use hashbrown::HashMap;
+
+/// All origins, numbered. There are a few, and they stay.
+#[derive(Default)]
+pub(crate) struct Origins {
+    list: Vec<Origin>,
+    by_name: HashMap<(Box<str>, Box<str>), u32>,
+    pub(crate) changed: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Origin {
+    pub(crate) feed: Box<str>,
+    pub(crate) server: Box<str>,
+    /// When it last began anew, in microseconds: sessions of before are gone.
+    pub(crate) restarted: i64,
+}
+
+impl Origins {
+    pub(crate) fn number_of(&mut self, feed: &str, server: &str) -> u32 {
+        // The names of one feed are few, so a search by parts is not worth a second map.
+        let key: (Box<str>, Box<str>) = (feed.into(), server.into());
+        if let Some(number) = self.by_name.get(&key) {
+            return *number;
+        }
+        self.add(Origin { feed: key.0, server: key.1, restarted: i64::MIN })
+    }
+
+    pub(crate) fn add(&mut self, origin: Origin) -> u32 {
+        let number = u32::try_from(self.list.len()).unwrap_or(u32::MAX);
+        self.by_name.insert((origin.feed.clone(), origin.server.clone()), number);
+        self.list.push(origin);
+        self.changed = true;
+        number
+    }
+
+    pub(crate) fn restart(&mut self, number: u32, at: i64) {
+        if let Some(origin) = self.list.get_mut(number as usize) {
+            origin.restarted = origin.restarted.max(at);
+            self.changed = true;
+        }
+    }
+
+    pub(crate) fn restarted(&self, number: u32) -> i64 {
+        self.list.get(number as usize).map_or(i64::MIN, |origin| origin.restarted)
+    }
+
+    pub(crate) fn feed_of(&self, number: u32) -> &str {
+        self.list.get(number as usize).map_or("", |origin| &origin.feed)
+    }
+
+    pub(crate) fn server_of(&self, number: u32) -> &str {
+        self.list.get(number as usize).map_or("", |origin| &origin.server)
+    }
+
+    pub(crate) fn list(&self) -> &[Origin] {
+        &self.list
+    }
+}

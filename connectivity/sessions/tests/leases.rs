@@ -1,0 +1,304 @@
+//! The rules of leases, one story each.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on shall say where")]
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
+
+use data_sessions::{Lease, Outcome, SessionState, SessionStore, Sessions, Settings};
+use state::StateFile;
+use vocabulary::{CellTower, Iccid, Octets, RadioAccess, SessionChange, SessionReport, Timestamp};
+
+use SessionChange::{Restart, Start, Stop, Update};
+
+const ADDRESS: Ipv4Addr = Ipv4Addr::new(100, 64, 0, 1);
+
+fn at(seconds: i64) -> Timestamp {
+    Timestamp::from_millis(1_700_000_000_000 + seconds * 1_000)
+}
+
+fn iccid(sim: u64) -> Iccid {
+    Iccid::from_u64(8_988_280_666_000_000_000 + sim).unwrap()
+}
+
+/// What a server says of a session, that of a SIM with the same number.
+fn report(server: &str, change: SessionChange, session: u64, seconds: i64) -> SessionReport {
+    let mut report = SessionReport::new("radius", change, server, at(seconds));
+    if change != Restart {
+        report.session = format!("session-{session}");
+        report.iccid = Some(iccid(session));
+        report.ipv4 = Some(ADDRESS);
+    }
+    report
+}
+
+/// A table and the place of the next report.
+struct World(Sessions, u64);
+
+impl World {
+    fn new() -> Self {
+        Self(Sessions::new(Settings::default()), 0)
+    }
+
+    fn hear(&mut self, report: &SessionReport) -> Outcome {
+        // Reports arrive late enough for all of their times to be in the past.
+        self.1 += 1;
+        self.0.apply((self.1, at(1_000_000)), report).outcome
+    }
+
+    /// Whose the address is.
+    fn holder(&self, seconds: i64) -> Option<u64> {
+        match self.0.find(IpAddr::V4(ADDRESS), at(seconds)) {
+            Lease::Live { iccid: Some(found), .. } => Some(found.as_u64() - iccid(0).as_u64()),
+            _ => None,
+        }
+    }
+}
+
+#[test]
+fn a_session_holds_its_address_from_its_start_to_its_stop() {
+    let mut world = World::new();
+    assert_eq!(world.holder(0), None);
+    assert_eq!(world.hear(&report("a", Start, 1, 0)), Outcome::Opened);
+    assert_eq!(world.holder(10), Some(1));
+    assert_eq!(world.hear(&report("a", Update, 1, 60)), Outcome::Updated);
+    assert_eq!(world.hear(&report("a", Stop, 1, 90)), Outcome::Ended);
+    assert_eq!(world.holder(91), None);
+}
+
+#[test]
+fn an_update_opens_what_began_before_the_gateway_did() {
+    let mut world = World::new();
+    assert_eq!(world.hear(&report("a", Update, 1, 0)), Outcome::Opened);
+    assert_eq!(world.holder(1), Some(1));
+}
+
+#[test]
+fn a_newer_session_takes_the_address_and_the_late_end_of_the_older_leaves_it() {
+    let mut world = World::new();
+    world.hear(&report("a", Start, 1, 0));
+    world.hear(&report("a", Start, 2, 100));
+    assert_eq!(world.holder(101), Some(2));
+    let of_first = world.0.of_sim(iccid(1), at(101));
+    assert_eq!(of_first[0].state, SessionState::Ended, "{of_first:?}");
+    world.hear(&report("a", Stop, 1, 99));
+    assert_eq!(world.holder(101), Some(2));
+    // Heard in the other order it is the same.
+    let mut world = World::new();
+    world.hear(&report("a", Start, 2, 100));
+    world.hear(&report("a", Start, 1, 0));
+    assert_eq!(world.holder(101), Some(2));
+}
+
+#[test]
+fn late_reports_bring_no_session_back() {
+    let mut world = World::new();
+    assert_eq!(world.hear(&report("a", Stop, 1, 50)), Outcome::EndedUnknown);
+    assert_eq!(world.hear(&report("a", Start, 1, 0)), Outcome::Late);
+    assert_eq!(world.hear(&report("a", Update, 1, 40)), Outcome::Late);
+    assert_eq!(world.holder(51), None);
+}
+
+#[test]
+fn two_sims_that_claim_one_address_at_once_both_lose_it() {
+    let mut world = World::new();
+    world.hear(&report("a", Start, 1, 0));
+    world.hear(&report("a", Update, 1, 200));
+    let contested = report("a", Start, 2, 100);
+    world.1 += 1;
+    let applied = world.0.apply((world.1, at(1_000_000)), &contested);
+    let notice = applied.notice.unwrap();
+    assert_eq!(notice.message, "DataSession[Contested]");
+    assert_eq!(notice.ip, Some(ADDRESS.into()));
+    assert_eq!(world.0.find(ADDRESS.into(), at(201)), Lease::Contested);
+    assert_eq!(world.0.of_sim(iccid(1), at(201))[0].state, SessionState::Contested);
+    // More of the same decides nothing, and is not said again.
+    world.1 += 1;
+    let again = world.0.apply((world.1, at(1_000_000)), &report("a", Update, 2, 300));
+    assert_eq!(again.notice, None);
+    assert_eq!(world.holder(301), None);
+    // The end of one does.
+    world.hear(&report("a", Stop, 2, 310));
+    assert_eq!(world.holder(311), Some(1));
+}
+
+#[test]
+fn clocks_of_two_servers_have_no_order_within_half_a_minute() {
+    let mut world = World::new();
+    world.hear(&report("a", Start, 1, 0));
+    world.hear(&report("b", Start, 2, 29));
+    assert_eq!(world.0.find(ADDRESS.into(), at(30)), Lease::Contested);
+    world.hear(&report("b", Start, 3, 60));
+    assert_eq!(
+        world.0.find(ADDRESS.into(), at(61)),
+        Lease::Live { session: 3, iccid: Some(iccid(3)), imsi: None }
+    );
+}
+
+#[test]
+fn a_sim_that_begins_anew_elsewhere_is_no_rival_of_itself() {
+    let mut world = World::new();
+    world.hear(&report("a", Start, 1, 0));
+    let mut elsewhere = report("b", Start, 9, 1);
+    elsewhere.iccid = Some(iccid(1));
+    world.hear(&elsewhere);
+    assert_eq!(world.holder(2), Some(1));
+    assert_eq!(world.0.address_of(iccid(1), at(2)), Some(ADDRESS.into()));
+}
+
+#[test]
+fn a_server_that_begins_anew_has_no_sessions_of_before() {
+    let mut world = World::new();
+    world.hear(&report("a", Start, 1, 0));
+    assert_eq!(world.hear(&report("b", Restart, 0, 50)), Outcome::Restarted);
+    assert_eq!(world.holder(51), Some(1), "another server's");
+    world.hear(&report("a", Restart, 0, 50));
+    assert_eq!(world.holder(51), None);
+    assert_eq!(world.hear(&report("a", Update, 1, 60)), Outcome::Late);
+    assert_eq!(world.hear(&report("a", Start, 2, 40)), Outcome::Late);
+    assert_eq!(world.holder(61), None);
+    // It may count its sessions from the beginning again.
+    assert_eq!(world.hear(&report("a", Start, 1, 70)), Outcome::Opened);
+    assert_eq!(world.holder(71), Some(1));
+}
+
+#[test]
+fn what_is_not_heard_for_too_long_vouches_for_nothing() {
+    let mut world = World::new();
+    world.hear(&report("a", Start, 1, 0));
+    assert_eq!(world.holder(2 * 3_600), Some(1));
+    assert_eq!(world.0.find(ADDRESS.into(), at(2 * 3_600 + 1)), Lease::Stale);
+    assert_eq!(world.0.address_of(iccid(1), at(2 * 3_600 + 1)), None);
+    // Whoever reports each three hours is heard often enough.
+    world.hear(&report("a", Update, 1, 3 * 3_600));
+    assert_eq!(world.holder(11 * 3_600), Some(1));
+    assert_eq!(world.holder(13 * 3_600), None);
+}
+
+#[test]
+fn a_clock_ahead_keeps_no_lease_alive() {
+    let sessions = Sessions::new(Settings::default());
+    sessions.apply((1, at(0)), &report("a", Start, 1, 1_000_000));
+    assert_eq!(sessions.find(ADDRESS.into(), at(7_201)), Lease::Stale);
+}
+
+#[test]
+fn a_session_that_moves_leaves_its_address() {
+    let mut world = World::new();
+    world.hear(&report("a", Start, 1, 0));
+    let mut moved = report("a", Update, 1, 10);
+    moved.ipv4 = Some([100, 64, 0, 2].into());
+    world.hear(&moved);
+    assert_eq!(world.holder(11), None);
+    assert_eq!(world.0.address_of(iccid(1), at(11)), Some([100, 64, 0, 2].into()));
+    // An old report does not move it back.
+    world.hear(&report("a", Update, 1, 5));
+    assert_eq!(world.holder(11), None);
+}
+
+#[test]
+fn a_prefix_is_the_device_s_with_all_its_addresses() {
+    let mut world = World::new();
+    let mut six = report("a", Start, 1, 0);
+    (six.ipv4, six.ipv6_prefix) = (None, Some("2001:db8:0:7::".parse().unwrap()));
+    world.hear(&six);
+    let find = |text: &str| world.0.find(text.parse().unwrap(), at(1));
+    assert!(matches!(find("2001:db8:0:7::1234"), Lease::Live { session: 1, .. }));
+    assert_eq!(find("2001:db8:0:8::1234"), Lease::None);
+    assert_eq!(find("::ffff:100.64.0.1"), Lease::None);
+}
+
+#[test]
+fn the_newest_report_says_where_a_device_is() {
+    let mut world = World::new();
+    let cell = |cell| CellTower {
+        access: RadioAccess::Lte,
+        plmn: "262-01".parse().unwrap(),
+        area: Some(1),
+        cell: Some(cell),
+    };
+    for (seconds, number) in [(0, 1), (20, 3), (10, 2)] {
+        let mut update = report("a", Update, 1, seconds);
+        update.cell = Some(cell(number));
+        update.octets = Some(Octets { up: number, down: 0 });
+        world.hear(&update);
+    }
+    let session = world.0.of_sim(iccid(1), at(21)).remove(0);
+    assert_eq!(session.cell, Some(cell(3)));
+    assert_eq!(session.octets, Some(Octets { up: 3, down: 0 }));
+    assert_eq!(session.access, Some(RadioAccess::Lte));
+    assert_eq!((session.began_at, session.heard_at), (at(0), at(20)));
+}
+
+#[test]
+fn a_full_table_forgets_the_past_first_and_then_takes_no_more() {
+    let settings = Settings { sessions_max: 2, ..Settings::default() };
+    let sessions = Sessions::new(settings);
+    let hear = |place, report: SessionReport| {
+        let arrived = at(i64::try_from(place).unwrap() * 100);
+        sessions.apply((place, arrived), &report).outcome
+    };
+    hear(1, report("a", Start, 1, 0));
+    hear(2, report("a", Stop, 1, 1));
+    assert_eq!(hear(3, report("a", Start, 2, 2)), Outcome::Opened);
+    assert_eq!(hear(4, report("a", Start, 3, 3)), Outcome::Opened);
+    assert_eq!(hear(5, report("a", Start, 4, 4)), Outcome::Full);
+    assert_eq!(sessions.len(), 2);
+}
+
+#[test]
+fn the_past_is_forgotten_after_a_day() {
+    let mut world = World::new();
+    world.hear(&report("a", Start, 1, 0));
+    world.hear(&report("a", Stop, 1, 1));
+    assert_eq!(world.0.expire(at(86_400)), 0);
+    assert_eq!(world.0.expire(at(86_402)), 1);
+    assert!(world.0.is_empty());
+}
+
+#[test]
+fn a_snapshot_and_the_log_after_it_are_the_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = StateFile::new(folder.path().join("data_sessions.db"));
+    let (mut store, sessions) = SessionStore::open(&file, Settings::default()).unwrap();
+    let mut full = report("a", Start, 1, 0);
+    full.imsi = Some("901405100002864".parse().unwrap());
+    full.imei = Some("3520990017614823".parse().unwrap());
+    full.msisdn = Some("491700000001".parse().unwrap());
+    full.octets = Some(Octets { up: u64::MAX, down: 7 });
+    full.ipv6_prefix = Some("2001:db8:0:7::".parse().unwrap());
+    full.access = Some(RadioAccess::NbIot);
+    sessions.apply((7, at(0)), &full);
+    sessions.apply((8, at(1)), &report("a", Start, 2, 1));
+    sessions.apply((9, at(2)), &report("b", Restart, 0, 2));
+    assert_eq!(store.write(&sessions).unwrap(), 2);
+    assert_eq!(store.write(&sessions).unwrap(), 0);
+    sessions.apply((10, at(3)), &report("a", Stop, 2, 3));
+    let before = sessions.of_sim(iccid(1), at(4));
+    drop(store);
+
+    let (_, sessions) = SessionStore::open(&file, Settings::default()).unwrap();
+    assert_eq!(sessions.cursor(), 10);
+    assert_eq!(sessions.of_sim(iccid(1), at(4))[0].imei, before[0].imei);
+    sessions.apply((10, at(3)), &report("a", Stop, 2, 3));
+    let applied = sessions.apply((10, at(3)), &report("a", Stop, 2, 3));
+    assert_eq!(applied.outcome, Outcome::Repeated);
+    assert_eq!(sessions.of_sim(iccid(1), at(4)), before);
+    assert_eq!(sessions.apply((11, at(9)), &report("b", Start, 3, 1)).outcome, Outcome::Late);
+    sessions.read_to(99);
+    assert_eq!(sessions.cursor(), 99);
+}
+
+#[test]
+fn feeds_that_say_less_are_believed_for_longer() {
+    let day = Duration::from_hours(24);
+    let settings = Settings {
+        stale_after_of_feed: [("radius".to_owned(), day)].into(),
+        ..Settings::default()
+    };
+    let sessions = Sessions::new(settings);
+    sessions.apply((1, at(0)), &report("a", Start, 1, 0));
+    let find = |seconds| sessions.find(ADDRESS.into(), at(seconds));
+    assert!(matches!(find(86_400), Lease::Live { .. }));
+    assert_eq!(find(86_401), Lease::Stale);
+}
