@@ -7,7 +7,7 @@ use std::hint::black_box;
 use std::net::IpAddr;
 use std::sync::LazyLock;
 
-use device_authenticator::{DirectoryChange, ListenerTrust, SimDirectory};
+use device_authenticator::{DirectoryChange, SimDirectory};
 use vocabulary::{Iccid, Imsi};
 
 const SIMS: u32 = 1_000_000;
@@ -50,9 +50,7 @@ fn scattered(step: &mut u32) -> u32 {
 #[divan::bench(sample_size = 10_000)]
 fn authenticate_scattered(bencher: divan::Bencher) {
     let mut step = 0;
-    bencher.bench_local(|| {
-        black_box(DIRECTORY.authenticate(ip(scattered(&mut step)), ListenerTrust::TrustedApn))
-    });
+    bencher.bench_local(|| black_box(DIRECTORY.find(ip(scattered(&mut step)))));
 }
 
 /// A thousand SIMs that talk often: the entry is in a cache.
@@ -61,7 +59,7 @@ fn authenticate_thousand(bencher: divan::Bencher) {
     let mut step = 0;
     bencher.bench_local(|| {
         let number = scattered(&mut step) % 1_000;
-        black_box(DIRECTORY.authenticate(ip(number), ListenerTrust::TrustedApn))
+        black_box(DIRECTORY.find(ip(number)))
     });
 }
 
@@ -70,7 +68,7 @@ fn refuse_unknown(bencher: divan::Bencher) {
     let mut step = 0;
     bencher.bench_local(|| {
         let number = SIMS + scattered(&mut step);
-        black_box(DIRECTORY.authenticate(ip(number), ListenerTrust::TrustedApn))
+        black_box(DIRECTORY.find(ip(number)))
     });
 }
 

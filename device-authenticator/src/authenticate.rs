@@ -1,11 +1,13 @@
 //! The decision about one datagram.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
+use data_sessions::{Lease, Sessions};
 use thiserror::Error;
-use vocabulary::{Iccid, Identity, IdentityClass};
+use vocabulary::{Iccid, Identity, IdentityClass, Imsi, Timestamp};
 
-use crate::SimDirectory;
+use crate::{Found, SimDirectory};
 
 /// What a source address proves on a listener.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,6 +25,18 @@ pub enum Refusal {
     /// No SIM has this address.
     #[error("no sim has this address")]
     UnknownAddress,
+    /// The network said whose the address was too long ago.
+    #[error("the data session that held the address was not heard for too long")]
+    StaleSession,
+    /// The network contradicts itself.
+    #[error("data sessions of two sims claim the address")]
+    ContestedAddress,
+    /// The network says whose the address is, and no SIM of ours is that.
+    #[error("the data session that holds the address is of no known sim")]
+    UnknownHolder,
+    /// The network names another subscriber for the card than the registry.
+    #[error("the data session that holds the address names another imsi than the registry")]
+    OtherSubscriber(Identity),
     /// The SIM is known and disabled.
     #[error("sim is disabled")]
     InactiveSim(Identity),
@@ -51,93 +65,287 @@ pub struct KeyHolder {
     pub needs_address: bool,
 }
 
-impl SimDirectory {
+/// What makes a source address the address of a SIM.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AddressSource {
+    /// The static address in the SIM registry alone.
+    Registry,
+    /// A live data session alone.
+    Sessions,
+    /// A data session, and the registry for addresses of which no feed has told.
+    Both,
+}
+
+/// A SIM that an address speaks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Attributed {
+    /// The SIM, with this address.
+    pub identity: Identity,
+    /// Whether it may speak.
+    pub active: bool,
+    /// The data session that says so; without one it was the registry.
+    pub session: Option<u64>,
+}
+
+/// Says which SIM an address speaks for. One rule for everybody who asks, and never a wrong answer:
+/// what is not certain is refused.
+#[derive(Clone)]
+pub struct Attribution {
+    source: AddressSource,
+    directory: Arc<SimDirectory>,
+    sessions: Sessions,
+}
+
+impl Attribution {
+    /// From the sources that `source` says.
+    pub fn new(source: AddressSource, directory: Arc<SimDirectory>, sessions: Sessions) -> Self {
+        Self { source, directory, sessions }
+    }
+
+    /// The SIM that `ip` speaks for.
+    pub fn find(&self, ip: IpAddr, now: Timestamp) -> Result<Attributed, Refusal> {
+        if self.source == AddressSource::Registry {
+            return self.registered(ip);
+        }
+        match self.sessions.find(ip, now) {
+            Lease::Live { session, iccid, imsi } => {
+                let found = self.holder(iccid, imsi)?;
+                let identity = Identity { ip: Some(ip.to_canonical()), ..found.identity };
+                Ok(Attributed { identity, active: found.active, session: Some(session) })
+            }
+            Lease::Contested => Err(Refusal::ContestedAddress),
+            Lease::Stale { iccid, imsi } => self.agreed(ip, (iccid, imsi)),
+            Lease::None if self.source == AddressSource::Both => self.registered(ip),
+            Lease::None => Err(Refusal::UnknownAddress),
+        }
+    }
+
     /// Decides whether a datagram from `ip`, received by a listener of this trust, is a device's.
     /// The identity's class is [`vocabulary::IdentityClass::SimIp`].
     ///
     /// An untrusted listener learns nothing about which addresses are known.
-    pub fn authenticate(&self, ip: IpAddr, listener: ListenerTrust) -> Result<Identity, Refusal> {
+    pub fn authenticate(
+        &self,
+        ip: IpAddr,
+        listener: ListenerTrust,
+        now: Timestamp,
+    ) -> Result<Attributed, Refusal> {
         if listener == ListenerTrust::Untrusted {
             return Err(Refusal::UntrustedListener);
         }
-        match self.find(ip) {
-            None => Err(Refusal::UnknownAddress),
-            Some(found) if !found.active => Err(Refusal::InactiveSim(found.identity)),
-            Some(found) => Ok(found.identity),
-        }
+        let found = self.find(ip, now)?;
+        if found.active { Ok(found) } else { Err(Refusal::InactiveSim(found.identity)) }
     }
-}
 
-impl SimDirectory {
     /// Decides whether whoever holds a key is a device, and how well that is vouched for: only on
     /// a trusted listener the address adds to the key.
     pub fn authenticate_key(
         &self,
         holder: KeyHolder,
         listener: ListenerTrust,
-    ) -> Result<(Identity, IdentityClass), Refusal> {
-        let found = self.find_iccid(holder.iccid).ok_or(Refusal::UnknownSim)?;
-        if !found.active {
-            return Err(Refusal::InactiveSim(found.identity));
+        now: Timestamp,
+    ) -> Result<(Attributed, IdentityClass), Refusal> {
+        let known = self.directory.find_iccid(holder.iccid).ok_or(Refusal::UnknownSim)?;
+        if !known.active {
+            return Err(Refusal::InactiveSim(known.identity));
         }
-        let is_own = listener == ListenerTrust::TrustedApn && found.identity.ip == Some(holder.ip);
-        match (is_own, holder.needs_address) {
-            (true, _) => Ok((found.identity, IdentityClass::DtlsPskSimIp)),
-            (false, false) => Ok((found.identity, IdentityClass::DtlsPsk)),
-            (false, true) => Err(Refusal::OtherAddress(found.identity)),
+        let at_address = match listener {
+            ListenerTrust::TrustedApn => self.find(holder.ip, now).ok(),
+            ListenerTrust::Untrusted => None,
+        };
+        match at_address.filter(|found| found.identity.iccid == holder.iccid) {
+            Some(own) => Ok((own, IdentityClass::DtlsPskSimIp)),
+            None if holder.needs_address => Err(Refusal::OtherAddress(known.identity)),
+            None => {
+                let attributed =
+                    Attributed { identity: known.identity, active: true, session: None };
+                Ok((attributed, IdentityClass::DtlsPsk))
+            }
         }
+    }
+
+    /// Where a SIM is: the address that [`Attribution::find`] finds it under.
+    pub fn address_of(&self, iccid: Iccid, now: Timestamp) -> Option<IpAddr> {
+        let registered = || self.directory.find_iccid(iccid).and_then(|found| found.identity.ip);
+        let leased = || self.sessions.address_of(iccid, now);
+        let address = match self.source {
+            AddressSource::Registry => return registered(),
+            AddressSource::Sessions => leased(),
+            AddressSource::Both => leased().or_else(registered),
+        }?;
+        let speaks_for = self.find(address, now).ok()?;
+        (speaks_for.identity.iccid == iccid).then_some(address)
+    }
+
+    fn registered(&self, ip: IpAddr) -> Result<Attributed, Refusal> {
+        let found = self.directory.find(ip).ok_or(Refusal::UnknownAddress)?;
+        Ok(Attributed { identity: found.identity, active: found.active, session: None })
+    }
+
+    /// The SIM of a session. A feed that names card and subscriber must agree with the registry.
+    fn holder(&self, iccid: Option<Iccid>, imsi: Option<Imsi>) -> Result<Found, Refusal> {
+        let found = match (iccid, imsi) {
+            (Some(iccid), _) => self.directory.find_iccid(iccid),
+            (None, Some(imsi)) => self.directory.find_imsi(imsi),
+            (None, None) => None,
+        };
+        let found = found.ok_or(Refusal::UnknownHolder)?;
+        match (imsi, found.identity.imsi) {
+            (Some(told), Some(known)) if told != known => {
+                Err(Refusal::OtherSubscriber(found.identity))
+            }
+            _ => Ok(found),
+        }
+    }
+
+    /// A feed that has fallen silent is no reason to refuse a SIM whose address is its own in the
+    /// registry as well.
+    fn agreed(
+        &self,
+        ip: IpAddr,
+        (iccid, imsi): (Option<Iccid>, Option<Imsi>),
+    ) -> Result<Attributed, Refusal> {
+        let registered = self.registered(ip).ok().filter(|_| self.source == AddressSource::Both);
+        let registered = registered.ok_or(Refusal::StaleSession)?;
+        let leased = self.holder(iccid, imsi).map_err(|_| Refusal::StaleSession)?;
+        let agree = leased.identity.iccid == registered.identity.iccid;
+        agree.then_some(registered).ok_or(Refusal::StaleSession)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use data_sessions::Settings;
+    use vocabulary::{SessionChange, SessionReport};
+
     use super::*;
     use crate::DirectoryChange;
 
-    #[test]
-    fn only_a_known_active_sim_on_a_trusted_listener_may_speak() {
+    const ONE: &str = "8988280666000000001";
+    const TWO: &str = "8988280666000000002";
+
+    fn ip(last: u8) -> IpAddr {
+        [10, 0, 0, last].into()
+    }
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_millis(1_700_000_000_000 + seconds * 1_000)
+    }
+
+    /// Two SIMs: the first with address 1 and active, the second with address 2 and disabled.
+    fn attribution(source: AddressSource) -> Attribution {
         let directory = SimDirectory::new();
-        let [known, inactive, unknown] = [1, 2, 3].map(|last| IpAddr::from([10, 0, 0, last]));
-        let set = |iccid: &str, ip, active| DirectoryChange::Set {
+        let set = |iccid: &str, imsi: &str, ip, active| DirectoryChange::Set {
             iccid: iccid.parse().unwrap(),
-            imsi: None,
+            imsi: Some(imsi.parse().unwrap()),
             ip: Some(ip),
             active,
         };
         directory.apply(&[
-            set("8988280666000000001", known, true),
-            set("8988280666000000002", inactive, false),
+            set(ONE, "901405100000001", ip(1), true),
+            set(TWO, "901405100000002", ip(2), false),
         ]);
-        let trusted = |ip| directory.authenticate(ip, ListenerTrust::TrustedApn);
-        assert_eq!(trusted(known).unwrap().iccid.to_string(), "8988280666000000001");
-        assert_eq!(trusted(unknown), Err(Refusal::UnknownAddress));
-        let refused = trusted(inactive).unwrap_err();
-        assert!(matches!(refused, Refusal::InactiveSim(sim) if sim.ip == Some(inactive)));
-        let refused = directory.authenticate(known, ListenerTrust::Untrusted);
+        let stale_after = Duration::from_secs(60);
+        let sessions = Sessions::new(Settings { stale_after, ..Settings::default() });
+        Attribution::new(source, Arc::new(directory), sessions)
+    }
+
+    fn lease(attribution: &Attribution, place: u64, imsi: &str, address: u8) {
+        let mut report = SessionReport::new("radius", SessionChange::Start, "pgw", at(0));
+        report.session = place.to_string();
+        report.imsi = Some(imsi.parse().unwrap());
+        report.ipv4 = Some([10, 0, 0, address].into());
+        attribution.sessions.apply((place, at(0)), &report);
+    }
+
+    fn iccid_at(attribution: &Attribution, last: u8, seconds: i64) -> Result<String, Refusal> {
+        attribution.find(ip(last), at(seconds)).map(|found| found.identity.iccid.to_string())
+    }
+
+    #[test]
+    fn only_a_known_active_sim_on_a_trusted_listener_may_speak() {
+        let attribution = attribution(AddressSource::Both);
+        let trusted = |ip| attribution.authenticate(ip, ListenerTrust::TrustedApn, at(0));
+        assert_eq!(trusted(ip(1)).unwrap().identity.iccid.to_string(), ONE);
+        assert_eq!(trusted(ip(3)), Err(Refusal::UnknownAddress));
+        let refused = trusted(ip(2)).unwrap_err();
+        assert!(matches!(refused, Refusal::InactiveSim(sim) if sim.ip == Some(ip(2))));
+        let refused = attribution.authenticate(ip(1), ListenerTrust::Untrusted, at(0));
         assert_eq!(refused, Err(Refusal::UntrustedListener));
     }
 
     #[test]
+    fn a_live_session_wins_over_the_registry_where_sessions_count() {
+        for source in [AddressSource::Sessions, AddressSource::Both] {
+            let attribution = attribution(source);
+            lease(&attribution, 7, "901405100000002", 1);
+            let found = attribution.find(ip(1), at(1)).unwrap();
+            assert_eq!((found.identity.iccid.to_string().as_str(), found.session), (TWO, Some(7)));
+            assert_eq!(found.identity.ip, Some(ip(1)));
+            // The SIM whose address it was in the registry is there no more.
+            assert_eq!(attribution.address_of(ONE.parse().unwrap(), at(1)), None);
+        }
+        let attribution = attribution(AddressSource::Registry);
+        lease(&attribution, 7, "901405100000002", 1);
+        assert_eq!(iccid_at(&attribution, 1, 1).as_deref(), Ok(ONE));
+        assert_eq!(attribution.address_of(ONE.parse().unwrap(), at(1)), Some(ip(1)));
+    }
+
+    #[test]
+    fn without_a_session_only_a_registry_that_counts_knows_an_address() {
+        assert_eq!(iccid_at(&attribution(AddressSource::Both), 1, 0).as_deref(), Ok(ONE));
+        let refused = iccid_at(&attribution(AddressSource::Sessions), 1, 0);
+        assert_eq!(refused, Err(Refusal::UnknownAddress));
+    }
+
+    #[test]
+    fn a_stale_session_counts_where_the_registry_says_the_same() {
+        let both = attribution(AddressSource::Both);
+        lease(&both, 1, "901405100000001", 1);
+        lease(&both, 2, "901405100000001", 9);
+        lease(&both, 3, "901405100000001", 2);
+        assert_eq!(iccid_at(&both, 1, 61).as_deref(), Ok(ONE));
+        assert_eq!(iccid_at(&both, 9, 61), Err(Refusal::StaleSession));
+        assert_eq!(iccid_at(&both, 2, 61), Err(Refusal::StaleSession), "it was another SIM's");
+        let sessions = attribution(AddressSource::Sessions);
+        lease(&sessions, 1, "901405100000001", 1);
+        assert_eq!(iccid_at(&sessions, 1, 61), Err(Refusal::StaleSession));
+    }
+
+    #[test]
+    fn a_session_of_nobody_that_is_known_is_refused() {
+        let attribution = attribution(AddressSource::Both);
+        lease(&attribution, 1, "901405100000009", 1);
+        assert_eq!(iccid_at(&attribution, 1, 1), Err(Refusal::UnknownHolder));
+        let mut report = SessionReport::new("radius", SessionChange::Start, "pgw", at(0));
+        report.session = "x".to_owned();
+        report.iccid = Some(ONE.parse().unwrap());
+        report.imsi = Some("901405100000002".parse().unwrap());
+        report.ipv4 = Some([10, 0, 0, 8].into());
+        attribution.sessions.apply((2, at(0)), &report);
+        assert!(matches!(iccid_at(&attribution, 8, 1), Err(Refusal::OtherSubscriber(_))));
+    }
+
+    #[test]
     fn a_key_counts_with_or_without_the_address_as_the_listener_says() {
-        let directory = SimDirectory::new();
-        let [own, foreign] = [1, 2].map(|last| IpAddr::from([10, 0, 0, last]));
-        let iccid: Iccid = "8988280666000000001".parse().unwrap();
-        let set = |active| DirectoryChange::Set { iccid, imsi: None, ip: Some(own), active };
-        directory.apply(&[set(true)]);
         let (trusted, open) = (ListenerTrust::TrustedApn, ListenerTrust::Untrusted);
-        let class = |ip, needs_address, listener| {
-            let holder = KeyHolder { iccid, ip, needs_address };
-            directory.authenticate_key(holder, listener).map(|(_, class)| class)
+        let attribution = attribution(AddressSource::Both);
+        lease(&attribution, 1, "901405100000001", 7);
+        let class = |iccid: &str, ip, needs_address, listener| {
+            let holder = KeyHolder { iccid: iccid.parse().unwrap(), ip, needs_address };
+            attribution.authenticate_key(holder, listener, at(1)).map(|(_, class)| class)
         };
-        assert_eq!(class(own, false, trusted), Ok(IdentityClass::DtlsPskSimIp));
-        assert_eq!(class(own, true, trusted), Ok(IdentityClass::DtlsPskSimIp));
-        assert_eq!(class(own, false, open), Ok(IdentityClass::DtlsPsk));
-        assert_eq!(class(foreign, false, trusted), Ok(IdentityClass::DtlsPsk));
-        assert!(matches!(class(foreign, true, trusted), Err(Refusal::OtherAddress(_))));
-        directory.apply(&[set(false)]);
-        assert!(matches!(class(own, false, trusted), Err(Refusal::InactiveSim(_))));
-        let stranger = "8988280666000000009".parse().unwrap();
-        let holder = KeyHolder { iccid: stranger, ip: own, needs_address: false };
-        assert_eq!(directory.authenticate_key(holder, trusted), Err(Refusal::UnknownSim));
+        for own in [ip(1), ip(7)] {
+            assert_eq!(class(ONE, own, false, trusted), Ok(IdentityClass::DtlsPskSimIp));
+            assert_eq!(class(ONE, own, true, trusted), Ok(IdentityClass::DtlsPskSimIp));
+            assert_eq!(class(ONE, own, false, open), Ok(IdentityClass::DtlsPsk));
+        }
+        assert_eq!(class(ONE, ip(2), false, trusted), Ok(IdentityClass::DtlsPsk));
+        assert!(matches!(class(ONE, ip(2), true, trusted), Err(Refusal::OtherAddress(_))));
+        assert!(matches!(class(TWO, ip(2), false, trusted), Err(Refusal::InactiveSim(_))));
+        let stranger = "8988280666000000009";
+        assert_eq!(class(stranger, ip(1), false, trusted), Err(Refusal::UnknownSim));
     }
 }

@@ -13,6 +13,7 @@ use hashbrown::HashMap;
 use vocabulary::{Iccid, Identity, Imsi};
 
 use crate::entry::{AddressKey, Entry};
+use crate::imsis::Imsis;
 use crate::shards::{ByAddress, ByIccid, Edit, Shards};
 
 /// Changes that are planned and published together. It bounds the plan's memory to some 50 MB,
@@ -73,6 +74,7 @@ pub struct Applied {
 pub struct SimDirectory {
     by_address: Shards<ByAddress>,
     by_iccid: Shards<ByIccid>,
+    by_imsi: Imsis,
     /// Changes, one batch at a time.
     writer: Mutex<()>,
     sims: AtomicUsize,
@@ -90,6 +92,7 @@ impl SimDirectory {
         Self {
             by_address: Shards::new(),
             by_iccid: Shards::new(),
+            by_imsi: Imsis::default(),
             writer: Mutex::new(()),
             sims: AtomicUsize::new(0),
         }
@@ -106,6 +109,12 @@ impl SimDirectory {
     /// The SIM with this number.
     pub fn find_iccid(&self, iccid: Iccid) -> Option<Found> {
         self.entry(iccid).map(found)
+    }
+
+    /// The only SIM of this subscriber: an IMSI of two SIMs names neither. Waits while changes are
+    /// published.
+    pub fn find_imsi(&self, imsi: Imsi) -> Option<Found> {
+        self.find_iccid(self.by_imsi.find(imsi)?)
     }
 
     /// How many SIMs there are.
@@ -207,6 +216,11 @@ impl<'a> Plan<'a> {
         };
         directory.by_address.apply(sims.iter().filter_map(left));
         directory.count(&sims);
+        directory.by_imsi.apply(sims.iter().map(|(iccid, after)| {
+            let subscriber = |entry: &Entry| Some((entry.identity().imsi?, *iccid));
+            [directory.entry(*iccid).as_ref(), after.as_ref()]
+                .map(|entry| entry.and_then(subscriber))
+        }));
         directory.by_iccid.apply(sims.iter().map(|(iccid, after)| match after {
             Some(entry) => Edit::Put(*entry),
             None => Edit::Remove(u128::from(iccid.as_u64())),
@@ -289,6 +303,27 @@ mod tests {
         assert_eq!(applied, Applied::default());
         assert_eq!(directory.find("::".parse().unwrap()), None);
         assert_eq!(directory.len(), 3);
+    }
+
+    #[test]
+    fn an_imsi_names_the_only_sim_that_has_it() {
+        let directory = SimDirectory::new();
+        let imsi: Imsi = "901405100002864".parse().unwrap();
+        let set = |number, imsi| DirectoryChange::Set {
+            iccid: iccid(number),
+            imsi,
+            ip: None,
+            active: true,
+        };
+        let found = || directory.find_imsi(imsi).map(|found| found.identity.iccid);
+        directory.apply(&[set(1, Some(imsi)), set(3, None)]);
+        assert_eq!(found(), Some(iccid(1)));
+        directory.apply(&[set(2, Some(imsi)), set(1, Some(imsi))]);
+        assert_eq!(found(), None);
+        directory.apply(&[set(1, None)]);
+        assert_eq!(found(), Some(iccid(2)));
+        directory.apply(&[DirectoryChange::Remove { iccid: iccid(2) }]);
+        assert_eq!(found(), None);
     }
 
     #[test]

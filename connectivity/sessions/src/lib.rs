@@ -71,7 +71,12 @@ pub enum Lease {
         imsi: Option<Imsi>,
     },
     /// The session that held it was not heard for too long.
-    Stale,
+    Stale {
+        /// The SIM, where the feed or the registry named it.
+        iccid: Option<Iccid>,
+        /// The subscriber, where the feed named it.
+        imsi: Option<Imsi>,
+    },
     /// Two SIMs claim it, and nothing says who came later.
     Contested,
 }

@@ -267,7 +267,9 @@ impl Table {
         match self.claim(ip) {
             Claim::Nobody => Lease::None,
             Claim::Contested => Lease::Contested,
-            Claim::Held(session) if self.is_stale(session, now) => Lease::Stale,
+            Claim::Held(session) if self.is_stale(session, now) => {
+                Lease::Stale { iccid: session.iccid(), imsi: session.imsi() }
+            }
             Claim::Held(session) => {
                 Lease::Live { session: session.place, iccid: session.iccid(), imsi: session.imsi() }
             }

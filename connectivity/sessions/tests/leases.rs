@@ -167,7 +167,8 @@ fn what_is_not_heard_for_too_long_vouches_for_nothing() {
     let mut world = World::new();
     world.hear(&report("a", Start, 1, 0));
     assert_eq!(world.holder(2 * 3_600), Some(1));
-    assert_eq!(world.0.find(ADDRESS.into(), at(2 * 3_600 + 1)), Lease::Stale);
+    let lease = world.0.find(ADDRESS.into(), at(2 * 3_600 + 1));
+    assert_eq!(lease, Lease::Stale { iccid: Some(iccid(1)), imsi: None });
     assert_eq!(world.0.address_of(iccid(1), at(2 * 3_600 + 1)), None);
     // Whoever reports each three hours is heard often enough.
     world.hear(&report("a", Update, 1, 3 * 3_600));
@@ -179,7 +180,7 @@ fn what_is_not_heard_for_too_long_vouches_for_nothing() {
 fn a_clock_ahead_keeps_no_lease_alive() {
     let sessions = Sessions::new(Settings::default());
     sessions.apply((1, at(0)), &report("a", Start, 1, 1_000_000));
-    assert_eq!(sessions.find(ADDRESS.into(), at(7_201)), Lease::Stale);
+    assert!(matches!(sessions.find(ADDRESS.into(), at(7_201)), Lease::Stale { .. }));
 }
 
 #[test]
@@ -300,5 +301,5 @@ fn feeds_that_say_less_are_believed_for_longer() {
     sessions.apply((1, at(0)), &report("a", Start, 1, 0));
     let find = |seconds| sessions.find(ADDRESS.into(), at(seconds));
     assert!(matches!(find(86_400), Lease::Live { .. }));
-    assert_eq!(find(86_401), Lease::Stale);
+    assert!(matches!(find(86_401), Lease::Stale { .. }));
 }
