@@ -53,6 +53,18 @@ pub struct SessionReport {
     /// What the session has carried since its beginning.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub octets: Option<Octets>,
+    /// For how long it had lasted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub duration_s: Option<u32>,
+    /// The access point name, which is to say the packet network that it leads to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub apn: Option<String>,
+    /// The number by which the operator's charging knows it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub charging_id: Option<u32>,
+    /// Why it ended, in the words of the feed (`User-Request`, `Lost-Carrier`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub end_cause: Option<String>,
 }
 
 /// What happened to a session.
@@ -96,6 +108,10 @@ impl SessionReport {
             access: None,
             cell: None,
             octets: None,
+            duration_s: None,
+            apn: None,
+            charging_id: None,
+            end_cause: None,
         }
     }
 
@@ -134,6 +150,10 @@ mod tests {
             cell: Some(2),
         });
         report.octets = Some(Octets { up: u64::MAX, down: 0 });
+        report.duration_s = Some(3_600);
+        report.apn = Some("iot.example".to_owned());
+        report.charging_id = Some(7);
+        report.end_cause = Some("Lost-Carrier".to_owned());
         assert_eq!(SessionReport::decode(&report.encode()), Ok(report));
         assert!(SessionReport::decode(b"{}").is_err());
     }
