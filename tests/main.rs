@@ -14,6 +14,7 @@ mod flows;
 mod interop;
 mod lwm2m;
 mod lwm2m_interop;
+mod network;
 mod outage;
 mod overload;
 mod restart;

@@ -102,6 +102,11 @@ impl Attribution {
         Self { source, directory, sessions }
     }
 
+    /// All SIMs.
+    pub fn directory(&self) -> &Arc<SimDirectory> {
+        &self.directory
+    }
+
     /// The SIM that `ip` speaks for.
     pub fn find(&self, ip: IpAddr, now: Timestamp) -> Result<Attributed, Refusal> {
         if self.source == AddressSource::Registry {

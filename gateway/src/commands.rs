@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::SystemTime;
 
 use anyhow::Context as _;
-use device_authenticator::SimDirectory;
+use device_authenticator::Attribution;
 use device_controller::{Action, Controller, Dispatch, Outcome};
 use device_integrator::{Downlink, Order, OrderEnd, Rider, What};
 use firmware_update::{Settings, StepOrder, Updates};
@@ -40,7 +40,7 @@ struct Parts {
     resources: Mutex<HashMap<u64, (Iccid, &'static str)>>,
     downlink: Downlink,
     log: MessageLog,
-    directory: Arc<SimDirectory>,
+    attribution: Attribution,
     under_way: Arc<UnderWay>,
 }
 
@@ -50,7 +50,7 @@ type UnderWay = Mutex<HashMap<u64, (Iccid, Arc<Action>)>>;
 /// What it takes to give an action to a socket.
 struct Sender {
     downlink: Downlink,
-    directory: Arc<SimDirectory>,
+    attribution: Attribution,
     model: Arc<Model>,
     under_way: Arc<UnderWay>,
     /// To be told at once what cannot be sent.
@@ -61,7 +61,7 @@ impl Commands {
     /// Opens the requests of the data folder. Nothing is sent before [`Commands::resume`].
     pub(crate) fn open(
         (path, firmware): (&std::path::Path, Settings),
-        (downlink, directory): (Downlink, Arc<SimDirectory>),
+        (downlink, attribution): (Downlink, Attribution),
         model: Arc<Model>,
         log: MessageLog,
     ) -> anyhow::Result<Self> {
@@ -73,7 +73,7 @@ impl Commands {
         let updates = Updates::open(firmware, dispatch, now()).context("firmware")?;
         let sender = Arc::new(Sender {
             downlink: downlink.clone(),
-            directory: Arc::clone(&directory),
+            attribution: attribution.clone(),
             model,
             under_way: Arc::default(),
             controller: OnceLock::new(),
@@ -94,7 +94,7 @@ impl Commands {
             resources,
             downlink,
             log,
-            directory,
+            attribution,
             under_way,
         })))
     }
@@ -217,7 +217,7 @@ impl Commands {
     /// Tells the operator that a device did not do what was asked of it.
     fn note_failure(&self, device: Iccid, action: &Action, reason: &str) {
         let mut notice = Notice::new(NoticeCategory::Error, NoticeKind::Device, ACTION_FAILED);
-        let sim = self.0.directory.find_iccid(device).map(|found| found.identity);
+        let sim = self.0.attribution.directory().find_iccid(device).map(|found| found.identity);
         notice = sim.into_iter().fold(notice, Notice::about);
         notice.description = format!("{}: {reason}", actions::describe(action));
         // Nobody waits for it: the request itself says the same.
@@ -241,8 +241,8 @@ impl Sender {
 
     fn send(&self, dispatch: Dispatch) {
         let Dispatch { serial, device, action, .. } = dispatch;
-        let found = self.directory.find_iccid(device).filter(|found| found.active);
-        let address = found.and_then(|found| found.identity.ip);
+        let found = self.attribution.directory().find_iccid(device).filter(|found| found.active);
+        let address = found.and_then(|_| self.attribution.address_of(device, now()));
         if let Action::Lwm2m(_) = &*action {
             lock(&self.under_way).insert(serial, (device, Arc::clone(&action)));
         }

@@ -15,12 +15,16 @@ mod coaps;
 mod environment;
 mod firmware;
 mod integrations;
+mod locator;
 mod lwm2m;
+mod network;
 mod onboarding;
 mod values;
 
 pub(crate) use coaps::CoapsListener;
 pub(crate) use firmware::Firmware;
+pub(crate) use locator::Locator;
+pub(crate) use network::{Network, RadiusListener, Stream, secret as network_secret};
 pub(crate) use onboarding::When as OnboardingWhen;
 pub(crate) use values::{ConfigError, LogFormat};
 
@@ -31,6 +35,8 @@ pub(crate) struct Config {
     pub(crate) data: Data,
     pub(crate) account: Account,
     pub(crate) devices: Devices,
+    pub(crate) network: Network,
+    pub(crate) locator: Locator,
     pub(crate) lwm2m: lwm2m::Lwm2m,
     pub(crate) keys: KeyStore,
     pub(crate) firmware: Firmware,
@@ -360,6 +366,8 @@ impl Config {
         coaps.iter().try_for_each(|listener| listener.check("devices.coaps"))?;
         lwm2m.iter().try_for_each(|listener| listener.check("devices.lwm2m"))?;
         lwm2ms.iter().try_for_each(|listener| listener.check("devices.lwm2ms"))?;
+        self.network.check()?;
+        self.locator.check()?;
         self.lwm2m.check()?;
         self.firmware.check()?;
         self.integrations.check()?;

@@ -29,6 +29,7 @@ use crate::config::{Api, Config};
 use crate::firmware::FirmwareThread;
 use crate::house::House;
 use crate::listeners;
+use crate::network::{self, RadiusServers};
 use crate::objects;
 use crate::onboarding;
 use crate::registration_desk::RegistrationDesk;
@@ -52,6 +53,7 @@ pub(crate) struct Gateway {
     firmware: FirmwareThread,
     sims_stop: Arc<AtomicBool>,
     servers: Vec<Task<()>>,
+    radius: Vec<Task<()>>,
     servers_stop: watch::Sender<bool>,
 }
 
@@ -62,6 +64,8 @@ pub(crate) struct Addresses {
     pub(crate) coaps: Vec<SocketAddr>,
     pub(crate) lwm2m: Vec<SocketAddr>,
     pub(crate) lwm2ms: Vec<SocketAddr>,
+    /// Where RADIUS accounting is heard.
+    pub(crate) radius: Vec<SocketAddr>,
     /// Where plain requests to devices come from.
     pub(crate) commands: Vec<SocketAddr>,
     /// With scheme, without a path.
@@ -90,8 +94,9 @@ impl Gateway {
             ..RegistryLimits::default()
         });
         let listeners = Listeners::bind(&listeners::config(config), registry.clone())?;
-        let addresses = servers.addresses(&listeners);
-        let house = House::open(config)?;
+        let radius = RadiusServers::bind(&config.network).await?;
+        let addresses = Addresses { radius: radius.addresses(), ..servers.addresses(&listeners) };
+        let (house, session_store) = House::open(config)?;
         let sims = house.sim_watch()?;
         let parts = (listeners.downlink(), Arc::clone(&model));
         let [urls, _] = config.lwm2m_urls([&addresses.lwm2m, &addresses.lwm2ms]);
@@ -122,15 +127,20 @@ impl Gateway {
             server: addresses.lwm2m_server(config),
             passive_reporting: house.switches.handle(Switch::Lwm2mPassiveReporting),
         };
+        let (desk, feeds) = house.network_desk(&config.network);
+        let kept = (house.sessions.clone(), session_store);
+        tokio::spawn(network::keep(kept, feeds.clone(), desk.clone()));
         let onboarding = onboarding::open(config, &house)?;
         let asked = onboarding.as_ref().map(|onboarding| {
             let proxies = config.onboarding.trusted_proxies.clone();
-            onboarding::services(onboarding, &house.directory, proxies)
+            onboarding::services(onboarding, &house.attribution, proxies)
         });
         let mut servers = servers.serve(&api, asked, &stopped);
+        let radius = radius.serve(&desk);
         servers.extend(onboard(onboarding.clone(), &house, config, stopped));
         let gateway = Self {
             servers,
+            radius,
             inspector: house.inspector.reader()?.spawn()?,
             sims: sims
                 .with_registrations(registry, registrations.clone())
@@ -168,6 +178,8 @@ impl Gateway {
     /// Stops reading, commits and answers what was read, and ends every part.
     pub(crate) async fn drain(self) {
         self.readiness.set(false);
+        // What they were told and is not durable yet they will be told again.
+        self.radius.iter().for_each(Task::abort);
         let Self {
             house,
             devices,
@@ -247,6 +259,7 @@ impl Servers {
             coaps: listeners.coaps_addresses(),
             lwm2m: listeners.lwm2m_addresses(),
             lwm2ms: listeners.lwm2ms_addresses(),
+            radius: Vec::new(),
             commands: listeners.commands_addresses(),
             api: url(&self.api),
             operations: url(self.operations.as_ref().unwrap_or(&self.api)),

@@ -9,7 +9,8 @@ use std::time::SystemTime;
 use anyhow::Context as _;
 use cloud_integrator::Integrations;
 use connectivity::SimRegistry;
-use device_authenticator::SimDirectory;
+use data_sessions::{SessionStore as DataSessionStore, Sessions};
+use device_authenticator::{Attribution, SimDirectory};
 use device_integrator::{Downlink, SavedSessions};
 use inspector::Inspector;
 use key_store::Keys;
@@ -26,10 +27,13 @@ use tracing::{debug, warn};
 use vocabulary::Timestamp;
 
 use crate::commands::Commands;
-use crate::config::Config;
+use crate::config::{Config, Network};
+use crate::feeds::Feeds;
 use crate::firmware;
 use crate::ingest::{Ingest, Sources};
 use crate::key_desk::KeyDesk;
+use crate::network;
+use crate::network_desk::{NetworkDesk, NetworkParts};
 use crate::rate::DeviceRate;
 use crate::readers::SimWatch;
 use crate::recovered::RecoveredExchanges;
@@ -42,6 +46,8 @@ pub(crate) struct House {
     pub(crate) clients: Clients,
     pub(crate) registry: Arc<SimRegistry>,
     pub(crate) directory: Arc<SimDirectory>,
+    pub(crate) sessions: Sessions,
+    pub(crate) attribution: Attribution,
     pub(crate) keys: Keys,
     pub(crate) templates: Templates,
     pub(crate) inspector: Inspector,
@@ -63,7 +69,8 @@ pub(crate) fn state_file(config: &Config) -> anyhow::Result<StateFile> {
 }
 
 impl House {
-    pub(crate) fn open(config: &Config) -> anyhow::Result<Self> {
+    /// Opens everything, and where data sessions are saved.
+    pub(crate) fn open(config: &Config) -> anyhow::Result<(Self, DataSessionStore)> {
         let state = state_file(config)?;
         let options = message_log::Options {
             retention: config.retention(),
@@ -82,10 +89,16 @@ impl House {
         let sealer = Sealer::open(&config.key_source(), cloud_integrator::SEALED_FOR)?;
         let settings = integration_settings(config)?;
         let integrations = Integrations::open(&state, sealer, settings)?;
-        Ok(Self {
+        let (sessions, session_store) = network::open(config, &log)?;
+        let directory = Arc::new(SimDirectory::new());
+        let source = config.network.addresses;
+        let attribution = Attribution::new(source, Arc::clone(&directory), sessions.clone());
+        let house = Self {
             clients: Clients::open(&state, &config.account.number)?,
             registry: Arc::new(SimRegistry::open(&state)?),
-            directory: Arc::new(SimDirectory::new()),
+            directory,
+            sessions,
+            attribution,
             keys,
             inspector: Inspector::open_for_customer(
                 &state,
@@ -99,7 +112,8 @@ impl House {
             log,
             recovered: Arc::new(recovered),
             rate: (config.devices.rate_per_second, config.devices.rate_burst),
-        })
+        };
+        Ok((house, session_store))
     }
 
     /// The DTLS sessions of earlier starts, and where new ones are kept, for the listeners at these
@@ -153,9 +167,9 @@ impl House {
         urls: [Option<String>; 2],
     ) -> anyhow::Result<Commands> {
         let path = config.data.dir.join("actions.db");
-        let directory = Arc::clone(&self.directory);
+        let attribution = self.attribution.clone();
         let stores = (path.as_path(), firmware::settings(config, urls));
-        Commands::open(stores, (downlink, directory), model, self.log.clone())
+        Commands::open(stores, (downlink, attribution), model, self.log.clone())
             .context("the requests to devices cannot be opened")
     }
 
@@ -168,7 +182,7 @@ impl House {
     ) -> anyhow::Result<Ingest> {
         let (per_second, burst) = self.rate;
         Ok(Ingest::new(Sources {
-            directory: Arc::clone(&self.directory),
+            attribution: self.attribution.clone(),
             log: self.log.clone(),
             templates: self.templates.clone(),
             recovered: Arc::clone(&self.recovered),
@@ -180,6 +194,18 @@ impl House {
             commands,
             coaps_url: coaps_url.map(Into::into),
         }))
+    }
+
+    /// Where reports of network feeds go, and what the feeds have told.
+    pub(crate) fn network_desk(&self, network: &Network) -> (NetworkDesk, Feeds) {
+        let feeds = network::feeds(network);
+        let desk = NetworkDesk::open(NetworkParts {
+            log: self.log.clone(),
+            sessions: self.sessions.clone(),
+            directory: Arc::clone(&self.directory),
+            feeds: feeds.clone(),
+        });
+        (desk, feeds)
     }
 
     /// Fills the directory of SIMs; the watch keeps it filled.

@@ -9,7 +9,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant, SystemTime};
 
-use device_authenticator::{KeyHolder, ListenerTrust, Refusal, RefusalLog, SimDirectory};
+use device_authenticator::{
+    Attributed, Attribution, KeyHolder, ListenerTrust, Refusal, RefusalLog,
+};
 use device_integrator::{
     Credentials, FailedHandshake, KeyAccount, OrderEnd, Peer, Receipt, Refused, RegistrationChange,
     Rider, ServerKey, Shed, Uplink,
@@ -39,7 +41,7 @@ pub(crate) struct Ingest {
 
 /// What the pipeline asks.
 pub(crate) struct Sources {
-    pub(crate) directory: Arc<SimDirectory>,
+    pub(crate) attribution: Attribution,
     pub(crate) log: MessageLog,
     pub(crate) templates: Templates,
     pub(crate) recovered: Arc<RecoveredExchanges>,
@@ -130,7 +132,7 @@ impl device_integrator::Ingest for Ingest {
     }
 
     fn screen(&self, peer: Peer, protocol: Protocol, now: Timestamp) -> Result<Iccid, Refused> {
-        self.parts.authenticate(peer, protocol, now).map(|(identity, _)| identity.iccid)
+        self.parts.authenticate(peer, protocol, now).map(|(found, _)| found.identity.iccid)
     }
 
     fn key(&self, protocol: Protocol, identity: &[u8]) -> Option<dtls::Psk> {
@@ -179,10 +181,10 @@ impl device_integrator::Ingest for Ingest {
     }
 
     fn rider(&self, peer: Peer) -> Option<Rider> {
-        let (identity, _) = self.parts.identify(peer).ok()?;
-        let commands = &self.parts.sources.commands;
-        let rider = commands.rider(identity.iccid);
-        commands.heard(&[identity.iccid]);
+        let (found, _) = self.parts.identify(peer, Timestamp::from(SystemTime::now())).ok()?;
+        let (commands, device) = (&self.parts.sources.commands, found.identity.iccid);
+        let rider = commands.rider(device);
+        commands.heard(&[device]);
         rider
     }
 
@@ -205,34 +207,35 @@ impl device_integrator::Ingest for Ingest {
 impl Parts {
     /// The record of an uplink, or the receipt of one that will not be stored.
     fn prepare(&self, uplink: &Uplink) -> Result<(NewRecord, Iccid), Receipt> {
-        let (identity, class) = self
+        let (found, class) = self
             .authenticate(uplink.peer, uplink.protocol, uplink.received_at)
             .map_err(|refused| Receipt::Unauthorised(refused.reason))?;
+        let identity = found.identity;
         let mut digest = None;
         if let Some(exchange) = &uplink.exchange {
-            let found = recovered::digest(identity.iccid, exchange, &uplink.payload);
-            if self.sources.recovered.holds(found, exchange, uplink.received_at) {
+            let known = recovered::digest(identity.iccid, exchange, &uplink.payload);
+            if self.sources.recovered.holds(known, exchange, uplink.received_at) {
                 return Err(Receipt::Duplicate);
             }
-            digest = Some(found);
+            digest = Some(known);
         }
         if is_charged(uplink) {
             self.allow(identity)?;
         }
-        Ok((self.record(uplink, (identity, class), digest), identity.iccid))
+        Ok((self.record(uplink, (found, class), digest), identity.iccid))
     }
 
     /// Asks for the key of the SIM whose address `peer` has.
     fn ask_for_key(&self, peer: Peer, received_at: Timestamp) -> Result<Handed, Receipt> {
-        let (identity, class) = self
+        let (found, class) = self
             .authenticate(peer, Protocol::Coap, received_at)
             .map_err(|refused| Receipt::Unauthorised(refused.reason))?;
         if class == IdentityClass::DtlsPsk {
             // A key must not give another: who has stolen one would keep it for ever.
             return Err(Receipt::Unauthorised("a key is told to the SIM's own address only"));
         }
-        self.allow(identity)?;
-        self.sources.key_desk.ask(identity.iccid, Wanted::Coap).map_err(unavailable)
+        self.allow(found.identity)?;
+        self.sources.key_desk.ask(found.identity.iccid, Wanted::Coap).map_err(unavailable)
     }
 
     /// Whether a device may send another message now.
@@ -249,8 +252,8 @@ impl Parts {
         peer: Peer,
         protocol: Protocol,
         received_at: Timestamp,
-    ) -> Result<(Identity, IdentityClass), Refused> {
-        self.identify(peer).map_err(|refusal| {
+    ) -> Result<(Attributed, IdentityClass), Refused> {
+        self.identify(peer, received_at).map_err(|refusal| {
             self.log_refusal(peer.address.ip(), protocol, &refusal, received_at);
             Refused {
                 reason: reason(&refusal),
@@ -260,30 +263,30 @@ impl Parts {
         })
     }
 
-    fn identify(&self, peer: Peer) -> Result<(Identity, IdentityClass), Refusal> {
-        let Sources { directory, keys, .. } = &self.sources;
+    fn identify(&self, peer: Peer, now: Timestamp) -> Result<(Attributed, IdentityClass), Refusal> {
+        let Sources { attribution, keys, .. } = &self.sources;
         let trust = match peer.is_vouched {
             true => ListenerTrust::TrustedApn,
             false => ListenerTrust::Untrusted,
         };
         let ip = peer.address.ip();
         let Some(key) = peer.key else {
-            let identity = directory.authenticate(ip, trust)?;
-            return Ok((identity, IdentityClass::SimIp));
+            return Ok((attribution.authenticate(ip, trust, now)?, IdentityClass::SimIp));
         };
         if keys.revision(key_protocol(key.account), key.iccid) != Some(key.revision) {
             return Err(Refusal::ReplacedKey);
         }
         let holder = KeyHolder { iccid: key.iccid, ip, needs_address: key.needs_address };
-        directory.authenticate_key(holder, trust)
+        attribution.authenticate_key(holder, trust, now)
     }
 
     fn record(
         &self,
         uplink: &Uplink,
-        (identity, class): (Identity, IdentityClass),
+        (found, class): (Attributed, IdentityClass),
         exchange: Option<u128>,
     ) -> NewRecord {
+        let identity = found.identity;
         let template = match uplink.protocol {
             Protocol::Lwm2m => None,
             protocol => self.sources.templates.active(protocol),
@@ -296,7 +299,7 @@ impl Parts {
             template,
             exchange,
             measured: uplink.measured,
-            session: None,
+            session: found.session,
             payload: &uplink.payload,
         };
         NewRecord {
@@ -315,7 +318,9 @@ impl Parts {
         received_at: Timestamp,
     ) {
         let sim = match refusal {
-            Refusal::InactiveSim(identity) | Refusal::OtherAddress(identity) => Some(*identity),
+            Refusal::InactiveSim(identity)
+            | Refusal::OtherAddress(identity)
+            | Refusal::OtherSubscriber(identity) => Some(*identity),
             _ => None,
         };
         self.log_unauthorised((address, sim), received_at, || {
@@ -326,7 +331,10 @@ impl Parts {
     fn log_failed_handshake(&self, handshake: FailedHandshake<'_>, received_at: Timestamp) {
         let FailedHandshake { address, identity, is_known } = handshake;
         let shown = shown(identity);
-        let sim = shown.parse().ok().and_then(|iccid| self.sources.directory.find_iccid(iccid));
+        let sim = shown
+            .parse()
+            .ok()
+            .and_then(|iccid| self.sources.attribution.directory().find_iccid(iccid));
         let sim = sim.map(|found| found.identity);
         self.log_unauthorised((address.ip(), sim), received_at, || match is_known {
             true => {
@@ -338,7 +346,7 @@ impl Parts {
 
     /// Keeps that a device has registered: it may be the first that is heard of it.
     fn note_registration(&self, device: Iccid) {
-        let Some(sim) = self.sources.directory.find_iccid(device) else { return };
+        let Some(sim) = self.sources.attribution.directory().find_iccid(device) else { return };
         let registry = self.sources.commands.downlink().registry();
         let made_with = registry.snapshot(device).map(|registration| registration.security);
         let registration = Telemetry {
@@ -366,7 +374,8 @@ impl Parts {
 
     /// Says something about a device in the administration log, not too often.
     fn note(&self, device: Iccid, message: &'static str, description: &str) {
-        let sim = self.sources.directory.find_iccid(device).map(|found| found.identity);
+        let sim =
+            self.sources.attribution.directory().find_iccid(device).map(|found| found.identity);
         // Devices without an address share one place in the log of what was said.
         let unknown = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
         let address = sim.and_then(|sim| sim.ip).unwrap_or(unknown);
@@ -411,6 +420,14 @@ impl Parts {
 fn reason(refusal: &Refusal) -> &'static str {
     match refusal {
         Refusal::UnknownAddress => "the source address belongs to no known SIM",
+        Refusal::StaleSession => {
+            "the data session of the source address was not heard for too long"
+        }
+        Refusal::ContestedAddress => "data sessions of two SIMs claim the source address",
+        Refusal::UnknownHolder => "the data session of the source address is of no known SIM",
+        Refusal::OtherSubscriber(_) => {
+            "the data session of the source address names another IMSI than the registry"
+        }
         Refusal::InactiveSim(_) => "the SIM is not active",
         Refusal::UntrustedListener => "this listener accepts no source address as an identity",
         Refusal::UnknownSim => "the SIM is not known",

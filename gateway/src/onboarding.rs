@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
 use aws_onboarding::{Credentials, Found, Happening, Onboarding, StoreError};
-use device_authenticator::SimDirectory;
+use device_authenticator::{Attribution, SimDirectory};
 use management_api::{
     DeviceCertificate, DeviceCertificates, DeviceSim, DeviceSims, OnboardingServices,
 };
@@ -64,14 +64,14 @@ pub(crate) async fn run(
 /// What devices ask for their certificates.
 pub(crate) fn services(
     onboarding: &Onboarding,
-    directory: &Arc<SimDirectory>,
+    attribution: &Attribution,
     trusted_proxies: Vec<IpAddr>,
 ) -> OnboardingServices {
-    let directory = Arc::clone(directory);
+    let attribution = attribution.clone();
     let onboarding = onboarding.clone();
     OnboardingServices {
         sims: DeviceSims::new(move |ip| {
-            let found = directory.find(ip)?;
+            let found = attribution.find(ip, SystemTime::now().into()).ok()?;
             Some(DeviceSim { iccid: found.identity.iccid, active: found.active })
         }),
         certificates: DeviceCertificates::new(move |iccid, ip| {

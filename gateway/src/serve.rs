@@ -75,6 +75,9 @@ fn greet(
     for lwm2ms in &addresses.lwm2ms {
         writeln!(output, "lwm2ms      coaps://{lwm2ms}")?;
     }
+    for radius in &addresses.radius {
+        writeln!(output, "radius      udp://{radius}")?;
+    }
     for commands in &addresses.commands {
         writeln!(output, "commands    from {commands}")?;
     }

@@ -83,6 +83,14 @@ impl Place {
         self.set(&format!("SIMGATE_DEVICES_{kind}"), &format!("[{{ listen = \"{address}\" }}]"));
     }
 
+    /// Listens to RADIUS accounting of anybody on loopback.
+    pub(crate) fn listen_to_radius(&mut self, secret: &str) {
+        let client =
+            format!("{{ name = \"core\", address = \"127.0.0.0/8\", secret = \"{secret}\" }}");
+        let listener = format!("{{ listen = \"{}\", clients = [{client}] }}", own_port());
+        self.set("SIMGATE_NETWORK_RADIUS", &format!("[{listener}]"));
+    }
+
     /// Runs the program from now on as the last argument of `prefix`.
     pub(crate) fn run_within(&mut self, prefix: &[&str]) {
         self.within = prefix.iter().map(|word| (*word).to_owned()).collect();
@@ -169,15 +177,7 @@ impl Place {
                 break;
             }
         }
-        // Lines such as "coaps       coaps://127.0.0.1:5684/more".
-        let address = |name: &str| {
-            let line = greeting
-                .iter()
-                .find(|line| line.split_whitespace().next() == Some(name))
-                .and_then(|line| line.split_once("://"))
-                .unwrap_or_else(|| panic!("no {name} address in {greeting:?}"));
-            line.1.split('/').next().unwrap().trim().parse().unwrap()
-        };
+        let address = |name| address_in(&greeting, name);
         Gateway {
             udp: address("udp"),
             coap: address("coap"),
@@ -203,7 +203,22 @@ impl Place {
     }
 }
 
+/// The address in a line such as "coaps       coaps://127.0.0.1:5684/more".
+fn address_in(greeting: &[String], name: &str) -> SocketAddr {
+    let line = greeting
+        .iter()
+        .find(|line| line.split_whitespace().next() == Some(name))
+        .and_then(|line| line.split_once("://"))
+        .unwrap_or_else(|| panic!("no {name} address in {greeting:?}"));
+    line.1.split('/').next().unwrap().trim().parse().unwrap()
+}
+
 impl Gateway {
+    /// Where the program says that it listens for something.
+    pub(crate) fn address(&self, name: &str) -> SocketAddr {
+        address_in(&self.greeting, name)
+    }
+
     pub(crate) fn id(&self) -> u32 {
         self.child.id()
     }

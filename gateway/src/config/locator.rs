@@ -1,0 +1,49 @@
+//! Where devices are.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use super::values::{self, ConfigError};
+
+/// Where devices are.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Locator {
+    /// The file of the cell database; without it `cells.db` in the data folder.
+    pub(crate) cells: Option<PathBuf>,
+    /// A device is located by its cell at most this often.
+    #[serde(deserialize_with = "values::duration")]
+    pub(crate) cell_interval: Duration,
+    /// Learn where cells are from devices that tell their own position.
+    pub(crate) learn_cells: bool,
+    /// Geofences at most.
+    pub(crate) geofences_max: usize,
+    /// How long a device must be on the other side of a border before it counts as crossed.
+    #[serde(deserialize_with = "values::duration")]
+    pub(crate) geofence_dwell: Duration,
+    /// How far behind a border a device must be before it counts as crossed, in metres.
+    pub(crate) geofence_hysteresis_m: u32,
+}
+
+impl Default for Locator {
+    fn default() -> Self {
+        Self {
+            cells: None,
+            cell_interval: Duration::from_secs(values::HOUR_S),
+            learn_cells: true,
+            geofences_max: 100_000,
+            geofence_dwell: Duration::ZERO,
+            geofence_hysteresis_m: 20,
+        }
+    }
+}
+
+impl Locator {
+    pub(super) fn check(&self) -> Result<(), ConfigError> {
+        values::in_range("locator.geofences_max", self.geofences_max, 1..=1_000_000)?;
+        let hysteresis = self.geofence_hysteresis_m as usize;
+        values::in_range("locator.geofence_hysteresis_m", hysteresis, 0..=10_000)
+    }
+}

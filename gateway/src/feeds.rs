@@ -1,0 +1,121 @@
+//! The feeds of the network: what each has told so far, and which have fallen silent.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use vocabulary::{Notice, NoticeCategory, NoticeKind, SessionReport, Timestamp};
+
+/// A feed has said nothing for longer than it should.
+const SILENT: &str = "NetworkFeed[Silent]";
+/// A feed that was silent is heard again.
+const HEARD: &str = "NetworkFeed[Heard]";
+
+/// The feeds by name. Clones share them.
+#[derive(Clone)]
+pub(crate) struct Feeds {
+    feeds: Arc<Mutex<BTreeMap<String, Feed>>>,
+    silent_after: Duration,
+}
+
+/// What a feed has told.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Feed {
+    /// By which protocol.
+    pub(crate) kind: &'static str,
+    /// Reports since the start.
+    pub(crate) reports: u64,
+    /// When it was last heard; before that, when the gateway began to listen.
+    pub(crate) heard_at: Timestamp,
+    /// Whether it was said that it is silent.
+    pub(crate) is_silent: bool,
+}
+
+impl Feeds {
+    /// Feeds by name and protocol, listened to since `now`.
+    pub(crate) fn new<'a>(
+        feeds: impl IntoIterator<Item = (&'a str, &'static str)>,
+        silent_after: Duration,
+        now: Timestamp,
+    ) -> Self {
+        let feed = |(name, kind): (&str, _)| {
+            (name.to_owned(), Feed { kind, reports: 0, heard_at: now, is_silent: false })
+        };
+        let feeds = Arc::new(Mutex::new(feeds.into_iter().map(feed).collect()));
+        Self { feeds, silent_after }
+    }
+
+    /// Reports have come; what an operator should know of it.
+    pub(crate) fn heard(&self, reports: &[SessionReport], now: Timestamp) -> Option<Notice> {
+        let mut feeds = self.lock();
+        let mut woken = None;
+        for report in reports {
+            let Some(feed) = feeds.get_mut(&report.feed) else { continue };
+            feed.reports += 1;
+            feed.heard_at = now;
+            if std::mem::take(&mut feed.is_silent) {
+                let description = format!("The network feed {:?} is heard again.", report.feed);
+                woken = Some(notice(NoticeCategory::Info, HEARD, description));
+            }
+        }
+        woken
+    }
+
+    /// The feeds that have fallen silent since the last look.
+    pub(crate) fn fallen_silent(&self, now: Timestamp) -> Vec<Notice> {
+        let mut notices = Vec::new();
+        for (name, feed) in &mut *self.lock() {
+            if feed.is_silent || now.saturating_since(feed.heard_at) < self.silent_after {
+                continue;
+            }
+            feed.is_silent = true;
+            let description = format!(
+                "The network feed {name:?} has said nothing since {}. Data sessions that are not \
+                 heard vouch for no address after a while: its devices may be refused.",
+                feed.heard_at
+            );
+            notices.push(notice(NoticeCategory::Error, SILENT, description));
+        }
+        notices
+    }
+
+    /// All of them.
+    pub(crate) fn list(&self) -> BTreeMap<String, Feed> {
+        self.lock().clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Feed>> {
+        self.feeds.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn notice(category: NoticeCategory, message: &str, description: String) -> Notice {
+    let mut notice = Notice::new(category, NoticeKind::General, message);
+    notice.description = description;
+    notice
+}
+
+#[cfg(test)]
+mod tests {
+    use vocabulary::SessionChange;
+
+    use super::*;
+
+    #[test]
+    fn a_feed_that_falls_silent_is_told_once_and_so_is_its_return() {
+        let at = |hours: i64| Timestamp::from_millis(hours * 3_600_000);
+        let day = Duration::from_hours(24);
+        let feeds = Feeds::new([("one", "RADIUS"), ("two", "STREAM")], day, at(0));
+        let report = SessionReport::new("one", SessionChange::Start, "pgw", at(1));
+        assert_eq!(feeds.heard(std::slice::from_ref(&report), at(1)), None);
+        let silent = feeds.fallen_silent(at(24));
+        assert_eq!(silent.len(), 1);
+        assert!(silent[0].description.contains("\"two\""), "{silent:?}");
+        assert_eq!(feeds.fallen_silent(at(25))[0].message, SILENT);
+        assert!(feeds.fallen_silent(at(99)).is_empty());
+        let woken = feeds.heard(&[report.clone(), report], at(100)).unwrap();
+        assert_eq!(woken.message, HEARD);
+        assert!(!feeds.list()["one"].is_silent);
+        assert_eq!(feeds.list()["one"].reports, 3);
+    }
+}
