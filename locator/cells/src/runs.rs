@@ -1,0 +1,116 @@
+//! Sorted pieces of an import on disk, and where the import stood when each was complete.
+
+use std::fs::{self, File};
+use std::io::{self, BufReader, BufWriter, Read as _, Write as _};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::record::{RECORD_BYTES, Record};
+
+/// A source as it was when the import began.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Source {
+    pub(crate) path: PathBuf,
+    pub(crate) bytes: u64,
+    /// In nanoseconds since 1970.
+    modified: u128,
+}
+
+impl Source {
+    pub(crate) fn of(path: &Path) -> io::Result<Self> {
+        let path = fs::canonicalize(path)?;
+        let about = fs::metadata(&path)?;
+        let modified = about.modified()?.duration_since(std::time::UNIX_EPOCH);
+        let modified = modified.map_or(0, |since| since.as_nanos());
+        Ok(Self { path, bytes: about.len(), modified })
+    }
+}
+
+/// How far an import has come: everything before it lies in complete pieces.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub(crate) struct Stand {
+    pub(crate) sources: Vec<Source>,
+    /// Complete pieces.
+    pub(crate) runs: usize,
+    /// The source that is being read, and how many bytes of its text were.
+    pub(crate) source: usize,
+    pub(crate) text_bytes: u64,
+    pub(crate) lines: u64,
+    pub(crate) cells: u64,
+    pub(crate) bad: u64,
+    pub(crate) other_radio: u64,
+}
+
+/// The folder of an import that is under way, beside its target.
+#[derive(Debug, Clone)]
+pub(crate) struct Runs {
+    folder: PathBuf,
+}
+
+impl Runs {
+    pub(crate) fn of(target: &Path) -> Self {
+        let mut name = target.file_name().unwrap_or_default().to_owned();
+        name.push(".import");
+        Self { folder: target.with_file_name(name) }
+    }
+
+    /// Where an earlier import of the same sources stood; otherwise begins anew.
+    pub(crate) fn begin(&self, sources: Vec<Source>) -> io::Result<Stand> {
+        let saved = fs::read(self.folder.join("stand.json")).ok();
+        let saved: Option<Stand> = saved.and_then(|text| serde_json::from_slice(&text).ok());
+        if let Some(stand) = saved.filter(|stand| stand.sources == sources) {
+            return Ok(stand);
+        }
+        self.clear()?;
+        fs::create_dir_all(&self.folder)?;
+        Ok(Stand { sources, ..Stand::default() })
+    }
+
+    /// Writes a piece, sorted, and then where the import stands.
+    pub(crate) fn add(&self, mut records: Vec<Record>, stand: &Stand) -> io::Result<()> {
+        // Of two records of one cell the newest comes last.
+        records.sort_unstable_by_key(|record| (record.key, record.week_and_samples));
+        let file = File::create(self.run(stand.runs - 1))?;
+        let mut writer = BufWriter::with_capacity(1 << 20, file);
+        for record in &records {
+            writer.write_all(&record.to_bytes())?;
+        }
+        writer.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
+        let (new, name) = (self.folder.join("stand.new"), self.folder.join("stand.json"));
+        fs::write(&new, serde_json::to_vec(stand).map_err(io::Error::other)?)?;
+        fs::rename(new, name)
+    }
+
+    pub(crate) fn open(&self, number: usize) -> io::Result<RunReader> {
+        let file = File::open(self.run(number))?;
+        Ok(RunReader { reader: BufReader::with_capacity(1 << 18, file) })
+    }
+
+    pub(crate) fn clear(&self) -> io::Result<()> {
+        match fs::remove_dir_all(&self.folder) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    fn run(&self, number: usize) -> PathBuf {
+        self.folder.join(format!("run-{number}"))
+    }
+}
+
+/// Reads a piece.
+pub(crate) struct RunReader {
+    reader: BufReader<File>,
+}
+
+impl RunReader {
+    pub(crate) fn next(&mut self) -> io::Result<Option<Record>> {
+        let mut bytes = [0; RECORD_BYTES];
+        match self.reader.read_exact(&mut bytes) {
+            Ok(()) => Ok(Some(Record::from_bytes(&bytes))),
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+}
