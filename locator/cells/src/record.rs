@@ -69,6 +69,13 @@ impl Record {
         bytes
     }
 
+    /// The key of a record, without the rest.
+    pub(crate) fn key_of(bytes: &[u8; RECORD_BYTES]) -> Key {
+        let mut key = [0; KEY_BYTES];
+        key.copy_from_slice(&bytes[..KEY_BYTES]);
+        Key::from_bytes(&key)
+    }
+
     pub(crate) fn from_bytes(bytes: &[u8; RECORD_BYTES]) -> Self {
         let [
             k0,
