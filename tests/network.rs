@@ -5,7 +5,7 @@ use std::io::Write as _;
 use std::net::{SocketAddr, UdpSocket};
 use std::process::Stdio;
 
-use crate::support::{Api, Gateway, Place, coap_post, eventually, foreign};
+use crate::support::{Api, Gateway, Place, coap_post, foreign};
 
 const SECRET: &str = "a shared secret of 33 characters.";
 const FIRST: Sim = Sim { iccid: "8988280666000002864", imsi: "901405100002864" };

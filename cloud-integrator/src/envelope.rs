@@ -10,7 +10,10 @@ use std::io::Write;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::de::IgnoredAny;
-use vocabulary::{EventId, Notice, NoticeCategory, NoticeKind, Protocol, Telemetry, Timestamp};
+use vocabulary::{
+    Crossing, EventId, Located, Notice, NoticeCategory, NoticeKind, Position, Protocol, Telemetry,
+    Timestamp,
+};
 
 use crate::event_type::{EVENT_VERSION, EventType};
 use crate::sink::Subject;
@@ -68,8 +71,11 @@ pub(crate) fn subject_of(telemetry: &Telemetry<'_>) -> Subject {
 }
 
 /// The type of event that an entry of the administration log becomes: errors are ERROR, steps in
-/// a device's life LIFECYCLE, anything else is not pushed.
+/// a device's life LIFECYCLE, crossed borders GEOFENCE, anything else is not pushed.
 pub(crate) fn event_type_of(notice: &Notice) -> Option<EventType> {
+    if notice.geofence.is_some() {
+        return Some(EventType::Geofence);
+    }
     match (notice.category, notice.kind) {
         (NoticeCategory::Error, _) => Some(EventType::Error),
         (NoticeCategory::Info, NoticeKind::Lifecycle) => Some(EventType::Lifecycle),
@@ -83,13 +89,31 @@ pub(crate) fn notice(stamp: Stamp, notice: &Notice) -> Option<Vec<u8>> {
     let mut out = begin(event_type, stamp, 2 * ROOM_BYTES + notice.description.len());
     let subject = Subject { iccid: notice.iccid, imsi: notice.imsi, ip: notice.ip };
     write_device(&mut out, &subject);
-    if event_type == EventType::Lifecycle {
-        write_lifecycle(&mut out, notice);
-    } else {
-        write_error(&mut out, stamp.id, notice);
+    match (event_type, &notice.geofence) {
+        (_, Some(crossing)) => write_geofence(&mut out, crossing),
+        (EventType::Lifecycle, None) => write_lifecycle(&mut out, notice),
+        (_, None) => write_error(&mut out, stamp.id, notice),
     }
     put(&mut out, b"}");
     Some(out)
+}
+
+/// The envelope of a device that was located; `None` of one that could not be.
+pub(crate) fn location(stamp: Stamp, located: &Located) -> Option<Vec<u8>> {
+    let position = located.position?;
+    let mut out = begin(EventType::Location, stamp, 2 * ROOM_BYTES);
+    write_device(&mut out, &located_subject(located));
+    put(&mut out, b",\"location\":{\"source\":\"");
+    put(&mut out, located.source.as_str().as_bytes());
+    put(&mut out, b"\"");
+    write_place(&mut out, position, located.sampled_at);
+    put(&mut out, b"}}");
+    Some(out)
+}
+
+/// The device that was located.
+pub(crate) fn located_subject(located: &Located) -> Subject {
+    Subject { iccid: Some(located.iccid), imsi: located.imsi, ip: located.ip }
 }
 
 /// The envelope of a test of the integration `id` with the customer's `name` for it.
@@ -202,6 +226,38 @@ fn write_lifecycle(out: &mut Vec<u8>, notice: &Notice) {
         _ => write_string(out, &notice.description),
     }
     put(out, b"}");
+}
+
+fn write_geofence(out: &mut Vec<u8>, crossing: &Crossing) {
+    put(out, b",\"geofence\":{\"id\":");
+    write_string(out, &crossing.id);
+    put(out, b",\"name\":");
+    write_string(out, &crossing.name);
+    put(out, b",\"type\":\"");
+    put(out, crossing.direction.as_str().as_bytes());
+    put(out, b"\",\"source\":\"");
+    put(out, crossing.source.as_str().as_bytes());
+    put(out, b"\"");
+    write_place(out, crossing.position, crossing.sampled_at);
+    put(out, b"}");
+}
+
+/// Place, accuracy and time. The documented events have no time: a position may be late, so ours
+/// do.
+fn write_place(out: &mut Vec<u8>, position: Position, sampled_at: Timestamp) {
+    let at = position.coordinates;
+    put(out, b",\"coordinates\":[\"");
+    show(out, at.longitude());
+    put(out, b"\",\"");
+    show(out, at.latitude());
+    put(out, b"\"],\"sampleTime\":\"");
+    show(out, sampled_at);
+    put(out, b"\"");
+    if let Some(accuracy) = position.accuracy_m {
+        put(out, b",\"metadata\":{\"horizontalAccuracy\":");
+        show(out, accuracy);
+        put(out, b",\"horizontalConfidenceLevel\":0.68}");
+    }
 }
 
 fn write_error(out: &mut Vec<u8>, id: EventId, notice: &Notice) {
@@ -401,6 +457,61 @@ mod tests {
         assert_eq!(value.get("device"), None);
         assert_eq!(value["error"]["payloadExists"], false);
         assert_eq!(value["error"]["type"], "INTEGRATION");
+    }
+
+    fn position() -> Position {
+        let coordinates =
+            vocabulary::Coordinates::new(56.977_086_867_785, 24.166_234_790_073_986).unwrap();
+        Position { coordinates, accuracy_m: Some(303.0) }
+    }
+
+    #[test]
+    fn a_crossing_is_the_documented_example_with_its_time_and_accuracy() {
+        let mut entry = Notice::new(NoticeCategory::Info, NoticeKind::Location, "Geofence[Exit]");
+        entry.geofence = Some(Crossing {
+            id: "Wg9ys5VqmSNN8M8YN2rv8".to_owned(),
+            name: "TEST_GEOFENCE_1".to_owned(),
+            direction: vocabulary::Direction::Exit,
+            source: vocabulary::PositionSource::CellTower,
+            position: position(),
+            sampled_at: stamp().received_at,
+        });
+        let value = parsed(&notice(stamp(), &entry.about(identity())).unwrap());
+        assert_eq!(value["type"], "GEOFENCE");
+        assert_eq!(value["device"]["iccid"], "8988280666000002864");
+        assert_eq!(
+            value["geofence"],
+            json!({"id":"Wg9ys5VqmSNN8M8YN2rv8","name":"TEST_GEOFENCE_1",
+                "coordinates":["24.166234790073986","56.977086867785"],"source":"CellTower",
+                "type":"EXIT","sampleTime":"2022-12-09T15:12:29.915Z",
+                "metadata":{"horizontalAccuracy":303,"horizontalConfidenceLevel":0.68}})
+        );
+    }
+
+    #[test]
+    fn a_location_is_the_documented_example_with_its_time() {
+        let Identity { iccid, imsi, ip } = identity();
+        let mut located = Located {
+            iccid,
+            imsi,
+            ip,
+            source: vocabulary::PositionSource::CellTower,
+            sampled_at: stamp().received_at,
+            position: Some(position()),
+            cell: None,
+            matched: None,
+            cause: 1,
+        };
+        let value = parsed(&location(stamp(), &located).unwrap());
+        assert_eq!(value["type"], "LOCATION");
+        assert_eq!(
+            value["location"],
+            json!({"source":"CellTower","coordinates":["24.166234790073986","56.977086867785"],
+                "sampleTime":"2022-12-09T15:12:29.915Z",
+                "metadata":{"horizontalAccuracy":303,"horizontalConfidenceLevel":0.68}})
+        );
+        located.position = None;
+        assert_eq!(location(stamp(), &located), None);
     }
 
     #[test]

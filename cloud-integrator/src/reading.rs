@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use bytes::Bytes;
 use message_log::{Batch, Kind, KindSet, MessageLog, Offset, ReadError, ReadLimits, Record};
 use template_library::{Templates, TranslateError, Translation};
-use vocabulary::{Event, EventKind, Notice, Protocol, Telemetry, Timestamp};
+use vocabulary::{Event, EventKind, Located, Notice, Protocol, Telemetry, Timestamp};
 
 use crate::envelope::{self, Payload, Stamp};
 use crate::event_type::{EventType, EventTypes};
@@ -155,8 +155,11 @@ impl Reader {
             return self.source.log.read(from, limits);
         }
         // Notices alone: the log finds them without passing over the devices' messages.
-        let notices = KindSet::only(Kind::new(EventKind::Notice.code()));
-        self.source.log.read_kinds(from, notices, limits)
+        let mut kinds = KindSet::only(Kind::new(EventKind::Notice.code()));
+        if self.subscription.event_types.contains(EventType::Location) {
+            kinds = kinds.with(Kind::new(EventKind::Located.code()));
+        }
+        self.source.log.read_kinds(from, kinds, limits)
     }
 
     /// The devices of everything from `from` to before `to`, put into `filter`. Blocks for as long
@@ -260,7 +263,8 @@ impl Reader {
         match event.map_err(|_| Skip::Unreadable)? {
             Event::Telemetry(telemetry) => self.prepare_telemetry(record, telemetry),
             // The inspector says of the first one what a customer should hear.
-            Event::Registered(_) | Event::Session(_) | Event::Located(_) => Err(Skip::NotWanted),
+            Event::Registered(_) | Event::Session(_) => Err(Skip::NotWanted),
+            Event::Located(located) => self.prepare_location(record, &located),
             Event::Notice(notice) => self.prepare_notice(record, &notice),
         }
     }
@@ -312,6 +316,21 @@ impl Reader {
             id: record.id,
             event_type,
             subject: Subject { iccid: notice.iccid, imsi: notice.imsi, ip: notice.ip },
+            source: None,
+            topic: None,
+            body: Bytes::from(body),
+        })
+    }
+
+    fn prepare_location(&self, record: &Record, located: &Located) -> Result<Delivery, Skip> {
+        if !self.subscription.event_types.contains(EventType::Location) {
+            return Err(Skip::NotWanted);
+        }
+        let body = envelope::location(self.stamp(record), located).ok_or(Skip::NotWanted)?;
+        Ok(Delivery {
+            id: record.id,
+            event_type: EventType::Location,
+            subject: envelope::located_subject(located),
             source: None,
             topic: None,
             body: Bytes::from(body),

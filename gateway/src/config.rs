@@ -23,7 +23,6 @@ mod values;
 
 pub(crate) use coaps::CoapsListener;
 pub(crate) use firmware::Firmware;
-pub(crate) use locator::Locator;
 pub(crate) use network::{Network, RadiusListener, Stream, secret as network_secret};
 pub(crate) use onboarding::When as OnboardingWhen;
 pub(crate) use values::{ConfigError, LogFormat};
@@ -36,7 +35,7 @@ pub(crate) struct Config {
     pub(crate) account: Account,
     pub(crate) devices: Devices,
     pub(crate) network: Network,
-    pub(crate) locator: Locator,
+    pub(crate) locator: locator::Locator,
     pub(crate) lwm2m: lwm2m::Lwm2m,
     pub(crate) keys: KeyStore,
     pub(crate) firmware: Firmware,
@@ -288,6 +287,11 @@ impl Config {
     /// How long a stored message can be read.
     pub(crate) fn retention(&self) -> Duration {
         Duration::from_secs(u64::from(self.data.retention_hours) * 3_600)
+    }
+
+    /// How devices are located.
+    pub(crate) fn locator(&self) -> ::locator::Settings {
+        self.locator.settings(&self.data.dir)
     }
 
     /// Where the data key of the key store comes from.

@@ -49,6 +49,7 @@ pub(crate) struct Gateway {
     commands: Commands,
     registrations: RegistrationDesk,
     inspector: ReaderThread,
+    locator: locator::ReaderThread,
     sims: JoinHandle<()>,
     firmware: FirmwareThread,
     sims_stop: Arc<AtomicBool>,
@@ -142,6 +143,7 @@ impl Gateway {
             servers,
             radius,
             inspector: house.inspector.reader()?.spawn()?,
+            locator: house.locator.reader()?.spawn()?,
             sims: sims
                 .with_registrations(registry, registrations.clone())
                 .with_onboarding(onboarding)
@@ -186,6 +188,7 @@ impl Gateway {
             commands,
             registrations,
             inspector,
+            locator,
             sims,
             firmware,
             servers,
@@ -203,6 +206,7 @@ impl Gateway {
         }
         let rest = tokio::task::spawn_blocking(move || {
             report("inspector", inspector.stop().map_err(anyhow::Error::from));
+            report("locator", locator.stop().map_err(anyhow::Error::from));
             firmware.stop();
             if sims.join().is_err() {
                 error!("the watch on SIMs had panicked");

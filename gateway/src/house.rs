@@ -14,6 +14,7 @@ use device_authenticator::{Attribution, SimDirectory};
 use device_integrator::{Downlink, SavedSessions};
 use inspector::Inspector;
 use key_store::Keys;
+use locator::Locator;
 use lwm2m::{Contact, Link, Model, Registry};
 use management_api::Switches;
 use management_api::clients::Clients;
@@ -52,6 +53,7 @@ pub(crate) struct House {
     pub(crate) templates: Templates,
     pub(crate) inspector: Inspector,
     pub(crate) integrations: Integrations,
+    pub(crate) locator: Locator,
     pub(crate) switches: Switches,
     recovered: Arc<RecoveredExchanges>,
     rate: (u32, u32),
@@ -89,6 +91,9 @@ impl House {
         let sealer = Sealer::open(&config.key_source(), cloud_integrator::SEALED_FOR)?;
         let settings = integration_settings(config)?;
         let integrations = Integrations::open(&state, sealer, settings)?;
+        let file = StateFile::new(config.data.dir.join("locator.db"));
+        let locator = Locator::open(&file, log.clone(), templates.clone(), config.locator())
+            .context("the locator cannot be opened")?;
         let (sessions, session_store) = network::open(config, &log)?;
         let directory = Arc::new(SimDirectory::new());
         let source = config.network.addresses;
@@ -107,6 +112,7 @@ impl House {
                 &config.account.number,
             )?,
             integrations,
+            locator,
             switches: Switches::open(&state)?,
             templates,
             log,

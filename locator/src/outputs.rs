@@ -20,13 +20,6 @@ pub(crate) enum Output {
 }
 
 impl Output {
-    pub(crate) fn cause(&self) -> u64 {
-        match self {
-            Self::Located(located) => located.cause,
-            Self::Notice(notice) => notice.cause.unwrap_or_default(),
-        }
-    }
-
     pub(crate) fn record(&self, now: Timestamp) -> NewRecord {
         let (kind, iccid, body) = match self {
             Self::Located(located) => (EventKind::Located, Some(located.iccid), located.encode()),

@@ -1,8 +1,9 @@
 //! Where devices are.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use locator::Settings;
 use serde::Deserialize;
 
 use super::values::{self, ConfigError};
@@ -41,6 +42,18 @@ impl Default for Locator {
 }
 
 impl Locator {
+    /// As the locator takes them; `data` is the data folder.
+    pub(crate) fn settings(&self, data: &Path) -> Settings {
+        Settings {
+            cells: self.cells.clone().unwrap_or_else(|| data.join("cells.db")),
+            cell_interval: self.cell_interval,
+            learn_cells: self.learn_cells,
+            geofences_max: self.geofences_max,
+            hysteresis_m: self.geofence_hysteresis_m.into(),
+            dwell: self.geofence_dwell,
+        }
+    }
+
     pub(super) fn check(&self) -> Result<(), ConfigError> {
         values::in_range("locator.geofences_max", self.geofences_max, 1..=1_000_000)?;
         let hysteresis = self.geofence_hysteresis_m as usize;

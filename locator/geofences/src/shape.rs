@@ -237,23 +237,13 @@ fn check_ring(ring: usize, points: &[[f64; 2]]) -> Result<(), InvalidShape> {
 fn unrolled(points: &[[f64; 2]], anchor: Option<f64>) -> Vec<Coord> {
     let mut before = anchor;
     let turned = |[longitude, latitude]: &[f64; 2]| {
-        let x = before.map_or(*longitude, |before| before + shorter_way(longitude - before));
+        // Whole turns only, so that equal points stay equal.
+        let turns = before.map_or(0.0, |before| ((before - longitude) / 360.0).round());
+        let x = longitude + 360.0 * turns;
         before = Some(x);
         Coord { x, y: *latitude }
     };
     points.iter().map(turned).collect()
-}
-
-/// A difference of longitudes, -180 to 180.
-fn shorter_way(degrees: f64) -> f64 {
-    let way = degrees % 360.0;
-    if way > 180.0 {
-        way - 360.0
-    } else if way < -180.0 {
-        way + 360.0
-    } else {
-        way
-    }
 }
 
 /// Whether the ring ends a whole turn from where it began.
@@ -375,6 +365,13 @@ mod tests {
             let outside = shape.depth_m(at(169.0, -15.0));
             assert!((-108_000.0..-107_000.0).contains(&outside), "{outside}");
         }
+    }
+
+    /// Longitudes that were computed from their neighbours' did not come back to where they began.
+    #[test]
+    fn a_ring_stays_closed() {
+        let ring = vec![[0.123_457, 0.0], [1.0, 0.0], [1.0, 1.0], [0.123_457, 0.0]];
+        assert!(Shape::polygon(&[ring]).unwrap().contains(at(0.9, 0.5)));
     }
 
     #[test]
