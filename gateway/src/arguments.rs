@@ -24,6 +24,9 @@ pub(crate) enum Command {
     /// Manage SIMs
     #[command(subcommand)]
     Sims(SimsCommand),
+    /// Manage the database of cell towers
+    #[command(subcommand)]
+    Cells(CellsCommand),
     /// Send the traffic of a simulated fleet and measure the answers
     Simulate(Box<simulator::Arguments>),
     /// Run a gateway, a small simulated fleet and a webhook receiver, and show what arrives
@@ -51,6 +54,39 @@ pub(crate) enum SimsCommand {
         #[command(flatten)]
         place: Place,
     },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum CellsCommand {
+    /// Import exports of OpenCelliD or the Mozilla Location Service (CSV, plain or .gz); cells that
+    /// are known stay, newer ones take their places
+    Import {
+        /// The files
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+        #[command(flatten)]
+        place: Place,
+    },
+    /// Show where a cell is
+    Show {
+        #[command(flatten)]
+        address: CellAddress,
+        #[command(flatten)]
+        place: Place,
+    },
+}
+
+/// A cell.
+#[derive(Debug, Args)]
+pub(crate) struct CellAddress {
+    /// 2G, 3G, 3.5G, 4G, NB-IoT, LTE-M or 5G
+    pub(crate) radio: String,
+    /// Country and network, e.g. 262-01
+    pub(crate) network: String,
+    /// The location or tracking area
+    pub(crate) area: Option<u32>,
+    /// The cell
+    pub(crate) cell: Option<u64>,
 }
 
 /// Which gateway a command is about.

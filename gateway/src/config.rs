@@ -289,9 +289,9 @@ impl Config {
         Duration::from_secs(u64::from(self.data.retention_hours) * 3_600)
     }
 
-    /// How devices are located.
-    pub(crate) fn locator(&self) -> ::locator::Settings {
-        self.locator.settings(&self.data.dir)
+    /// The file of the cell database.
+    pub(crate) fn cells(&self) -> PathBuf {
+        self.locator.cells(&self.data.dir)
     }
 
     /// Where the data key of the key store comes from.

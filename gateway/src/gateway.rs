@@ -14,7 +14,7 @@ use inspector::ReaderThread;
 use lwm2m::{Account, Registry, RegistryLimits, Security};
 use management_api::server::{Limits, Server, ServerConfig, TlsFiles};
 use management_api::{
-    DeviceEndpoint, ManagementApi, MetricsText, OnboardingServices, Readiness, Registration,
+    DeviceEndpoint, Feeds, ManagementApi, MetricsText, OnboardingServices, Readiness, Registration,
     Registrations, Services, Settings, Switch, onboarding_router,
 };
 use message_log::State;
@@ -75,6 +75,8 @@ pub(crate) struct Addresses {
     pub(crate) operations: String,
     /// Where devices ask for certificates; with scheme, without a path.
     pub(crate) onboarding: Option<String>,
+    /// Where SIM vendors post; with scheme, without a path.
+    pub(crate) feeds: String,
 }
 
 /// The HTTP servers, bound.
@@ -82,6 +84,7 @@ struct Servers {
     api: Server,
     operations: Option<Server>,
     onboarding: Option<Server>,
+    streams: Option<Server>,
 }
 
 impl Gateway {
@@ -106,7 +109,12 @@ impl Gateway {
         let (servers_stop, stopped) = watch::channel(false);
         tokio::spawn(upkeep::metrics(metrics.clone()));
         tokio::spawn(upkeep::templates(house.log.clone(), house.templates.clone()));
-        let services = services((&house, &commands), config, &addresses, metrics, &readiness);
+        let (network_desk, feeds) = house.network_desk(&config.network);
+        let kept = (house.sessions.clone(), session_store);
+        tokio::spawn(network::keep(kept, feeds.clone(), network_desk.clone()));
+        let feeds = network::api_feeds(&config.network, (feeds, network_desk.clone()))?;
+        let parts = (&house, &commands, feeds);
+        let services = services(parts, config, &addresses, metrics, &readiness);
         let api = ManagementApi::new(services)?;
         api.work_off_key_jobs();
         let sims_stop = Arc::new(AtomicBool::new(false));
@@ -128,16 +136,13 @@ impl Gateway {
             server: addresses.lwm2m_server(config),
             passive_reporting: house.switches.handle(Switch::Lwm2mPassiveReporting),
         };
-        let (desk, feeds) = house.network_desk(&config.network);
-        let kept = (house.sessions.clone(), session_store);
-        tokio::spawn(network::keep(kept, feeds.clone(), desk.clone()));
         let onboarding = onboarding::open(config, &house)?;
         let asked = onboarding.as_ref().map(|onboarding| {
             let proxies = config.onboarding.trusted_proxies.clone();
             onboarding::services(onboarding, &house.attribution, proxies)
         });
         let mut servers = servers.serve(&api, asked, &stopped);
-        let radius = radius.serve(&desk);
+        let radius = radius.serve(&network_desk);
         servers.extend(onboard(onboarding.clone(), &house, config, stopped));
         let gateway = Self {
             servers,
@@ -252,7 +257,15 @@ impl Servers {
             // The device's network is trusted, or the configuration would not be.
             Some(address) => Some(Server::bind(plain_config(address)).await?),
         };
-        Ok(Self { api, operations, onboarding })
+        let streams = match config.network.streams_listen {
+            None => None,
+            // With the certificate of the API: vendors post by HTTPS only.
+            Some(listen) => Some(
+                Server::bind(ServerConfig { address: listen, ..server_config(&config.api) })
+                    .await?,
+            ),
+        };
+        Ok(Self { api, operations, onboarding, streams })
     }
 
     fn addresses(&self, listeners: &Listeners) -> Addresses {
@@ -268,6 +281,7 @@ impl Servers {
             api: url(&self.api),
             operations: url(self.operations.as_ref().unwrap_or(&self.api)),
             onboarding: self.onboarding.as_ref().map(url),
+            feeds: url(self.streams.as_ref().unwrap_or(&self.api)),
         }
     }
 
@@ -284,6 +298,10 @@ impl Servers {
         let mut tasks = vec![tokio::spawn(self.api.serve(router, shutdown(stopped.clone())))];
         if let Some(server) = self.operations {
             let router = api.operations_router();
+            tasks.push(tokio::spawn(server.serve(router, shutdown(stopped.clone()))));
+        }
+        if let Some(server) = self.streams {
+            let router = api.feeds_router();
             tasks.push(tokio::spawn(server.serve(router, shutdown(stopped.clone()))));
         }
         if let (Some(server), Some(services)) = (self.onboarding, asked) {
@@ -313,7 +331,7 @@ async fn shutdown(mut stopped: watch::Receiver<bool>) {
 }
 
 fn services(
-    (house, commands): (&House, &Commands),
+    (house, commands, feeds): (&House, &Commands, Feeds),
     config: &Config,
     addresses: &Addresses,
     metrics: PrometheusHandle,
@@ -345,6 +363,9 @@ fn services(
         firmware: commands.updates().clone(),
         registrations: Registrations::new(move |device| registration(&lwm2m, device)),
         switches: house.switches.clone(),
+        locator: house.locator.clone(),
+        sessions: house.sessions.clone(),
+        feeds,
         log: house.log.clone(),
         metrics: MetricsText::new(move || metrics.render()),
         readiness: readiness.clone(),

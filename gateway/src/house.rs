@@ -16,8 +16,8 @@ use inspector::Inspector;
 use key_store::Keys;
 use locator::Locator;
 use lwm2m::{Contact, Link, Model, Registry};
-use management_api::Switches;
 use management_api::clients::Clients;
+use management_api::{Switch, Switches};
 use message_log::{MessageLog, Opened};
 use registration_store::RegistrationStore;
 use sealing::Sealer;
@@ -92,7 +92,10 @@ impl House {
         let settings = integration_settings(config)?;
         let integrations = Integrations::open(&state, sealer, settings)?;
         let file = StateFile::new(config.data.dir.join("locator.db"));
-        let locator = Locator::open(&file, log.clone(), templates.clone(), config.locator())
+        let switches = Switches::open(&state)?;
+        let by_cells = switches.handle(Switch::CellTowerLocation);
+        let settings = config.locator.settings(&config.data.dir, by_cells);
+        let locator = Locator::open(&file, log.clone(), templates.clone(), settings)
             .context("the locator cannot be opened")?;
         let (sessions, session_store) = network::open(config, &log)?;
         let directory = Arc::new(SimDirectory::new());
@@ -113,7 +116,7 @@ impl House {
             )?,
             integrations,
             locator,
-            switches: Switches::open(&state)?,
+            switches,
             templates,
             log,
             recovered: Arc::new(recovered),

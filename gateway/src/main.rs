@@ -7,6 +7,7 @@ use clap::Parser as _;
 
 mod actions;
 mod arguments;
+mod cells;
 mod clients;
 mod commands;
 mod config;
@@ -53,6 +54,7 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Serve(place) => serve::run(&place.config()?),
         Command::Client(command) => clients::run(command),
         Command::Sims(command) => sims::run(command),
+        Command::Cells(command) => cells::run(command),
         Command::Simulate(arguments) => simulate(&arguments),
         Command::Demo(arguments) => demo::run(&arguments),
     }

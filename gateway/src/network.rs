@@ -1,10 +1,12 @@
 //! What the mobile network says: data sessions, and the servers that hear of them.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
 use data_sessions::{SessionStore, Sessions, Settings};
+use management_api::FeedState;
 use message_log::{Kind, KindSet, MessageLog, Offset, ReadError, ReadLimits};
 use metrics::gauge;
 use radius::server::Reports;
@@ -15,8 +17,8 @@ use tokio::task::JoinHandle;
 use tracing::{error, warn};
 use vocabulary::{EventKind, Notice, SessionReport, Timestamp};
 
-use crate::config::{Config, Network, RadiusListener, network_secret};
-use crate::feeds::Feeds;
+use crate::config::{Config, Network, RadiusListener, Stream, network_secret};
+use crate::feeds::{Feed, Feeds};
 use crate::network_desk::{NetworkDesk, Storing};
 
 /// How often the snapshot of sessions is written. After a crash so much of the log is read again.
@@ -27,12 +29,11 @@ const SNAPSHOTS_PER_SWEEP: u64 = 60;
 /// The data sessions of earlier starts, with what the log knows since.
 pub(crate) fn open(config: &Config, log: &MessageLog) -> anyhow::Result<(Sessions, SessionStore)> {
     let network = &config.network;
-    let own =
-        |stream: &crate::config::Stream| Some((stream.name.clone(), stream.session_stale_after?));
+    let own = |stream: &Stream| (stream.name.clone(), stream.session_stale_after);
     let settings = Settings {
         sessions_max: network.sessions_max,
         stale_after: network.session_stale_after,
-        stale_after_of_feed: network.streams.iter().filter_map(own).collect(),
+        stale_after_of_feed: network.streams.iter().map(own).collect(),
     };
     let file = StateFile::new(config.data.dir.join("data_sessions.db"));
     let (store, sessions) =
@@ -113,6 +114,32 @@ pub(crate) fn feeds(network: &Network) -> Feeds {
     let streams = network.streams.iter().map(|stream| (stream.name.as_str(), "STREAM"));
     let now = Timestamp::from(SystemTime::now());
     Feeds::new(radius.chain(streams), network.feed_silent_after, now)
+}
+
+/// The feeds as the API has them.
+pub(crate) fn api_feeds(
+    network: &Network,
+    (feeds, desk): (Feeds, NetworkDesk),
+) -> anyhow::Result<management_api::Feeds> {
+    let mut streams = HashMap::new();
+    for stream in &network.streams {
+        streams.insert(stream.name.clone(), stream.access()?);
+    }
+    let list = move || {
+        let state = |(name, feed): (String, Feed)| FeedState {
+            name,
+            kind: feed.kind,
+            state: if feed.is_silent { "SILENT" } else { "HEARD" },
+            heard: feed.heard_at.to_string(),
+            reports: feed.reports,
+        };
+        feeds.list().into_iter().map(state).collect()
+    };
+    Ok(management_api::Feeds {
+        streams,
+        store: Some(Box::new(move |reports| Box::pin(desk.store(reports)))),
+        list: Some(Box::new(list)),
+    })
 }
 
 /// RADIUS servers, bound.

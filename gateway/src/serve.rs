@@ -1,7 +1,6 @@
 //! `simgate serve`: build everything, say where it listens, run, drain.
 
 use std::io::{self, Write};
-use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -34,7 +33,7 @@ pub(crate) fn run(config: &Config) -> anyhow::Result<ExitCode> {
         // Before the greeting: who reads that the gateway is ready may send the signal at once.
         let mut termination = Termination::listen()?;
         let gateway = Gateway::start(config, metrics).await?;
-        greet(&mut io::stdout(), &gateway, &config.data.dir, started)?;
+        greet(&mut io::stdout(), &gateway, config, started)?;
         let ended = tokio::select! {
             () = termination.arrived() => Ok(()),
             () = gateway.store_failed() => Err(StoreFailed.into()),
@@ -55,7 +54,7 @@ pub(crate) fn run(config: &Config) -> anyhow::Result<ExitCode> {
 fn greet(
     output: &mut impl Write,
     gateway: &Gateway,
-    data: &Path,
+    config: &Config,
     started: Instant,
 ) -> io::Result<()> {
     let addresses = &gateway.addresses;
@@ -78,6 +77,9 @@ fn greet(
     for radius in &addresses.radius {
         writeln!(output, "radius      udp://{radius}")?;
     }
+    for stream in &config.network.streams {
+        writeln!(output, "feed        {}/feeds/{}", addresses.feeds, stream.name)?;
+    }
     for commands in &addresses.commands {
         writeln!(output, "commands    from {commands}")?;
     }
@@ -86,7 +88,7 @@ fn greet(
     if let Some(onboarding) = &addresses.onboarding {
         writeln!(output, "onboarding  {onboarding}")?;
     }
-    writeln!(output, "data        {}", data.display())?;
+    writeln!(output, "data        {}", config.data.dir.display())?;
     writeln!(
         output,
         "durability  D1 local (SQLite, WAL, synchronous=FULL): what is acknowledged survives \

@@ -243,10 +243,21 @@ fn check_some(directions: &[Direction], sources: &[PositionSource]) -> Result<()
     }
 }
 
+/// How far the last point of a ring may be from its first to count as the same, in degrees: the
+/// documented example of a closed ring ends a millionth of a degree from where it begins.
+const CLOSED_WITHIN: f64 = 2e-6;
+
 /// To six decimals, 11 cm, as the documented API does.
 fn rounded(mut rings: Vec<Vec<[f64; 2]>>) -> Vec<Vec<[f64; 2]>> {
     for number in rings.iter_mut().flatten().flatten() {
         *number = (*number * 1e6).round() / 1e6;
+    }
+    for ring in &mut rings {
+        if let [first, .., last] = &mut ring[..]
+            && (0..2).all(|axis| (first[axis] - last[axis]).abs() < CLOSED_WITHIN)
+        {
+            *last = *first;
+        }
     }
     rings
 }

@@ -19,7 +19,7 @@ mod store;
 mod world;
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -55,6 +55,8 @@ pub struct Settings {
     pub hysteresis_m: f64,
     /// How long it must have been there.
     pub dwell: Duration,
+    /// Whether devices are located by their cells; it may change at any time.
+    pub by_cells: Arc<AtomicBool>,
 }
 
 /// Answers where devices are. Cheap to clone.
@@ -65,8 +67,6 @@ struct Parts {
     log: MessageLog,
     templates: Templates,
     settings: Settings,
-    /// Whether devices are located by cells at all.
-    by_cells: AtomicBool,
     database: CellLocator,
     /// What the reader and the queries share.
     world: Mutex<World>,
@@ -107,7 +107,6 @@ impl Locator {
             log,
             templates,
             settings,
-            by_cells: AtomicBool::new(true),
             database,
             world: Mutex::new(world),
             store: Mutex::new(store),
@@ -118,11 +117,6 @@ impl Locator {
     /// The reader that goes on where the last one stopped. There must be only one at a time.
     pub fn reader(&self) -> Result<Reader, ReaderError> {
         Reader::new(self.clone(), Store::open(&self.0.file)?)
-    }
-
-    /// Whether devices are located by their cells.
-    pub fn set_by_cells(&self, by_cells: bool) {
-        self.0.by_cells.store(by_cells, Ordering::Relaxed);
     }
 
     fn world(&self) -> MutexGuard<'_, World> {

@@ -99,7 +99,7 @@ impl World {
         let interval = locator.0.settings.cell_interval;
         let is_early = |located: Timestamp| at.saturating_since(located) < interval;
         let is_known_in_vain = !begins && device.cell.unknown == Some(tower);
-        if !locator.0.by_cells.load(Ordering::Relaxed)
+        if !locator.0.settings.by_cells.load(Ordering::Relaxed)
             || device.cell.located_at.is_some_and(is_early)
             || is_known_in_vain
         {

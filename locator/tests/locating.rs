@@ -4,6 +4,8 @@
 
 use std::fmt::Write as _;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use cell_database::Import;
@@ -35,6 +37,7 @@ struct World {
     templates: Templates,
     locator: Locator,
     reader: Reader,
+    by_cells: Arc<AtomicBool>,
 }
 
 impl World {
@@ -58,13 +61,14 @@ impl World {
                 status: Status::Active,
             })
             .unwrap();
-        let (locator, reader) = open(folder.path(), &log, &templates);
-        Self { folder, log, templates, locator, reader }
+        let (locator, reader, by_cells) = open(folder.path(), &log, &templates);
+        Self { folder, log, templates, locator, reader, by_cells }
     }
 
     /// Forgets what was not written, as a process that is killed does.
     fn crash(&mut self) {
-        (self.locator, self.reader) = open(self.folder.path(), &self.log, &self.templates);
+        (self.locator, self.reader, self.by_cells) =
+            open(self.folder.path(), &self.log, &self.templates);
     }
 
     fn import_cells(&self) {
@@ -149,7 +153,11 @@ impl World {
     }
 }
 
-fn open(folder: &Path, log: &MessageLog, templates: &Templates) -> (Locator, Reader) {
+fn open(
+    folder: &Path,
+    log: &MessageLog,
+    templates: &Templates,
+) -> (Locator, Reader, Arc<AtomicBool>) {
     let settings = Settings {
         cells: folder.join("cells.db"),
         cell_interval: Duration::from_hours(1),
@@ -157,11 +165,13 @@ fn open(folder: &Path, log: &MessageLog, templates: &Templates) -> (Locator, Rea
         geofences_max: 3,
         hysteresis_m: 20.0,
         dwell: Duration::ZERO,
+        by_cells: Arc::new(AtomicBool::new(true)),
     };
+    let by_cells = Arc::clone(&settings.by_cells);
     let file = StateFile::new(folder.join("locator.db"));
     let locator = Locator::open(&file, log.clone(), templates.clone(), settings).unwrap();
     let reader = locator.reader().unwrap();
-    (locator, reader)
+    (locator, reader, by_cells)
 }
 
 #[test]
@@ -218,7 +228,7 @@ fn a_device_is_located_by_its_cell_once_an_hour() {
     assert_eq!(shown[1..], [(10.5, Some(CellMatch::Cell)), (10.0, Some(CellMatch::Cell))]);
     assert_eq!(shown[0].1, Some(CellMatch::Area));
     assert_eq!(positions[2].position.unwrap().accuracy_m, Some(820.0));
-    world.locator.set_by_cells(false);
+    world.by_cells.store(false, Ordering::Relaxed);
     world.enter_cell(SessionChange::Start, 1, 9 * HOUR);
     world.reader.step().unwrap();
     assert_eq!(world.positions().len(), 3);

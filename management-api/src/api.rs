@@ -21,10 +21,10 @@ use crate::throttle::{Throttle, address_key};
 use crate::tokens::Tokens;
 use crate::{
     access, action_requests, actions, administration_logs, aws_integrations, aws_template,
-    dead_letters, devices, endpoints, firmware_images, firmware_jobs, history, integration_pauses,
-    integration_status, integration_trials, integrations, messages, mqtt_integrations, oauth,
-    openapi, operations, psk, registrations, replays, settings, sim_import, sims, templates,
-    webhook_signing, webhooks,
+    data_sessions, dead_letters, devices, endpoints, feeds, firmware_images, firmware_jobs,
+    geofences, history, integration_pauses, integration_status, integration_trials, integrations,
+    messages, mqtt_integrations, oauth, openapi, operations, positions, psk, registrations,
+    replays, settings, sim_import, sims, templates, webhook_signing, webhooks,
 };
 
 /// Where every path of the API begins, as documented.
@@ -73,6 +73,11 @@ impl ManagementApi {
     /// `/health` and `/metrics` alone.
     pub fn operations_router(&self) -> Router {
         self.finish(operations_routes().into())
+    }
+
+    /// Where SIM vendors post, alone.
+    pub fn feeds_router(&self) -> Router {
+        self.finish(feed_routes().into())
     }
 
     fn documented_router(&self) -> Router<Self> {
@@ -135,7 +140,12 @@ pub(crate) fn open_routes() -> OpenApiRouter<ManagementApi> {
         .routes(routes!(messages::linked_payload))
         .routes(routes!(aws_integrations::finish_rollout))
         .routes(routes!(aws_template::template));
-    OpenApiRouter::new().nest(PREFIX, routes)
+    OpenApiRouter::new().nest(PREFIX, routes).merge(feed_routes())
+}
+
+/// Where SIM vendors post: with secrets of their own, and where their URLs are short.
+fn feed_routes() -> OpenApiRouter<ManagementApi> {
+    OpenApiRouter::new().routes(routes!(feeds::receive))
 }
 
 /// Paths that need a token: the documented ones, and simgate's own.
@@ -143,6 +153,7 @@ pub(crate) fn guarded_routes() -> OpenApiRouter<ManagementApi> {
     let routes = inspection_routes()
         .merge(configuration_routes())
         .merge(device_routes())
+        .merge(location_routes())
         .merge(action_routes())
         .merge(own_routes());
     OpenApiRouter::new().nest(PREFIX, routes)
@@ -195,6 +206,15 @@ fn device_routes() -> OpenApiRouter<ManagementApi> {
         .routes(routes!(psk::list_jobs_alias, psk::create_job_alias))
 }
 
+fn location_routes() -> OpenApiRouter<ManagementApi> {
+    OpenApiRouter::new()
+        .routes(routes!(positions::of_device))
+        .routes(routes!(positions::latest))
+        .routes(routes!(positions::activity))
+        .routes(routes!(geofences::list, geofences::create))
+        .routes(routes!(geofences::find, geofences::patch, geofences::delete))
+}
+
 fn action_routes() -> OpenApiRouter<ManagementApi> {
     OpenApiRouter::new()
         .routes(routes!(actions::send_udp))
@@ -214,6 +234,8 @@ fn action_routes() -> OpenApiRouter<ManagementApi> {
 fn own_routes() -> OpenApiRouter<ManagementApi> {
     OpenApiRouter::new()
         .routes(routes!(registrations::find))
+        .routes(routes!(data_sessions::list))
+        .routes(routes!(feeds::list))
         .routes(routes!(sims::list, sims::create))
         .routes(routes!(sim_import::import))
         .routes(routes!(sims::find, sims::patch, sims::delete))

@@ -21,13 +21,16 @@ mod api;
 mod aws_integrations;
 mod aws_template;
 mod connection;
+mod data_sessions;
 mod dead_letters;
 mod devices;
 mod endpoints;
 mod error;
 mod extract;
+mod feeds;
 mod firmware_images;
 mod firmware_jobs;
+mod geofences;
 mod history;
 mod integration_details;
 mod integration_errors;
@@ -44,6 +47,7 @@ mod onboarding;
 mod openapi;
 mod operations;
 mod paging;
+mod positions;
 mod psk;
 mod registrations;
 mod replay_previews;
@@ -63,6 +67,7 @@ mod webhook_signing;
 mod webhooks;
 
 pub use api::ManagementApi;
+pub use feeds::{FeedState, Feeds, Storing, StreamAccess};
 pub use onboarding::{
     DeviceCertificate, DeviceCertificates, DeviceSim, DeviceSims, OnboardingServices,
     onboarding_router,

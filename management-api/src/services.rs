@@ -7,15 +7,18 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use cloud_integrator::Integrations;
 use connectivity::SimRegistry;
+use data_sessions::Sessions;
 use device_controller::Controller;
 use firmware_update::Updates;
 use inspector::Inspector;
 use key_store::Keys;
+use locator::Locator;
 use message_log::MessageLog;
 use template_library::Templates;
 use vocabulary::{Iccid, Protocol};
 
 use crate::clients::Clients;
+use crate::feeds::Feeds;
 use crate::registrations::Registration;
 use crate::switches::Switches;
 use crate::throttle::Rate;
@@ -40,6 +43,12 @@ pub struct Services {
     pub registrations: Registrations,
     /// What the account can switch on and off.
     pub switches: Switches,
+    /// Where devices are.
+    pub locator: Locator,
+    /// Which SIM holds which address.
+    pub sessions: Sessions,
+    /// What the mobile network tells.
+    pub feeds: Feeds,
     /// Firmware images and jobs.
     pub firmware: Updates,
     /// The log, for its health.

@@ -34,9 +34,9 @@ pub(crate) struct SettingChange {
     /// `ENABLED` or `DISABLED`.
     #[schema(example = "ENABLED")]
     state: String,
-    /// Accepted for the sake of clients; no setting here has a disclaimer.
+    /// Has to be true where `CELL_TOWER_LOCATION` is enabled: the positions of people's devices are
+    /// data about people.
     #[serde(default)]
-    #[expect(dead_code, reason = "it has no meaning here")]
     read_and_accepted_disclaimer: Option<bool>,
 }
 
@@ -107,7 +107,7 @@ pub(crate) async fn list(
 #[utoipa::path(
     patch, path = "/v1/settings/1nceos/{name}",
     operation_id = "changeSetting", tag = "Settings", request_body = SettingChange,
-    params(("name" = String, Path, description = "LWM2M_PASSIVE_REPORTING.")),
+    params(("name" = String, Path, description = "LWM2M_PASSIVE_REPORTING or CELL_TOWER_LOCATION.")),
     responses((status = 200, description = "The setting as it is now.", body = ChangedSetting))
 )]
 pub(crate) async fn patch(
@@ -117,7 +117,13 @@ pub(crate) async fn patch(
 ) -> Result<Json<ChangedSetting>, ApiError> {
     let switch = Switch::from_name(&name);
     let switch = switch.ok_or_else(|| ApiError::not_found("setting", &name))?;
-    turn(&api, vec![(switch, is_on(&change.state)?)]).await?;
+    let on = is_on(&change.state)?;
+    let is_accepted = change.read_and_accepted_disclaimer == Some(true);
+    if switch == Switch::CellTowerLocation && on && !is_accepted {
+        let message = "CELL_TOWER_LOCATION is enabled with readAndAcceptedDisclaimer only";
+        return Err(ApiError::field("readAndAcceptedDisclaimer", message, "true"));
+    }
+    turn(&api, vec![(switch, on)]).await?;
     Ok(Json(ChangedSetting {
         customer_id: api.services().clients.account().to_owned(),
         name: switch.name(),
@@ -161,6 +167,12 @@ fn description(switch: Switch, language: Language) -> &'static str {
         (Switch::Lwm2mPassiveReporting, Language::English) => {
             "At each registration and update of an LwM2M device, read all objects that it has \
              except 1, 2 and 3."
+        }
+        (Switch::CellTowerLocation, Language::English) => {
+            "Locate devices by the cell of their data session, at most once an hour."
+        }
+        (Switch::CellTowerLocation, Language::German) => {
+            "Geräte über die Funkzelle ihrer Datensitzung orten, höchstens einmal je Stunde."
         }
         (Switch::Lwm2mPassiveReporting, Language::German) => {
             "Bei jeder Registrierung und Aktualisierung eines LwM2M-Geräts alle seine Objekte \

@@ -23,6 +23,8 @@ const MIGRATIONS: Migrations = Migrations {
 pub enum Switch {
     /// Whether a device is asked for all that it has at each registration and update.
     Lwm2mPassiveReporting,
+    /// Whether devices are located by their cells.
+    CellTowerLocation,
 }
 
 /// The switches of the account. Clones share them.
@@ -35,6 +37,7 @@ pub struct Switches(Arc<Parts>);
 struct Parts {
     connection: Mutex<Connection>,
     passive_reporting: Arc<AtomicBool>,
+    cell_tower_location: Arc<AtomicBool>,
 }
 
 /// Why switches cannot be read.
@@ -50,12 +53,13 @@ pub enum OpenSwitchesError {
 
 impl Switch {
     /// Every switch.
-    pub const ALL: [Self; 1] = [Self::Lwm2mPassiveReporting];
+    pub const ALL: [Self; 2] = [Self::Lwm2mPassiveReporting, Self::CellTowerLocation];
 
     /// The name in the management API.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Lwm2mPassiveReporting => "LWM2M_PASSIVE_REPORTING",
+            Self::CellTowerLocation => "CELL_TOWER_LOCATION",
         }
     }
 
@@ -73,9 +77,11 @@ impl Switches {
             let sql = "SELECT count(*) FROM switches WHERE name = ?1 AND enabled = 1";
             connection.query_row(sql, [switch.name()], |row| row.get(0))
         };
-        let passive_reporting = AtomicBool::new(is_on(Switch::Lwm2mPassiveReporting)?);
-        let passive_reporting = Arc::new(passive_reporting);
-        Ok(Self(Arc::new(Parts { connection: Mutex::new(connection), passive_reporting })))
+        let handle = |switch| is_on(switch).map(|on| Arc::new(AtomicBool::new(on)));
+        let passive_reporting = handle(Switch::Lwm2mPassiveReporting)?;
+        let cell_tower_location = handle(Switch::CellTowerLocation)?;
+        let connection = Mutex::new(connection);
+        Ok(Self(Arc::new(Parts { connection, passive_reporting, cell_tower_location })))
     }
 
     /// Turns a switch. Blocks; durable when it returns.
@@ -100,6 +106,7 @@ impl Switches {
     pub fn handle(&self, switch: Switch) -> Arc<AtomicBool> {
         match switch {
             Switch::Lwm2mPassiveReporting => Arc::clone(&self.0.passive_reporting),
+            Switch::CellTowerLocation => Arc::clone(&self.0.cell_tower_location),
         }
     }
 }

@@ -1,6 +1,8 @@
 //! Where devices are.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use locator::Settings;
@@ -42,15 +44,21 @@ impl Default for Locator {
 }
 
 impl Locator {
-    /// As the locator takes them; `data` is the data folder.
-    pub(crate) fn settings(&self, data: &Path) -> Settings {
+    /// The file of the cell database; `data` is the data folder.
+    pub(crate) fn cells(&self, data: &Path) -> PathBuf {
+        self.cells.clone().unwrap_or_else(|| data.join("cells.db"))
+    }
+
+    /// As the locator takes them; `data` is the data folder, `by_cells` whether it locates by cells.
+    pub(crate) fn settings(&self, data: &Path, by_cells: Arc<AtomicBool>) -> Settings {
         Settings {
-            cells: self.cells.clone().unwrap_or_else(|| data.join("cells.db")),
+            cells: self.cells(data),
             cell_interval: self.cell_interval,
             learn_cells: self.learn_cells,
             geofences_max: self.geofences_max,
             hysteresis_m: self.geofence_hysteresis_m.into(),
             dwell: self.geofence_dwell,
+            by_cells,
         }
     }
 

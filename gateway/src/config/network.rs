@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use device_authenticator::AddressSource;
+use management_api::StreamAccess;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 
@@ -88,8 +89,8 @@ pub(crate) struct Stream {
     pub(crate) secret_file: Option<PathBuf>,
     /// As `network.session_stale_after`, for the sessions of this stream: vendors say nothing of a
     /// session between its beginning and its end.
-    #[serde(default, deserialize_with = "values::optional_duration")]
-    pub(crate) session_stale_after: Option<Duration>,
+    #[serde(default = "stream_stale_after", deserialize_with = "values::duration")]
+    pub(crate) session_stale_after: Duration,
 }
 
 impl Default for Network {
@@ -115,6 +116,11 @@ fn addresses<'de, D: Deserializer<'de>>(deserializer: D) -> Result<AddressSource
             "{other:?} says no source of addresses, allowed: registry, sessions, both"
         ))),
     }
+}
+
+/// Vendors say nothing of a session between its creation and its deletion.
+fn stream_stale_after() -> Duration {
+    Duration::from_secs(7 * values::DAY_S)
 }
 
 fn radius_name() -> String {
@@ -160,10 +166,7 @@ impl Network {
 impl Stream {
     fn check(&self) -> Result<(), ConfigError> {
         name("network.streams.name", &self.name)?;
-        if let Some(span) = self.session_stale_after {
-            values::in_time("network.streams.session_stale_after", span)?;
-        }
-        Ok(())
+        values::in_time("network.streams.session_stale_after", self.session_stale_after)
     }
 }
 
@@ -178,6 +181,24 @@ fn name(key: &str, found: &str) -> Result<(), ConfigError> {
         found: format!("{found:?}"),
         allowed: "1 to 64 letters, digits, '-', '_' and '.'".to_owned(),
     })
+}
+
+/// Bytes of a stream's secret at least: whoever guesses it says who holds which address.
+const STREAM_SECRET_BYTES_MIN: usize = 16;
+
+impl Stream {
+    /// What it has to show.
+    pub(crate) fn access(&self) -> Result<StreamAccess, ConfigError> {
+        let key = format!("network.streams {:?}", self.name);
+        let secret = secret(&key, (self.secret.as_ref(), self.secret_file.as_ref()))?;
+        let bytes = secret.0.len();
+        if bytes < STREAM_SECRET_BYTES_MIN {
+            let allowed = format!("at least {STREAM_SECRET_BYTES_MIN} bytes");
+            let key = format!("the secret of {key}");
+            return Err(ConfigError::Range { key, found: format!("{bytes} bytes"), allowed });
+        }
+        Ok(StreamAccess { user: self.user.clone(), secret: secret.0 })
+    }
 }
 
 /// A secret from one of its two places.

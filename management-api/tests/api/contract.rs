@@ -7,8 +7,9 @@ use serde_json::{Value, json};
 
 use crate::gateway::{Answer, Gateway};
 
-/// Paths that need no token; everything else must refuse without one.
-const OPEN: [&str; 7] = [
+/// Paths that need no token; everything else must refuse without one. A feed has a secret of its
+/// own.
+const OPEN: [&str; 8] = [
     "/health",
     "/metrics",
     "/management-api/oauth/token",
@@ -16,6 +17,7 @@ const OPEN: [&str; 7] = [
     "/management-api/simgate/v1/payloads/{logId}",
     "/management-api/simgate/v1/integrations/aws/rollout",
     "/management-api/simgate/v1/aws/template.yaml",
+    "/feeds/{name}",
 ];
 
 fn document() -> Value {

@@ -7,14 +7,16 @@ use std::time::SystemTime;
 
 use cloud_integrator::{ForwarderSettings, Integrations, NetworkPolicy, Source};
 use connectivity::{NewSim, SimPatch, SimRegistry};
+use data_sessions::Sessions;
 use device_controller::{Controller, Dispatch};
 use firmware_update::{ImageLimits, Updates, Urls};
 use inspector::Inspector;
+use locator::Locator;
 use management_api::clients::{Clients, NewClient};
 use management_api::server::{Limits, Server, ServerConfig};
 use management_api::{
-    DeviceEndpoint, ManagementApi, MetricsText, Readiness, Registration, Registrations, Services,
-    Settings, Switches,
+    DeviceEndpoint, FeedState, Feeds, ManagementApi, MetricsText, Readiness, Registration,
+    Registrations, Services, Settings, StreamAccess, Switches,
 };
 use message_log::{DeviceKey, Kind, MessageLog, NewRecord};
 use reqwest::{Method, StatusCode};
@@ -51,6 +53,8 @@ pub(crate) struct Gateway {
     /// What a sender was handed.
     pub(crate) handed: Arc<Mutex<Vec<Dispatch>>>,
     pub(crate) switches: Switches,
+    pub(crate) locator: Locator,
+    pub(crate) sessions: Sessions,
     pub(crate) http: reqwest::Client,
     pub(crate) api: ManagementApi,
     token: String,
@@ -142,6 +146,8 @@ impl Gateway {
         let handed: Arc<Mutex<Vec<Dispatch>>> = Arc::default();
         let controller = controller(folder.path(), &handed);
         let switches = Switches::open(&state).unwrap();
+        let locator = locator(folder.path(), &log, &templates);
+        let sessions = Sessions::new(data_sessions::Settings::default());
         let api = ManagementApi::new(Services {
             clients: clients.clone(),
             registry: Arc::clone(&registry),
@@ -152,6 +158,9 @@ impl Gateway {
             controller: controller.clone(),
             registrations: Registrations::new(registration),
             switches: switches.clone(),
+            locator: locator.clone(),
+            sessions: sessions.clone(),
+            feeds: feeds(&sessions),
             firmware: firmware.clone(),
             log: log.clone(),
             metrics: MetricsText::new(|| "simgate_up 1\n".to_owned()),
@@ -182,6 +191,8 @@ impl Gateway {
             controller,
             handed,
             switches,
+            locator,
+            sessions,
             http,
             api,
             token: String::new(),
@@ -372,4 +383,54 @@ fn endpoints() -> Vec<DeviceEndpoint> {
         endpoint(Protocol::Coap, 5683),
         endpoint(Protocol::Lwm2m, 5783),
     ]
+}
+
+fn locator(folder: &Path, log: &MessageLog, templates: &Templates) -> Locator {
+    let settings = locator::Settings {
+        cells: folder.join("cells.db"),
+        cell_interval: std::time::Duration::from_hours(1),
+        learn_cells: true,
+        geofences_max: 3,
+        hysteresis_m: 20.0,
+        dwell: std::time::Duration::ZERO,
+        by_cells: Arc::default(),
+    };
+    let file = StateFile::new(folder.join("locator.db"));
+    Locator::open(&file, log.clone(), templates.clone(), settings).unwrap()
+}
+
+/// One stream by HTTP Basic and one by a bearer token, whose reports count at once. A session named
+/// `refused` cannot be stored.
+fn feeds(sessions: &Sessions) -> Feeds {
+    let access = |user: Option<&str>| StreamAccess {
+        user: user.map(str::to_owned),
+        secret: "a secret of 20 bytes".to_owned().into(),
+    };
+    let sessions = sessions.clone();
+    Feeds {
+        streams: [
+            ("vendor".to_owned(), access(Some("simgate"))),
+            ("bearer".to_owned(), access(None)),
+        ]
+        .into(),
+        store: Some(Box::new(move |reports| {
+            let sessions = sessions.clone();
+            Box::pin(async move {
+                let now = Timestamp::from(SystemTime::now());
+                for report in &reports {
+                    sessions.apply((sessions.cursor(), now), report);
+                }
+                reports.iter().all(|report| report.session != "refused")
+            })
+        })),
+        list: Some(Box::new(|| {
+            vec![FeedState {
+                name: "vendor".to_owned(),
+                kind: "STREAM",
+                state: "HEARD",
+                heard: "2026-11-21T08:15:30.042Z".to_owned(),
+                reports: 7,
+            }]
+        })),
+    }
 }

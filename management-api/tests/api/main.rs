@@ -14,6 +14,7 @@ mod gateway;
 mod history;
 mod integrations;
 mod limits;
+mod locator;
 mod mqtt_integrations;
 mod oauth;
 mod onboarding;

@@ -42,7 +42,7 @@ async fn passive_reporting_is_switched_by_either_path() {
 async fn other_settings_are_refused() {
     let gateway = Gateway::start().await;
     let on = json!({"state": "ENABLED"});
-    gateway.patch("/v1/settings/1nceos/CELL_TOWER_LOCATION", on).await.refusal(404);
+    gateway.patch("/v1/settings/1nceos/ADVANCED_CELL_TOWER_LOCATION", on).await.refusal(404);
     let path = format!("/v1/settings/1nceos/{SWITCH}");
     let refusal = gateway.patch(&path, json!({"state": "ON"})).await.refusal(400);
     assert_eq!(refusal["field"], "state");
