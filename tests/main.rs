@@ -12,6 +12,7 @@ mod downlink;
 mod firmware;
 mod flows;
 mod interop;
+mod locate;
 mod lwm2m;
 mod lwm2m_interop;
 mod network;

@@ -38,7 +38,7 @@ pub struct LogQuery {
     pub kind: Option<NoticeKind>,
     /// Only about this integration.
     pub integration: Option<String>,
-    /// Only about this geofence. No notice names one yet, so none matches.
+    /// Only about this geofence.
     pub geofence: Option<String>,
     /// Written at or after; without it seven days before the end.
     pub from: Option<Timestamp>,
@@ -98,7 +98,7 @@ pub struct LogItem {
     /// `<customer>/<id>`, there where [`Inspector::log_payload`] finds a payload.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub payload_reference: Option<String>,
-    /// The geofence. No notice names one yet.
+    /// The geofence.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub geofence_id: Option<String>,
     /// The integration.
@@ -254,7 +254,7 @@ impl Inspector {
             ip: notice.ip,
             iccid: notice.iccid,
             payload_reference: reference,
-            geofence_id: None,
+            geofence_id: notice.geofence.map(|crossing| crossing.id),
             integration_id: notice.integration,
         }
     }
@@ -264,11 +264,12 @@ impl LogQuery {
     /// The notice in a record, if the query asks for it. What this release cannot read is left out.
     fn matching(&self, record: &Record) -> Option<Notice> {
         let notice = Notice::decode(&record.body).ok()?;
+        let fence = notice.geofence.as_ref().map(|crossing| &crossing.id);
         let matches = self.category.is_none_or(|only| only == notice.category)
             && self.kind.is_none_or(|only| only == notice.kind)
             && self.iccid.is_none_or(|only| Some(only) == notice.iccid)
             && (self.integration.is_none() || self.integration == notice.integration)
-            && self.geofence.is_none();
+            && (self.geofence.is_none() || self.geofence.as_ref() == fence);
         matches.then_some(notice)
     }
 }

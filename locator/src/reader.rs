@@ -85,17 +85,26 @@ impl ReaderThread {
 }
 
 impl Reader {
-    pub(crate) fn new(locator: Locator, store: Store) -> Result<Self, ReaderError> {
+    pub(crate) fn new(locator: Locator, mut store: Store) -> Result<Self, ReaderError> {
         let flushed = store.cursor()?.map(Offset::from_u64);
-        // A gateway that did not locate before begins with what comes.
-        let position = flushed.unwrap_or_else(|| locator.0.log.end());
+        // A gateway that did not locate before begins with what comes, and remembers where that was:
+        // a crash within the first second must not begin later.
+        let position = match flushed {
+            Some(position) => position,
+            None => {
+                let end = locator.0.log.end();
+                let cursor = end.as_u64();
+                store.write(&Changes { devices: Vec::new(), cells: Vec::new(), cursor })?;
+                end
+            }
+        };
         let said = highest_cause(&locator.0.log, position)?;
         let now = Instant::now();
         Ok(Self {
             locator,
             store,
             position,
-            flushed,
+            flushed: Some(position),
             flushed_at: now,
             refreshed_at: now,
             said,

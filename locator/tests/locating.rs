@@ -269,7 +269,6 @@ fn crossings_are_said_once_whenever_the_process_is_killed() {
     for (step, flushed) in steps.into_iter().flat_map(|step| flushes.map(|flush| (step, flush))) {
         let mut world = World::new();
         let fence = world.fence(10.0);
-        world.reader.flush().unwrap();
         let drives = [(9.0, 1), (10.0, 2), (11.0, 3), (10.0, 4)];
         for (place, (longitude, seconds)) in drives.into_iter().enumerate() {
             world.drive_to(longitude, seconds);
