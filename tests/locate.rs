@@ -213,7 +213,11 @@ fn what_is_wrong_in_the_configuration_of_feeds_is_named() {
             "[{ name = \"a\", secret = \"short\" }]".to_owned(),
             "is 5 bytes, allowed: at least 16 bytes",
         ),
-        ("SIMGATE_NETWORK_STREAMS", "[{ name = \"a\" }]".to_owned(), "secret or secret_file"),
+        (
+            "SIMGATE_NETWORK_STREAMS",
+            "[{ name = \"a\" }]".to_owned(),
+            "needs a secret or a file with it",
+        ),
         ("SIMGATE_NETWORK_ADDRESSES", "guess".to_owned(), "allowed: registry, sessions, both"),
     ] {
         let said = refused(name, &value);

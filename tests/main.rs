@@ -9,6 +9,7 @@ mod coaps_interop;
 mod commands;
 mod disk_full;
 mod downlink;
+mod email;
 mod firmware;
 mod flows;
 mod interop;

@@ -7,6 +7,7 @@ use vocabulary::Timestamp;
 
 use crate::aws::InvalidAws;
 use crate::delivery_options::{DeliveryOptions, InvalidDeliveryOptions};
+use crate::email::InvalidEmail;
 use crate::event_type::{EventTypes, EventTypesError};
 use crate::mqtt::MqttEndpointError;
 use crate::store::StoreError;
@@ -100,6 +101,9 @@ pub enum InvalidIntegration {
     /// AWS IoT Core by its HTTPS API.
     #[error(transparent)]
     Aws(#[from] InvalidAws),
+    /// E-mail.
+    #[error(transparent)]
+    Email(#[from] InvalidEmail),
     /// The list of event types.
     #[error(transparent)]
     EventTypes(#[from] EventTypesError),
@@ -199,6 +203,7 @@ impl Integration {
         self.target != before.target
             || self.state != before.state
             || self.delivery.batch.is_some() != before.delivery.batch.is_some()
+            || self.event_types != before.event_types
     }
 }
 

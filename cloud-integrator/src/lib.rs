@@ -15,6 +15,7 @@
 mod aws;
 mod concurrency;
 mod delivery_options;
+mod email;
 mod envelope;
 mod event_type;
 mod filter;
@@ -52,6 +53,7 @@ pub use delivery_options::{
     BATCH_EVENTS_MAX, BATCH_WAIT_MAX, BatchOptions, CONCURRENCY_DEFAULT, CONCURRENCY_MAX,
     DeliveryOptions, InvalidDeliveryOptions, Order, RetryProfile,
 };
+pub use email::{InvalidEmail, MailSecurity, MailSettings, Mailer, MailerError, RECIPIENTS_MAX};
 pub use event_type::{CatalogueEntry, EVENT_VERSION, EventType, EventTypes, EventTypesError};
 pub use forwarder::{Forwarder, ForwarderSettings, ForwarderStatus};
 pub use gate::GateSettings;
@@ -86,7 +88,9 @@ pub use store::{
     Bookmark, DEAD_LETTERS_MAX, DeadLetterEntry, DeadLetterFilter, Replay, ReplayState, SEALED_FOR,
     Store, StoreError,
 };
-pub use target::{AwsTarget, AwsTransport, ClientTls, MqttTarget, Target, WebhookTarget};
+pub use target::{
+    AwsTarget, AwsTransport, ClientTls, EmailTarget, MqttTarget, Target, WebhookTarget,
+};
 pub use tls::{TlsError, authorities};
 pub use webhook::{
     ClientError, Endpoint, EndpointError, HEADER_BYTES_MAX, HEADERS_MAX, ShownKey, Signing,

@@ -2,6 +2,7 @@
 
 use crate::aws::{AwsAccess, AwsSink};
 use crate::delivery_options::InvalidDeliveryOptions;
+use crate::email::{EmailSink, InvalidEmail, Mailer};
 use crate::integration::{Integration, IntegrationState, InvalidIntegration};
 use crate::mqtt::{MqttClient, MqttEndpointError, MqttPurpose, MqttSink};
 use crate::network::Resolver;
@@ -16,6 +17,7 @@ pub(crate) struct Sinks {
     pub(crate) webhooks: WebhookClient,
     pub(crate) mqtt: MqttClient,
     pub(crate) aws: AwsAccess,
+    pub(crate) mailer: Option<Mailer>,
     pub(crate) resolver: Resolver,
 }
 
@@ -34,6 +36,7 @@ pub(crate) enum AnySink {
     Webhook(WebhookSink),
     Mqtt(MqttSink),
     Aws(AwsSink),
+    Email(EmailSink),
 }
 
 impl Sinks {
@@ -43,10 +46,14 @@ impl Sinks {
         &self,
         integration: &Integration,
     ) -> Result<Option<String>, InvalidIntegration> {
-        let Integration { id, target, delivery, state, .. } = integration;
+        let Integration { id, target, delivery, state, event_types, .. } = integration;
         delivery.check()?;
-        if delivery.batch.is_some() && !matches!(target, Target::Webhook(_)) {
+        let has_batches = matches!(target, Target::Webhook(_) | Target::Email(_));
+        if delivery.batch.is_some() && !has_batches {
             return Err(InvalidDeliveryOptions::NoBatches(target.kind()).into());
+        }
+        if matches!(target, Target::Email(_)) && event_types.telemetry() {
+            return Err(InvalidEmail::Telemetry.into());
         }
         if matches!(state, IntegrationState::RolloutStarted | IntegrationState::RolloutFailed) {
             return Ok(None);
@@ -62,6 +69,8 @@ impl Sinks {
             Target::Mqtt(broker) => Some(self.mqtt.endpoint(broker, id)?.canonical()),
             // A role, or a client of its own name.
             Target::Aws(_) => None,
+            // Several may tell the same people different things.
+            Target::Email(_) => None,
         })
     }
 
@@ -83,6 +92,7 @@ impl Sinks {
             Target::Mqtt(broker) => {
                 AnySink::Mqtt(self.mqtt.sink(self.mqtt.endpoint(broker, id)?, mqtt_purpose))
             }
+            Target::Email(email) => AnySink::Email(EmailSink::new(self.mailer.as_ref(), email)?),
             Target::Aws(aws) => match aws.transport {
                 AwsTransport::Sdk { .. } => AnySink::Aws(AwsSink::new(&self.aws, aws)?),
                 AwsTransport::Mqtt { .. } => {
@@ -102,6 +112,7 @@ fn check_dates(target: &Target) -> Result<(), InvalidIntegration> {
         Target::Mqtt(broker) => {
             tls::check_dates(&broker.tls).map_err(MqttEndpointError::from)?;
         }
+        Target::Email(_) => {}
         Target::Aws(aws) => {
             if let AwsTransport::Mqtt { tls, .. } = &aws.transport {
                 tls::check_dates(tls).map_err(MqttEndpointError::from)?;
@@ -117,6 +128,7 @@ impl Sink for AnySink {
             Self::Webhook(sink) => sink.deliver(events).await,
             Self::Mqtt(sink) => sink.deliver(events).await,
             Self::Aws(sink) => sink.deliver(events).await,
+            Self::Email(sink) => sink.deliver(events).await,
         }
     }
 }

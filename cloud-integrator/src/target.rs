@@ -19,6 +19,8 @@ pub enum Target {
     Aws(AwsTarget),
     /// An MQTT broker.
     Mqtt(MqttTarget),
+    /// People.
+    Email(EmailTarget),
 }
 
 /// A URL that takes `POST`s.
@@ -98,6 +100,14 @@ pub struct MqttTarget {
     pub publishes_per_second: Option<u32>,
 }
 
+/// People who read mails.
+#[derive(Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct EmailTarget {
+    /// Their addresses.
+    pub recipients: Vec<String>,
+}
+
 /// What TLS needs beside the system's authorities, in PEM.
 #[derive(Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
@@ -117,6 +127,7 @@ impl Target {
             Self::Webhook(_) => "WEBHOOK",
             Self::Aws(_) => "AWS",
             Self::Mqtt(_) => "MQTT",
+            Self::Email(_) => "EMAIL",
         }
     }
 }
@@ -153,7 +164,15 @@ macro_rules! debug_shows_the_name_alone {
         }
     )*};
 }
-debug_shows_the_name_alone!(Target, WebhookTarget, AwsTarget, AwsTransport, MqttTarget, ClientTls);
+debug_shows_the_name_alone!(
+    Target,
+    WebhookTarget,
+    AwsTarget,
+    AwsTransport,
+    MqttTarget,
+    EmailTarget,
+    ClientTls
+);
 
 #[cfg(test)]
 mod tests {

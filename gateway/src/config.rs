@@ -17,6 +17,7 @@ mod firmware;
 mod integrations;
 mod locator;
 mod lwm2m;
+mod mail;
 mod network;
 mod onboarding;
 mod values;
@@ -42,6 +43,7 @@ pub(crate) struct Config {
     pub(crate) api: Api,
     pub(crate) operations: Operations,
     pub(crate) integrations: integrations::Integrations,
+    pub(crate) mail: mail::Mail,
     pub(crate) onboarding: onboarding::Onboarding,
     pub(crate) log: Log,
 }
@@ -375,6 +377,7 @@ impl Config {
         self.lwm2m.check()?;
         self.firmware.check()?;
         self.integrations.check()?;
+        self.mail.check()?;
         self.onboarding.check()?;
         values::log_filter(&self.log.filter)?;
         values::api_security(&self.api)

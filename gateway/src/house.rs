@@ -237,6 +237,7 @@ fn integration_settings(config: &Config) -> anyhow::Result<cloud_integrator::Set
         network: integrations.network()?,
         extra_roots_pem: integrations.roots()?,
         integrations_max: integrations.integrations_max,
+        mail: config.mail.settings()?,
         ..cloud_integrator::Settings::default()
     })
 }

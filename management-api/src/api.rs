@@ -21,10 +21,10 @@ use crate::throttle::{Throttle, address_key};
 use crate::tokens::Tokens;
 use crate::{
     access, action_requests, actions, administration_logs, aws_integrations, aws_template,
-    data_sessions, dead_letters, devices, endpoints, feeds, firmware_images, firmware_jobs,
-    geofences, history, integration_pauses, integration_status, integration_trials, integrations,
-    messages, mqtt_integrations, oauth, openapi, operations, positions, psk, registrations,
-    replays, settings, sim_import, sims, templates, webhook_signing, webhooks,
+    data_sessions, dead_letters, devices, email_integrations, endpoints, feeds, firmware_images,
+    firmware_jobs, geofences, history, integration_pauses, integration_status, integration_trials,
+    integrations, messages, mqtt_integrations, oauth, openapi, operations, positions, psk,
+    registrations, replays, settings, sim_import, sims, templates, webhook_signing, webhooks,
 };
 
 /// Where every path of the API begins, as documented.
@@ -252,6 +252,10 @@ fn integration_routes() -> OpenApiRouter<ManagementApi> {
         .routes(routes!(mqtt_integrations::patch))
         .routes(routes!(integration_trials::test_mqtt))
         .routes(routes!(integration_trials::restart_mqtt))
+        .routes(routes!(email_integrations::create))
+        .routes(routes!(email_integrations::patch))
+        .routes(routes!(integration_trials::test_email))
+        .routes(routes!(integration_trials::restart_email))
         .routes(routes!(integration_pauses::pause))
         .routes(routes!(integration_pauses::resume))
         .routes(routes!(integration_status::find))

@@ -55,6 +55,9 @@ pub(crate) struct IntegrationDetails {
     /// What is particular to a broker.
     #[serde(skip_serializing_if = "Option::is_none")]
     mqtt: Option<MqttDetails>,
+    /// Who gets mails. Of an integration by e-mail.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    recipients: Option<Vec<String>>,
 }
 
 /// How events get to AWS.
@@ -176,11 +179,13 @@ impl From<StoredIntegration> for IntegrationDetails {
             tls: None,
             aws: None,
             mqtt: None,
+            recipients: None,
         };
         match target {
             Target::Webhook(webhook) => details.show_webhook(webhook),
             Target::Aws(aws) => details.show_aws(aws),
             Target::Mqtt(mqtt) => details.show_mqtt(mqtt),
+            Target::Email(email) => details.recipients = Some(email.recipients),
         }
         details
     }

@@ -2,8 +2,8 @@
 
 use axum::http::StatusCode;
 use cloud_integrator::{
-    ChangeError, CreateError, InvalidAws, InvalidIntegration, MqttEndpointError, SigningError,
-    WebhookError,
+    ChangeError, CreateError, InvalidAws, InvalidEmail, InvalidIntegration, MqttEndpointError,
+    SigningError, WebhookError,
 };
 
 use crate::error::{ApiError, ErrorDetail};
@@ -41,6 +41,9 @@ fn invalid_error(invalid: &InvalidIntegration) -> ApiError {
         }
         InvalidIntegration::Webhook(error) => field_of_webhook(error),
         InvalidIntegration::Mqtt(error) => field_of_broker(error),
+        InvalidIntegration::Email(InvalidEmail::NoServer) => None,
+        InvalidIntegration::Email(InvalidEmail::Telemetry) => Some("eventTypes"),
+        InvalidIntegration::Email(_) => Some("recipients"),
         InvalidIntegration::Aws(error) => field_of_aws(error),
         InvalidIntegration::ExternalId => Some("externalId"),
         InvalidIntegration::NoRole => Some("roleArn"),

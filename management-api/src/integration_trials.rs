@@ -136,6 +136,37 @@ pub(crate) async fn restart_mqtt(
     restart(&api, &id, "MQTT").await
 }
 
+/// Send a TEST_MESSAGE by e-mail. The state of the integration does not change.
+#[utoipa::path(
+    post, path = "/simgate/v1/integrations/email/{integrationId}/test",
+    operation_id = "testEmailIntegration", tag = "simgate",
+    params(("integrationId" = String, Path, description = "The integration's id.")),
+    responses((status = 200, description = "The outcome.", body = IntegrationTest))
+)]
+pub(crate) async fn test_email(
+    State(api): State<ManagementApi>,
+    Id(id): Id,
+) -> Result<Json<IntegrationTest>, ApiError> {
+    test(&api, &id, "EMAIL").await
+}
+
+/// Start a failed integration by e-mail again, if the mail server takes a TEST_MESSAGE.
+#[utoipa::path(
+    post, path = "/simgate/v1/integrations/email/{integrationId}/restart",
+    operation_id = "restartEmailIntegration", tag = "simgate",
+    params(("integrationId" = String, Path, description = "The integration's id.")),
+    responses(
+        (status = 200, description = "The outcome.", body = IntegrationRestart),
+        (status = 409, description = "The integration has not failed.", body = ErrorBody),
+    )
+)]
+pub(crate) async fn restart_email(
+    State(api): State<ManagementApi>,
+    Id(id): Id,
+) -> Result<Json<IntegrationRestart>, ApiError> {
+    restart(&api, &id, "EMAIL").await
+}
+
 async fn test(
     api: &ManagementApi,
     id: &str,

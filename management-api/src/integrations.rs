@@ -151,15 +151,15 @@ impl IntegrationChange {
                 set(&mut webhook.gzip, gzip);
                 change_tls(&mut webhook.tls, tls);
             }
-            Target::Aws(_) | Target::Mqtt(_) if headers.is_some() => return refuse("headers"),
-            Target::Aws(_) | Target::Mqtt(_) if gzip.is_some() => return refuse("gzip"),
+            _ if headers.is_some() => return refuse("headers"),
+            _ if gzip.is_some() => return refuse("gzip"),
             Target::Mqtt(broker) => {
                 set(&mut broker.url, url);
                 change_tls(&mut broker.tls, tls);
             }
-            Target::Aws(_) if url.is_some() => return refuse("url"),
-            Target::Aws(_) if tls.is_some() => return refuse("tls"),
-            Target::Aws(_) => {}
+            Target::Aws(_) | Target::Email(_) if url.is_some() => return refuse("url"),
+            Target::Aws(_) | Target::Email(_) if tls.is_some() => return refuse("tls"),
+            Target::Aws(_) | Target::Email(_) => {}
         }
         Ok(())
     }

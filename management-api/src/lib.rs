@@ -24,6 +24,7 @@ mod connection;
 mod data_sessions;
 mod dead_letters;
 mod devices;
+mod email_integrations;
 mod endpoints;
 mod error;
 mod extract;

@@ -23,6 +23,7 @@ use vocabulary::{
 };
 
 use crate::aws::{AwsAccess, AwsAccessError, AwsOptions};
+use crate::email::{MailSettings, Mailer, MailerError};
 use crate::event_type::{CatalogueEntry, EventType};
 use crate::forwarder::{Forwarder, ForwarderSettings, ForwarderStatus};
 use crate::integration::{ChangeError, Integration, IntegrationState, InvalidIntegration};
@@ -49,6 +50,8 @@ pub struct Settings {
     pub extra_roots_pem: Vec<Vec<u8>>,
     /// How the gateway shows AWS who it is.
     pub aws: AwsOptions,
+    /// The mail server; without it no integration sends mail.
+    pub mail: Option<MailSettings>,
     /// Integrations at most: each reads the whole log on its own. An estimate.
     pub integrations_max: usize,
 }
@@ -68,6 +71,9 @@ pub enum OpenError {
     /// The way to AWS.
     #[error(transparent)]
     Aws(#[from] AwsAccessError),
+    /// The mail server.
+    #[error(transparent)]
+    Mail(#[from] MailerError),
 }
 
 /// All integrations. Cheap to clone.
@@ -101,6 +107,7 @@ impl Default for Settings {
             network: NetworkPolicy::default(),
             extra_roots_pem: Vec::new(),
             aws: AwsOptions::default(),
+            mail: None,
             integrations_max: 100,
         }
     }
@@ -331,7 +338,9 @@ fn sinks(settings: &Settings) -> Result<Sinks, OpenError> {
         WebhookClient::with_resolver(resolver.clone(), &settings.extra_roots_pem, connections)?;
     let mqtt = MqttClient::new(resolver.clone(), roots, MqttLimits::default());
     let aws = AwsAccess::new(settings.aws.clone(), resolver.clone())?;
-    Ok(Sinks { webhooks, mqtt, aws, resolver })
+    let mailer = settings.mail.clone();
+    let mailer = mailer.map(|mail| Mailer::new(mail, &settings.extra_roots_pem)).transpose()?;
+    Ok(Sinks { webhooks, mqtt, aws, mailer, resolver })
 }
 
 fn now() -> Timestamp {

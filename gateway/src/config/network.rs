@@ -213,6 +213,8 @@ pub(crate) fn secret(
             let read = read.map_err(|source| ConfigError::Read { path: path.clone(), source })?;
             Ok(Secret(read.trim_end().to_owned().into()))
         }
-        _ => Err(ConfigError::Value(format!("{key} needs secret or secret_file, and not both"))),
+        _ => {
+            Err(ConfigError::Value(format!("{key} needs a secret or a file with it, and not both")))
+        }
     }
 }

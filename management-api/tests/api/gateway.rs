@@ -129,8 +129,7 @@ impl Gateway {
         http: reqwest::Client,
     ) -> Self {
         let state = StateFile::new(folder.path().join("state.db"));
-        let log_folder = folder.path().join("messages");
-        let (log, _) = MessageLog::open(&log_folder, message_log::Options::default()).unwrap();
+        let log = message_log(folder.path());
         let clients = Clients::open(&state, ACCOUNT).unwrap();
         let client = clients.create("tests").unwrap();
         let templates = Templates::open(&state).unwrap();
@@ -170,12 +169,7 @@ impl Gateway {
         .unwrap();
         let router =
             if choices.operations_apart { api.router() } else { api.router_with_operations() };
-        let server = Server::bind(config).await.unwrap();
-        let address = server.address();
-        let (stop, stopped) = oneshot::channel();
-        let serving = tokio::spawn(server.serve(router, async {
-            let _ = stopped.await;
-        }));
+        let (address, stop, serving) = serve(config, router).await;
         let mut gateway = Self {
             folder,
             address,
@@ -317,6 +311,23 @@ impl Gateway {
         drop(self.stop.take());
         self.serving.take().unwrap().await.unwrap();
     }
+}
+
+async fn serve(
+    config: ServerConfig,
+    router: axum::Router,
+) -> (SocketAddr, oneshot::Sender<()>, JoinHandle<()>) {
+    let server = Server::bind(config).await.unwrap();
+    let address = server.address();
+    let (stop, stopped) = oneshot::channel();
+    let serving = tokio::spawn(server.serve(router, async {
+        let _ = stopped.await;
+    }));
+    (address, stop, serving)
+}
+
+fn message_log(folder: &Path) -> MessageLog {
+    MessageLog::open(&folder.join("messages"), message_log::Options::default()).unwrap().0
 }
 
 fn controller(folder: &Path, handed: &Arc<Mutex<Vec<Dispatch>>>) -> Controller {
