@@ -4,17 +4,21 @@ use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use clap::Args;
 use thiserror::Error;
 
+use crate::accounting::CoreCounts;
+use crate::drive::{DRIVE_TEMPLATE, Drive, RouteError};
+use crate::driving::{DriveArguments, Scenario};
 use crate::fleet::{BASE, FleetError};
 use crate::generator::{RunError, run, run_recorded};
 use crate::ledger::Ledger;
 use crate::lwm2m::Lwm2mArguments;
-use crate::payload::{COUNTER_BYTES, PayloadError, PayloadSource};
+use crate::payload::{COUNTER_BYTES, Payload, PayloadError, PayloadSource};
 use crate::plan::{Load, Method, Plan, Protocol};
 use crate::report::{Progress, Report};
 use crate::security::SecurityArguments;
@@ -94,6 +98,12 @@ pub struct Arguments {
     /// LwM2M
     #[command(flatten)]
     pub lwm2m: Lwm2mArguments,
+    /// What the devices do
+    #[arg(long, value_enum, default_value_t = Scenario::Steady)]
+    pub scenario: Scenario,
+    /// Devices on the road
+    #[command(flatten)]
+    pub drive: DriveArguments,
 }
 
 /// Where a run is told about.
@@ -118,6 +128,18 @@ pub enum SimulateError {
     /// With CoAP over DTLS a key is given or asked for.
     #[error("--bootstrap and --psk or --psk-table do not go together with --protocol coaps")]
     TwoKeys,
+    /// There is nothing to drive on.
+    #[error(transparent)]
+    Route(#[from] RouteError),
+    /// The secret of RADIUS.
+    #[error("--radius-secret: {0}")]
+    Secret(String),
+    /// The socket of RADIUS.
+    #[error("socket of the simulated packet core: {0}")]
+    PacketCore(io::Error),
+    /// What is for devices on the road, without a road.
+    #[error("--route, --radius, --write-cells and --print-template need --scenario drive")]
+    NoDrive,
     /// The run failed.
     #[error(transparent)]
     Run(#[from] RunError),
@@ -144,12 +166,31 @@ impl Arguments {
         if self.protocol == Protocol::Coaps && self.security.bootstrap.is_some() && has_key {
             return Err(SimulateError::TwoKeys);
         }
-        let plan = self.plan()?;
+        let mut plan = self.plan()?;
         if let Some(path) = &self.write_sims {
             return write_sims(&plan, path, console.output);
         }
+        let drive = self.road(&plan)?;
+        if let Some(drive) = &drive {
+            if self.drive.print_template {
+                return Ok(writeln!(console.output, "{DRIVE_TEMPLATE}")?);
+            }
+            if let Some(path) = &self.drive.write_cells {
+                let failed = |source| SimulateError::File { path: path.clone(), source };
+                return std::fs::write(path, drive.cells_csv()).map_err(failed);
+            }
+            plan.payload = Payload::Drive(drive.clone());
+        }
+        let sent = Arc::new(AtomicU64::new(0));
+        let core = match drive {
+            Some(drive) => self.drive.packet_core((plan.fleet()?, drive), &sent)?,
+            None => None,
+        };
         let Console { output, progress, terminal } = console;
-        let tell = |state: &Progress| tell_progress(progress, state, terminal);
+        let tell = |state: &Progress| {
+            sent.store(state.counts.sent, Ordering::Relaxed);
+            tell_progress(progress, state, terminal);
+        };
         let report = match &self.ledger {
             None => run(&plan, tell, stop)?,
             Some(path) => {
@@ -161,7 +202,27 @@ impl Arguments {
         if terminal {
             writeln!(progress)?;
         }
+        if let Some(core) = core {
+            let CoreCounts { answered, unanswered, cells_changed } =
+                core.stop().map_err(SimulateError::PacketCore)?;
+            writeln!(
+                progress,
+                "radius: {answered} packets answered, {unanswered} not; {cells_changed} changes of \
+                 cells"
+            )?;
+        }
         Ok(self.print(&report, output)?)
+    }
+
+    /// The road, where devices drive.
+    fn road(&self, plan: &Plan) -> Result<Option<Drive>, SimulateError> {
+        let DriveArguments { route, radius, write_cells, print_template, .. } = &self.drive;
+        if self.scenario == Scenario::Drive {
+            return Ok(Some(self.drive.drive(plan.devices)?));
+        }
+        let is_asked =
+            route.is_some() || radius.is_some() || write_cells.is_some() || *print_template;
+        if is_asked { Err(SimulateError::NoDrive) } else { Ok(None) }
     }
 
     /// The plan that the arguments make.

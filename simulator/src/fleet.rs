@@ -7,7 +7,7 @@ use std::io::{self, Write};
 use std::net::Ipv4Addr;
 
 use thiserror::Error;
-use vocabulary::Iccid;
+use vocabulary::{Iccid, Imsi};
 
 /// The address of device 0 where nothing else is said: far from 127.0.0.1, where servers listen.
 pub const BASE: Ipv4Addr = Ipv4Addr::new(127, 16, 0, 1);
@@ -150,6 +150,11 @@ impl Fleet {
         Iccid::from_u64(ICCID_BASE + u64::from(index))
     }
 
+    /// The subscriber of device `index`.
+    pub fn imsi(&self, index: u32) -> Option<Imsi> {
+        Imsi::from_u64(IMSI_BASE + u64::from(index))
+    }
+
     /// Writes the SIMs of the fleet as `simgate sims import` reads them: a line of column names,
     /// then one line for each device.
     ///
@@ -197,7 +202,7 @@ fn imei(offset: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use vocabulary::{Imei, Imsi, Msisdn};
+    use vocabulary::{Imei, Msisdn};
 
     #[test]
     fn addresses_and_indices_are_each_others_inverse() {

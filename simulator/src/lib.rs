@@ -3,6 +3,7 @@
 //! - [`run`] is the load generator behind `simgate simulate`: a [`Plan`] says how many devices send
 //!   what, a [`Report`] says what came of it.
 //! - With [`Protocol::Lwm2m`] the devices register, serve objects and are observed: [`Lwm2m`].
+//! - With [`Scenario::Drive`] they drive round a route and tell where they are: [`Drive`].
 //! - [`Ledger`] is what the devices remember of a run, to be compared with the store after a crash.
 //! - [`Fleet`] gives the devices their addresses, and the SIMs to be imported for them.
 //! - [`Receiver`] is a customer's webhook; [`Responder`] is a CoAP server that does nothing, and
@@ -10,8 +11,11 @@
 //!
 //! Nothing here is part of a serving gateway.
 
+mod accounting;
 mod arguments;
 mod bootstrap;
+mod drive;
+mod driving;
 mod exchanges;
 mod fleet;
 mod generator;
@@ -35,8 +39,11 @@ mod timers;
 mod world;
 
 pub use crate::lwm2m::{Format, Lwm2m, Lwm2mArguments, Lwm2mCounts, Lwm2mReport, Traffic, Version};
+pub use accounting::CoreCounts;
 pub use arguments::{Arguments, Console, SimulateError};
 pub use bootstrap::{BootstrapError, BootstrapReport};
+pub use drive::{DRIVE_TEMPLATE, Drive, RouteError};
+pub use driving::{DriveArguments, Scenario};
 pub use fleet::{BASE, Fleet, FleetError, GARBAGE_ADDRESSES, fleet_csv};
 pub use generator::{RunError, run, run_recorded};
 pub use ledger::{LEDGER_ENTRIES, Ledger, LedgerEntry};

@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use thiserror::Error;
 
+use crate::drive::{Drive, POSITION_BYTES};
 use crate::random::Random;
 
 /// Longest payload in bytes: what a datagram of 1,500 bytes leaves with room for CoAP's options;
@@ -24,7 +25,7 @@ pub const THREE_FIELDS_TEMPLATE: &str = r#"{
 }"#;
 
 /// What the devices send.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Payload {
     /// The same bytes in each message.
     Fixed(Vec<u8>),
@@ -41,6 +42,8 @@ pub enum Payload {
     /// Eight bytes for [`THREE_FIELDS_TEMPLATE`]: temperature in tenths of a degree (signed, two
     /// bytes), battery in millivolts (two bytes), the number of the message (four bytes).
     ThreeFields,
+    /// Sixteen bytes for [`crate::DRIVE_TEMPLATE`]: where the device is.
+    Drive(Drive),
 }
 
 /// A payload as the command line names it.
@@ -99,6 +102,7 @@ impl Payload {
                 Random::new(mixed).append(*bytes, output);
             }
             Self::ThreeFields => write_three_fields(number, output),
+            Self::Drive(drive) => drive.write(number, output),
         }
     }
 
@@ -108,6 +112,7 @@ impl Payload {
             Self::Fixed(bytes) => bytes.len(),
             Self::Counter { bytes } | Self::Random { bytes } => *bytes,
             Self::ThreeFields => COUNTER_BYTES,
+            Self::Drive(_) => POSITION_BYTES,
         }
     }
 
