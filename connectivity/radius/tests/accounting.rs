@@ -341,3 +341,14 @@ proptest! {
         prop_assert!(!is_taken, "byte {}", place);
     }
 }
+
+/// What the fuzz target does, with few bytes.
+#[path = "survival/mod.rs"]
+mod survival;
+
+proptest! {
+    #[test]
+    fn arbitrary_bytes_survive(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+        survival::packet_survives(&bytes);
+    }
+}
