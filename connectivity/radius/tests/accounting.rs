@@ -75,7 +75,7 @@ fn report(outputs: &[Output]) -> (Ticket, SessionReport) {
 
 fn response(outputs: &[Output]) -> &[u8] {
     let [Output::Transmit { to, bytes }] = outputs else { panic!("{outputs:?}") };
-    assert_eq!(*to, from());
+    assert_eq!(*to, from().into());
     bytes
 }
 

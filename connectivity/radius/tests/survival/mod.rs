@@ -1,9 +1,10 @@
 //! What arbitrary bytes must not break: also the body of the fuzz target `radius_packet`.
 
+use std::net::SocketAddr;
 use std::time::Instant;
 
-use radius::{Accounting, Client, Clients, Config, Fate, Limits, Output, Secret, UserLocation};
 use radius::wire::{self, HEADER_BYTES, Packet};
+use radius::{Accounting, Client, Clients, Config, Fate, Limits, Output, Secret, UserLocation};
 use vocabulary::{SessionReport, Timestamp};
 
 const SECRET: &[u8] = b"k7Gq-2mfPz-x81Lk";
@@ -33,7 +34,7 @@ fn datagram_survives(datagram: &[u8]) {
     }
     let mut accounting = server();
     let (now, at) = (Instant::now(), Timestamp::from_millis(1_700_000_000_000));
-    let from = "10.1.0.1:2000".parse().expect("an address");
+    let from: SocketAddr = "10.1.0.1:2000".parse().expect("an address");
     accounting.handle_datagram(now, at, from, datagram);
     let mut reports = Vec::new();
     while let Some(output) = accounting.poll_output() {
