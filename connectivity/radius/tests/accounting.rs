@@ -292,6 +292,39 @@ fn what_is_wrong_is_dropped_and_counted() {
     assert_eq!(world.count(Fate::UnknownClient), 2);
 }
 
+/// Packets from invented addresses took all places for notices, and for an hour nobody was told that
+/// a client had another secret.
+#[test]
+fn strangers_do_not_hide_what_is_wrong_with_a_client() {
+    let mut world = World::new();
+    let packet = start().encode(1, &Secret::new(b"another secret, long", false).unwrap());
+    let told = (0..200_u8).filter(|last| {
+        let stranger = SocketAddr::from(([10, 9, 0, *last], 2_000));
+        !world.take_from(stranger, 0, &packet).is_empty()
+    });
+    assert!(told.count() < 100, "they are not worth an entry each");
+    let outputs = world.take(0, &packet);
+    let [Output::Notice(notice)] = &outputs[..] else { panic!("{outputs:?}") };
+    assert_eq!(notice.message, "Radius[WrongSecret]");
+}
+
+#[test]
+fn a_modem_is_known_by_the_zero_that_the_radio_sends_as_its_check_digit() {
+    let read = |imei: &[u8]| {
+        let mut packet = start().encode(1, &secret());
+        let mut around = vec![0, 0, 0x28, 0xaf];
+        wire::push_attribute(&mut around, 20, imei);
+        wire::push_attribute(&mut packet, wire::VENDOR_SPECIFIC, &around);
+        wire::close_packet(&mut packet);
+        wire::sign_request(&mut packet, b"k7Gq-2mfPz-x81Lk");
+        report(&World::new().take(0, &packet)).1.imei
+    };
+    let number = |text: &str| Some(text.parse().unwrap());
+    assert_eq!(read(b"260531793113837"), number("260531793113837"));
+    assert_eq!(read(b"260531793113830"), number("26053179311383"));
+    assert_eq!(read(b"260531793113838"), None);
+}
+
 #[test]
 fn values_without_a_meaning_leave_the_rest() {
     let mut packet = start().encode(1, &secret());
