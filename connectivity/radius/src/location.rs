@@ -365,8 +365,8 @@ mod tests {
         let cgi = [0, 0x13, 0x00, 0x14, 0, 1, 0, 2];
         let tower = UserLocation::parse(&cgi).unwrap().tower(Some(RadioAccess::Lte));
         assert_eq!((tower.access, tower.plmn), (RadioAccess::Gsm, plmn("310-410")));
-        // Four bits of padding follow the cell of NR. They were once taken for a part of it, so that
-        // each cell of a packet core that follows TS 38.413 was another one.
+        // Four bits of padding follow the cell of NR. They were once taken for a part of it, so
+        // that each cell of a packet core that follows TS 38.413 was another one.
         let ncgi = [135, 0x62, 0xf2, 0x10, 0x12, 0x34, 0x56, 0x78, 0x90];
         let tower = UserLocation::parse(&ncgi).unwrap().tower(None);
         assert_eq!((tower.access, tower.cell), (RadioAccess::Nr, Some(0x1_2345_6789)));

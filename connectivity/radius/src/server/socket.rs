@@ -231,7 +231,8 @@ mod tests {
     }
 
     /// A packet core drops an answer that comes from another address than it asked. On a machine
-    /// with several, a server on 0.0.0.0 answered from the one that the route to the sender prefers.
+    /// with several, a server on 0.0.0.0 answered from the one that the route to the sender
+    /// prefers.
     #[tokio::test]
     async fn an_answer_comes_from_the_address_that_was_asked() {
         let (server, port) = socket("0.0.0.0:0").await;
