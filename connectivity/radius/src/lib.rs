@@ -19,7 +19,7 @@ mod request;
 pub mod server;
 pub mod wire;
 
-pub use accounting::{Accounting, Config, Counters, Fate, Limits, Output, Ticket};
+pub use accounting::{Accounting, Config, Counters, Fate, Limits, Output, Path, Ticket};
 pub use client::{Client, Clients, InvalidClient, Secret, WeakSecret};
 pub use location::{UnreadableLocation, UserLocation};
 pub use request::{AccountingRequest, InvalidResponse, StatusType, verify_response};

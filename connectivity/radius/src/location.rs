@@ -174,7 +174,8 @@ impl UserLocation {
                 }
             }
             Self::Nr { plmn, area, cell } => {
-                push_area_and_cell(&mut value, plmn, (area.map(u64::from), 3), (cell, 5));
+                let padded = cell.map(|cell| cell << 4);
+                push_area_and_cell(&mut value, plmn, (area.map(u64::from), 3), (padded, 5));
                 match (area, cell) {
                     (Some(_), Some(_)) => kind::TAI_5G_NCGI,
                     (Some(_), None) => kind::TAI_5G,
@@ -277,11 +278,16 @@ impl Fields<'_> {
         Ok((plmn, cell & 0x0fff_ffff))
     }
 
+    /// 36 bits in five octets. As a string of bits they are the upper ones (TS 38.413 §9.3.1.7);
+    /// some write them as a number, into the lower ones. What is no padding tells it, where the
+    /// last four bits are not zero.
     fn nr_cell(&mut self) -> Result<(Plmn, u64), UnreadableLocation> {
         let plmn = self.plmn()?;
-        let mut cell = [0; 8];
-        cell[3..].copy_from_slice(&self.take::<5>("cell")?);
-        Ok((plmn, u64::from_be_bytes(cell) & 0x000f_ffff_ffff))
+        let mut octets = [0; 8];
+        octets[3..].copy_from_slice(&self.take::<5>("cell")?);
+        let number = u64::from_be_bytes(octets);
+        let cell = if number & 0xf == 0 { number >> 4 } else { number & 0x000f_ffff_ffff };
+        Ok((plmn, cell))
     }
 }
 
@@ -359,6 +365,13 @@ mod tests {
         let cgi = [0, 0x13, 0x00, 0x14, 0, 1, 0, 2];
         let tower = UserLocation::parse(&cgi).unwrap().tower(Some(RadioAccess::Lte));
         assert_eq!((tower.access, tower.plmn), (RadioAccess::Gsm, plmn("310-410")));
+        // Four bits of padding follow the cell of NR. They were once taken for a part of it, so
+        // that each cell of a packet core that follows TS 38.413 was another one.
+        let ncgi = [135, 0x62, 0xf2, 0x10, 0x12, 0x34, 0x56, 0x78, 0x90];
+        let tower = UserLocation::parse(&ncgi).unwrap().tower(None);
+        assert_eq!((tower.access, tower.cell), (RadioAccess::Nr, Some(0x1_2345_6789)));
+        let as_number = [135, 0x62, 0xf2, 0x10, 0x01, 0x23, 0x45, 0x67, 0x89];
+        assert_eq!(UserLocation::parse(&as_number).unwrap().tower(None), tower);
         // A base station says the area, its own number does not matter.
         let station = [0x84, 0x62, 0xf2, 0x10, 0x75, 0x33, 0x62, 0xf2, 0x10, 0, 0x14, 0xc3];
         let tower = UserLocation::parse(&station).unwrap().tower(None);

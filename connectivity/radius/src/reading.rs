@@ -5,7 +5,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use thiserror::Error;
-use vocabulary::{Octets, SessionChange, SessionReport, Timestamp};
+use vocabulary::{Imei, Octets, SessionChange, SessionReport, Timestamp};
 
 use crate::attribute;
 use crate::location::UserLocation;
@@ -135,7 +135,7 @@ impl<'a> Told<'a> {
     fn learn_3gpp(&mut self, Attribute { kind, value }: Attribute<'a>, report: &mut SessionReport) {
         match kind {
             attribute::IMSI => self.take(parsed(value), |_, found| report.imsi = Some(found)),
-            attribute::IMEISV => self.take(parsed(value), |_, found| report.imei = Some(found)),
+            attribute::IMEISV => self.take(imei(value), |_, found| report.imei = Some(found)),
             attribute::CHARGING_ID => {
                 self.take(number(value), |_, found| report.charging_id = Some(found));
             }
@@ -242,6 +242,15 @@ fn text(value: &[u8]) -> Option<&str> {
 fn parsed<T: FromStr>(value: &[u8]) -> Option<T> {
     // Some senders end texts with a zero.
     text(value)?.trim_end_matches('\0').parse().ok()
+}
+
+/// A modem's number. On the radio its check digit is a zero (3GPP TS 23.003 §6.2.1), and some
+/// packet cores pass that on.
+fn imei(value: &[u8]) -> Option<Imei> {
+    parsed(value).or_else(|| match value {
+        [digits @ .., b'0'] if digits.len() == 14 => parsed(digits),
+        _ => None,
+    })
 }
 
 /// A name as a text: what is no UTF-8 is written in hexadecimal, so that two names stay two.

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on shall say where")]
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
@@ -11,7 +11,7 @@ use radius::{
     Accounting, AccountingRequest, Client, Clients, Config, Fate, InvalidResponse, Limits, Output,
     Secret, StatusType, Ticket, UserLocation, verify_response,
 };
-use vocabulary::{Octets, RadioAccess, SessionChange, SessionReport, Timestamp};
+use vocabulary::{Octets, Plmn, RadioAccess, SessionChange, SessionReport, Timestamp};
 
 fn secret() -> Secret {
     Secret::new(b"k7Gq-2mfPz-x81Lk", false).unwrap()
@@ -75,7 +75,7 @@ fn report(outputs: &[Output]) -> (Ticket, SessionReport) {
 
 fn response(outputs: &[Output]) -> &[u8] {
     let [Output::Transmit { to, bytes }] = outputs else { panic!("{outputs:?}") };
-    assert_eq!(*to, from());
+    assert_eq!(*to, from().into());
     bytes
 }
 
@@ -292,6 +292,39 @@ fn what_is_wrong_is_dropped_and_counted() {
     assert_eq!(world.count(Fate::UnknownClient), 2);
 }
 
+/// Packets from invented addresses took all places for notices, and for an hour nobody was told
+/// that a client had another secret.
+#[test]
+fn strangers_do_not_hide_what_is_wrong_with_a_client() {
+    let mut world = World::new();
+    let packet = start().encode(1, &Secret::new(b"another secret, long", false).unwrap());
+    let told = (0..200_u8).filter(|last| {
+        let stranger = SocketAddr::from(([10, 9, 0, *last], 2_000));
+        !world.take_from(stranger, 0, &packet).is_empty()
+    });
+    assert!(told.count() < 100, "they are not worth an entry each");
+    let outputs = world.take(0, &packet);
+    let [Output::Notice(notice)] = &outputs[..] else { panic!("{outputs:?}") };
+    assert_eq!(notice.message, "Radius[WrongSecret]");
+}
+
+#[test]
+fn a_modem_is_known_by_the_zero_that_the_radio_sends_as_its_check_digit() {
+    let read = |imei: &[u8]| {
+        let mut packet = start().encode(1, &secret());
+        let mut around = vec![0, 0, 0x28, 0xaf];
+        wire::push_attribute(&mut around, 20, imei);
+        wire::push_attribute(&mut packet, wire::VENDOR_SPECIFIC, &around);
+        wire::close_packet(&mut packet);
+        wire::sign_request(&mut packet, b"k7Gq-2mfPz-x81Lk");
+        report(&World::new().take(0, &packet)).1.imei
+    };
+    let number = |text: &str| Some(text.parse().unwrap());
+    assert_eq!(read(b"260531793113837"), number("260531793113837"));
+    assert_eq!(read(b"260531793113830"), number("26053179311383"));
+    assert_eq!(read(b"260531793113838"), None);
+}
+
 #[test]
 fn values_without_a_meaning_leave_the_rest() {
     let mut packet = start().encode(1, &secret());
@@ -339,5 +372,105 @@ proptest! {
         let outputs = World::new().take(0, &packet);
         let is_taken = outputs.iter().any(|output| matches!(output, Output::Report { .. }));
         prop_assert!(!is_taken, "byte {}", place);
+    }
+}
+
+/// What the fuzz target does, with few bytes.
+#[path = "survival/mod.rs"]
+mod survival;
+
+proptest! {
+    #[test]
+    fn arbitrary_bytes_survive(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+        survival::packet_survives(&bytes);
+    }
+}
+
+/// One step of a network that repeats itself, and of a store that answers in any order.
+#[derive(Debug, Clone)]
+enum Step {
+    /// Packet of this number, from one of two ports.
+    Take(u8, u16),
+    /// The outstanding report at this place, and whether it is stored.
+    Settle(usize, bool),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        (0_u8..6, 2_000_u16..2_002).prop_map(|(number, port)| Step::Take(number, port)),
+        (0_usize..8, any::<bool>()).prop_map(|(place, stored)| Step::Settle(place, stored)),
+    ]
+}
+
+proptest! {
+    /// A packet is answered exactly if its report was stored before, which happens once.
+    #[test]
+    fn every_order_of_copies_and_stores_is_answered_right(
+        steps in prop::collection::vec(step(), 1..80),
+    ) {
+        let packets: Vec<_> = (0..6_u8).map(|number| {
+            AccountingRequest { session: number.to_string(), ..start() }.encode(7, &secret())
+        }).collect();
+        let mut world = World::new();
+        let (mut waiting, mut stored) = (Vec::<(Ticket, String)>::new(), Vec::<String>::new());
+        for step in steps {
+            match step {
+                Step::Take(number, port) => {
+                    let name = number.to_string();
+                    let from = SocketAddr::from(([10, 1, 0, 1], port));
+                    match &world.take_from(from, 0, &packets[usize::from(number)])[..] {
+                        [Output::Report { ticket, report }] => {
+                            prop_assert_eq!(&report.session, &name);
+                            prop_assert!(!stored.contains(&name), "stored twice");
+                            prop_assert!(waiting.iter().all(|(_, other)| *other != name));
+                            waiting.push((*ticket, name));
+                        }
+                        [Output::Transmit { to, .. }] => {
+                            prop_assert_eq!(to.remote, from);
+                            prop_assert!(stored.contains(&name), "answered before it was stored");
+                        }
+                        [] => prop_assert!(waiting.iter().any(|(_, other)| *other == name)),
+                        other => prop_assert!(false, "{other:?}"),
+                    }
+                }
+                Step::Settle(place, is_stored) if place < waiting.len() => {
+                    let (ticket, name) = waiting.remove(place);
+                    let outputs = world.settle(0, ticket, is_stored);
+                    prop_assert_eq!(outputs.len(), usize::from(is_stored));
+                    stored.extend(is_stored.then_some(name));
+                }
+                Step::Settle(..) => {}
+            }
+            let counters = world.accounting.counters();
+            let outstanding = u64::try_from(world.accounting.outstanding()).unwrap();
+            prop_assert_eq!(counters.received, counters.accounted() + outstanding);
+        }
+    }
+
+    #[test]
+    fn what_is_encoded_is_read(
+        (mcc, mnc, digits) in (1_u16..1_000, 0_u16..100, 2_u8..4),
+        (area, cell, is_5g) in (any::<u16>(), 0_u32..1 << 28, any::<bool>()),
+        (up, down, delay_s) in (any::<u64>(), any::<u64>(), 0_u32..250),
+        ip in 1_u32..u32::MAX - 1,
+    ) {
+        let plmn = Plmn::new(mcc, mnc, digits).unwrap();
+        let location = if is_5g {
+            let cell = u64::from(cell) << 8 | 0x5a;
+            UserLocation::Nr { plmn, area: Some(area.into()), cell: Some(cell) }
+        } else {
+            UserLocation::Lte { plmn, area: Some(area), cell: Some(cell) }
+        };
+        let request = AccountingRequest {
+            ipv4: Some(Ipv4Addr::from_bits(ip)),
+            location: Some(location),
+            octets: Some(Octets { up, down }),
+            delay_s: Some(delay_s),
+            ..start()
+        };
+        let (_, report) = report(&World::new().take(0, &request.encode(0, &secret())));
+        prop_assert_eq!((report.ipv4, report.octets), (request.ipv4, request.octets));
+        prop_assert_eq!(report.cell, Some(location.tower(report.access)));
+        prop_assert_eq!(report.happened_at, at(0));
     }
 }

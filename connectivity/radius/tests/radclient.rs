@@ -29,9 +29,9 @@ impl Reports for Kept {
 }
 
 /// Sends packets; whether each was answered, and what the client said.
-fn radclient(port: u16, secret: &str, packets: &str) -> (bool, String) {
+fn radclient(port: u16, (command, secret): (&str, &str), packets: &str) -> (bool, String) {
     let mut client = Command::new("radclient")
-        .args(["-x", "-r", "2", "-t", "1", &format!("127.0.0.1:{port}"), "acct", secret])
+        .args(["-x", "-r", "2", "-t", "1", &format!("127.0.0.1:{port}"), command, secret])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
@@ -68,17 +68,20 @@ fn its_accounting_is_understood_and_its_wrong_secret_is_not_answered() {
              Message-Authenticator = 0x00\n\n"
         )
     };
-    let (answered, said) = radclient(port, SECRET, &session("Start"));
+    let (answered, said) = radclient(port, ("acct", SECRET), &session("Start"));
     assert!(answered, "{said}");
-    let (answered, said) = radclient(port, "another secret, long", &session("Start"));
+    let (answered, said) = radclient(port, ("acct", "another secret, long"), &session("Start"));
     assert!(!answered, "{said}");
     let others = session("Interim-Update")
         + &session("Stop")
         + "Acct-Status-Type = Accounting-On\nNAS-Identifier = \"pgw-1\"\n\
            Message-Authenticator = 0x00\n";
-    let (answered, said) = radclient(port, SECRET, &others);
+    let (answered, said) = radclient(port, ("acct", SECRET), &others);
     assert!(answered, "{said}");
     assert_eq!(said.matches("Received Accounting-Response").count(), 3, "{said}");
+    // With what proxies ask whether a server is there.
+    let (answered, said) = radclient(port, ("status", SECRET), "Message-Authenticator = 0x00\n");
+    assert!(answered, "{said}");
 
     let kept = kept.0.lock().unwrap();
     let mut changes: Vec<_> = kept.iter().map(|report| report.change).collect();

@@ -14,7 +14,7 @@ mod exchanges;
 mod notices;
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use hashbrown::HashMap;
@@ -65,6 +65,21 @@ impl Default for Limits {
     }
 }
 
+/// Along which way a datagram came, and its answer goes back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Path {
+    /// The sender.
+    pub remote: SocketAddr,
+    /// Which of our addresses was asked, where the socket has several.
+    pub local: Option<IpAddr>,
+}
+
+impl From<SocketAddr> for Path {
+    fn from(remote: SocketAddr) -> Self {
+        Self { remote, local: None }
+    }
+}
+
 /// A report that is being stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Ticket(u64);
@@ -81,8 +96,8 @@ pub enum Output {
     },
     /// Send these bytes.
     Transmit {
-        /// Who asked.
-        to: SocketAddr,
+        /// Back to who asked.
+        to: Path,
         /// What.
         bytes: Vec<u8>,
     },
@@ -111,7 +126,7 @@ pub struct Accounting {
 #[derive(Debug)]
 struct Outstanding {
     exchange: u64,
-    from: SocketAddr,
+    path: Path,
     response: Vec<u8>,
 }
 
@@ -119,7 +134,7 @@ struct Outstanding {
 #[derive(Debug, Clone, Copy)]
 struct Arrival {
     at: Timestamp,
-    from: SocketAddr,
+    path: Path,
 }
 
 /// Why a packet is not taken, in words.
@@ -146,23 +161,24 @@ impl Accounting {
         }
     }
 
-    /// Takes a datagram; `at` is the wall clock.
+    /// Takes a datagram that came along `path`; `at` is the wall clock.
     pub fn handle_datagram(
         &mut self,
         now: Instant,
         at: Timestamp,
-        from: SocketAddr,
+        path: impl Into<Path>,
         datagram: &[u8],
     ) {
+        let path = path.into();
         self.counters.received += 1;
         self.counters.forgotten += self.exchanges.forget(now);
-        let arrival = Arrival { at, from };
+        let arrival = Arrival { at, path };
         match self.handle(arrival, datagram) {
             Ok(Some(fate)) => self.counters.count(fate),
             Ok(None) => {}
             Err(refused) => {
                 self.counters.count(refused.fate);
-                let ip = from.ip().to_canonical();
+                let ip = path.remote.ip().to_canonical();
                 if let Some(notice) = self.notices.notice(now, ip, &refused) {
                     self.outputs.push_back(Output::Notice(Box::new(notice)));
                 }
@@ -177,7 +193,7 @@ impl Accounting {
         if is_stored {
             self.exchanges.answered(now, done.exchange);
             self.counters.count(Fate::Stored);
-            self.transmit(done.from, done.response);
+            self.transmit(done.path, done.response);
         } else {
             self.exchanges.failed(done.exchange);
             self.counters.count(Fate::NotStored);
@@ -206,7 +222,7 @@ impl Accounting {
 
     /// What became of a datagram; nothing while that is not known.
     fn handle(&mut self, arrival: Arrival, datagram: &[u8]) -> Result<Option<Fate>, Refused> {
-        let remote = arrival.from.ip().to_canonical();
+        let remote = arrival.path.remote.ip().to_canonical();
         let Some((place, client)) = self.clients.find(remote) else {
             return Err(Refused {
                 fate: Fate::UnknownClient,
@@ -219,7 +235,7 @@ impl Accounting {
             wire::STATUS_SERVER => {
                 check_status_request(&packet, client)?;
                 let response = respond(&packet, client);
-                self.transmit(arrival.from, response);
+                self.transmit(arrival.path, response);
                 return Ok(Some(Fate::StatusRequest));
             }
             other => {
@@ -238,7 +254,7 @@ impl Accounting {
             Some(Known::Storing) => return Ok(Some(Fate::DuplicateWaiting)),
             Some(Known::Answered) => {
                 let response = respond(&packet, client);
-                self.transmit(arrival.from, response);
+                self.transmit(arrival.path, response);
                 return Ok(Some(Fate::DuplicateAnswered));
             }
             None => {}
@@ -257,7 +273,7 @@ impl Accounting {
     ) -> Result<Option<Fate>, Refused> {
         self.counters.values_ignored += u64::from(reading.values_ignored);
         let Some(report) = reading.report else {
-            self.transmit(arrival.from, response);
+            self.transmit(arrival.path, response);
             return Ok(Some(Fate::OtherStatus));
         };
         let found = self.outstanding.len();
@@ -273,12 +289,12 @@ impl Accounting {
         let ticket = Ticket(self.next_ticket);
         self.next_ticket += 1;
         self.exchanges.storing(exchange);
-        self.outstanding.insert(ticket, Outstanding { exchange, from: arrival.from, response });
+        self.outstanding.insert(ticket, Outstanding { exchange, path: arrival.path, response });
         self.outputs.push_back(Output::Report { ticket, report });
         Ok(None)
     }
 
-    fn transmit(&mut self, to: SocketAddr, bytes: Vec<u8>) {
+    fn transmit(&mut self, to: Path, bytes: Vec<u8>) {
         self.counters.responses += 1;
         self.outputs.push_back(Output::Transmit { to, bytes });
     }

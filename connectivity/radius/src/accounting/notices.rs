@@ -11,9 +11,9 @@ use super::Refused;
 /// The same about the same address is not said again for so long.
 const SILENCE: Duration = Duration::from_secs(3_600);
 
-/// Addresses about which something was said. Who sends from more within [`SILENCE`], with senders
-/// invented, is not worth an entry each.
-const ADDRESSES_MAX: usize = 64;
+/// Addresses about which the same was said within [`SILENCE`]. Strangers can invent senders, so
+/// each reason has places of its own: they must not hide that a client is ill.
+const ADDRESSES_MAX: usize = 16;
 
 /// What was said, about whom, and when.
 #[derive(Debug, Default)]
@@ -29,11 +29,9 @@ impl Notices {
         if self.said.get(&(word, ip)).is_some_and(is_recent) {
             return None;
         }
-        if self.said.len() >= ADDRESSES_MAX {
-            self.said.retain(|_, said| is_recent(said));
-            if self.said.len() >= ADDRESSES_MAX {
-                return None;
-            }
+        self.said.retain(|_, said| is_recent(said));
+        if self.said.keys().filter(|(said, _)| *said == word).count() >= ADDRESSES_MAX {
+            return None;
         }
         self.said.insert((word, ip), now);
         let message = format!("Radius[{word}]");
