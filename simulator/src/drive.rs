@@ -101,6 +101,8 @@ impl Drive {
     /// Where the sender of message `number` is, as the template reads it.
     pub(crate) fn write(&self, number: u64, output: &mut Vec<u8>) {
         let devices = u64::from(self.devices);
+        // A run counts its messages from 1.
+        let number = number.saturating_sub(1);
         let [longitude, latitude] = self.place(self.metres(number % devices, number / devices));
         output.extend_from_slice(&latitude.to_be_bytes());
         output.extend_from_slice(&longitude.to_be_bytes());
@@ -211,12 +213,12 @@ mod tests {
     #[test]
     fn devices_move_on_by_their_step_and_come_round() {
         let drive = Drive::new(None, 4, 500).unwrap();
-        assert_eq!(position(&drive, 0), ROUTE[0]);
-        let moved = distance_m(position(&drive, 1), position(&drive, 5));
+        assert_eq!(position(&drive, 1), ROUTE[0]);
+        let moved = distance_m(position(&drive, 2), position(&drive, 6));
         // Straight over at most one corner.
         assert!((400.0..=501.0).contains(&moved), "{moved}");
         let round = (0_u64..).find(|step| *step as f64 * 500.0 >= drive.length_m()).unwrap();
-        let away = distance_m(position(&drive, 4 * round), ROUTE[0]);
+        let away = distance_m(position(&drive, 4 * round + 1), ROUTE[0]);
         assert!(away <= 501.0, "{away}");
         assert_eq!(drive, Drive::new(None, 4, 500).unwrap());
     }

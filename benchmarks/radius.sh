@@ -1,0 +1,96 @@
+#!/usr/bin/env bash
+# RADIUS accounting: simgate, which answers what is durable, beside FreeRADIUS, which writes each packet to a
+# detail file. 5,000 different packets, 64 outstanding, from the same generator, in alternating rounds.
+#
+#   benchmarks/radius.sh           three rounds
+#   PACKETS=50000 benchmarks/radius.sh
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi; }
+PATH="$PATH:/usr/sbin"
+if ! command -v freeradius >/dev/null; then
+    echo "radius.sh: installing the Debian package freeradius"
+    as_root apt-get install -y -qq freeradius >/dev/null
+    # The package starts a server of its own.
+    as_root systemctl stop freeradius 2>/dev/null || true
+fi
+secret="k7Gq-2mfPz-x81Lk"
+packets="${PACKETS:-5000}"
+folder=$(mktemp -d)
+chmod 755 "$folder"
+pids=()
+stop() {
+    for pid in "${pids[@]}"; do kill "$pid" 2>/dev/null || true; done
+    wait 2>/dev/null || true
+    rm -rf "$folder"
+}
+trap stop EXIT
+
+cargo build --release --quiet -p gateway -p radius --bin simgate --example load
+target="${CARGO_TARGET_DIR:-target}/release"
+
+mkdir -p "$folder/raddb/mods-enabled" "$folder/raddb/sites-enabled" "$folder/detail"
+cat > "$folder/raddb/radiusd.conf" <<CONF
+prefix = /usr
+logdir = $folder
+run_dir = $folder
+libdir = /usr/lib/freeradius
+pidfile = $folder/radiusd.pid
+max_requests = 16384
+security { allow_vulnerable_openssl = yes }
+log { destination = files
+ file = $folder/radius.log }
+thread pool { start_servers = 4
+ max_servers = 8
+ min_spare_servers = 2
+ max_spare_servers = 4
+ max_requests_per_server = 0 }
+client loopback { ipaddr = 127.0.0.1
+ secret = $secret }
+modules {
+ detail { filename = $folder/detail/detail
+  permissions = 0600
+  locking = no }
+}
+server default {
+ listen { type = acct
+  ipaddr = 127.0.0.1
+  port = 21913 }
+ accounting { detail
+  ok }
+}
+CONF
+freeradius -f -d "$folder/raddb" >/dev/null 2>&1 &
+pids+=($!)
+
+cat > "$folder/simgate.toml" <<CONF
+[api]
+listen = "127.0.0.1:28180"
+[devices]
+udp = []
+coap = []
+coaps = []
+lwm2m = []
+lwm2ms = []
+[[network.radius]]
+listen = "127.0.0.1:21813"
+[[network.radius.clients]]
+name = "loopback"
+address = "127.0.0.1"
+secret = "$secret"
+CONF
+"$target/simgate" serve --config "$folder/simgate.toml" --data "$folder/data" > "$folder/simgate.log" 2>&1 &
+pids+=($!)
+for _ in $(seq 100); do
+    grep -q '^ready' "$folder/simgate.log" && break
+    sleep 0.1
+done
+sleep 1
+for round in 1 2 3; do
+    echo -n "round $round: FreeRADIUS, detail file: "
+    "$target/examples/load" 127.0.0.1:21913 "$secret" "$packets" 64
+    echo -n "round $round: simgate, durable:         "
+    "$target/examples/load" 127.0.0.1:21813 "$secret" "$packets" 64
+    sleep 1
+done
