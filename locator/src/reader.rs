@@ -87,8 +87,8 @@ impl ReaderThread {
 impl Reader {
     pub(crate) fn new(locator: Locator, mut store: Store) -> Result<Self, ReaderError> {
         let flushed = store.cursor()?.map(Offset::from_u64);
-        // A gateway that did not locate before begins with what comes, and remembers where that was:
-        // a crash within the first second must not begin later.
+        // A gateway that did not locate before begins with what comes, and remembers where that
+        // was: a crash within the first second must not begin later.
         let position = match flushed {
             Some(position) => position,
             None => {

@@ -115,7 +115,8 @@ pub(crate) async fn list(State(api): State<ManagementApi>) -> Json<FeedList> {
 
 /// Take records of a SIM vendor's event stream.
 ///
-/// The stream's own secret stands in the header `Authorization`, as HTTP Basic or as a bearer token.
+/// The stream's own secret stands in the header `Authorization`, as HTTP Basic or as a bearer
+/// token.
 #[utoipa::path(
     post, path = "/feeds/{name}",
     operation_id = "postFeed", tag = "simgate",

@@ -89,7 +89,8 @@ pub(crate) struct GeofenceCreate {
     #[serde(rename = "type")]
     #[schema(example = "circle")]
     kind: String,
-    /// Of a polygon: closed rings of at least four `[longitude, latitude]`; further rings are holes.
+    /// Of a polygon: closed rings of at least four `[longitude, latitude]`; further rings are
+    /// holes.
     coordinates: Option<Vec<Vec<[f64; 2]>>>,
     /// Of a circle: `[longitude, latitude]`; without it the place where the device was last.
     center: Option<[f64; 2]>,

@@ -1,8 +1,8 @@
 //! The words that every crate of simgate shares.
 //!
-//! Identities of a SIM ([`Iccid`], [`Imsi`], [`Imei`], [`Msisdn`]), time ([`Timestamp`]), the mobile
-//! network ([`Plmn`], [`CellTower`]), places ([`Coordinates`]), the id of an event ([`EventId`]) and
-//! the [`Event`]s that the message log holds. A value of these types has been parsed once and is
+//! Identities of a SIM ([`Iccid`], [`Imsi`], [`Imei`], [`Msisdn`]), time ([`Timestamp`]), the
+//! mobile network ([`Plmn`], [`CellTower`]), places ([`Coordinates`]), the id of an event
+//! ([`EventId`]) and the [`Event`]s that the message log holds. A value of these types has been parsed once and is
 //! valid from then on. Personal numbers redact themselves in `Debug`.
 //!
 //! No I/O, no clock, no policy.

@@ -49,7 +49,8 @@ impl Locator {
         self.cells.clone().unwrap_or_else(|| data.join("cells.db"))
     }
 
-    /// As the locator takes them; `data` is the data folder, `by_cells` whether it locates by cells.
+    /// As the locator takes them; `data` is the data folder, `by_cells` whether it locates by
+    /// cells.
     pub(crate) fn settings(&self, data: &Path, by_cells: Arc<AtomicBool>) -> Settings {
         Settings {
             cells: self.cells(data),

@@ -2,8 +2,8 @@
 //!
 //! [`Import`] reads exports of OpenCelliD and of the Mozilla Location Service into one compact
 //! file, [`CellDatabase`] maps it into memory and finds a cell in it; what is not in it is found by
-//! its area or its network, with an accuracy that says so. [`LearnedCells`] knows cells from devices
-//! that told their own position. [`CellLocator`] asks both.
+//! its area or its network, with an accuracy that says so. [`LearnedCells`] knows cells from
+//! devices that told their own position. [`CellLocator`] asks both.
 //!
 //! It asks no service: the files are the operator's.
 
