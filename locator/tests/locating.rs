@@ -368,3 +368,27 @@ fn geofences_are_made_changed_listed_and_removed() {
     assert!(matches!(gone, GeofenceError::Unknown));
     assert_eq!(world.locator.geofences(0, 9).1, 2);
 }
+
+/// A geofence that was made in place of a removed one had its number, so that the devices in the
+/// old one were in the new one, too: they left it without ever having been there. As shapes do not
+/// change, that is how a geofence is moved.
+#[test]
+fn nobody_is_in_a_geofence_because_he_was_in_a_removed_one() {
+    for restarts in [false, true] {
+        let mut world = World::new();
+        let old = world.fence(10.0);
+        world.drive_to(10.0, 1);
+        world.reader.step().unwrap();
+        world.locator.delete_geofence(&old.id).unwrap();
+        if restarts {
+            world.reader.flush().unwrap();
+            world.crash();
+        }
+        world.fence(20.0);
+        world.drive_to(11.0, 2);
+        world.drive_to(20.0, 3);
+        world.reader.step().unwrap();
+        let expected = ["10", "Geofence[Enter]", "11", "20", "Geofence[Enter]"];
+        assert_eq!(world.said(), expected, "restarts: {restarts}");
+    }
+}
