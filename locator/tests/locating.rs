@@ -392,3 +392,16 @@ fn nobody_is_in_a_geofence_because_he_was_in_a_removed_one() {
         assert_eq!(world.said(), expected, "restarts: {restarts}");
     }
 }
+
+/// A report that a feed sent twice was an attempt of its own each time where the cell is not known.
+#[test]
+fn a_report_that_comes_twice_is_one_attempt() {
+    let mut world = World::new();
+    world.enter_cell(SessionChange::Start, 1, 0);
+    world.enter_cell(SessionChange::Start, 1, 0);
+    world.reader.step().unwrap();
+    assert_eq!(world.said(), ["nowhere"]);
+    world.enter_cell(SessionChange::Start, 1, 1);
+    world.reader.step().unwrap();
+    assert_eq!(world.said(), ["nowhere", "nowhere"]);
+}
