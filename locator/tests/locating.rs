@@ -405,3 +405,16 @@ fn a_report_that_comes_twice_is_one_attempt() {
     world.reader.step().unwrap();
     assert_eq!(world.said(), ["nowhere", "nowhere"]);
 }
+
+/// A device without a clock counts from its start: its positions were of 1970, where no query finds
+/// them and no geofence is.
+#[test]
+fn a_device_without_a_clock_is_where_it_says_when_that_arrives() {
+    let mut world = World::new();
+    world.fence(10.0);
+    let told = br#"{"/6/0/0":50,"/6/0/1":10,"/6/0/5":4711}"#;
+    world.tell(Protocol::Lwm2m, at(100), told);
+    world.reader.step().unwrap();
+    assert_eq!(world.said(), ["10", "Geofence[Enter]"]);
+    assert_eq!(world.positions()[0].sampled_at, at(100));
+}
