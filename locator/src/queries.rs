@@ -1,5 +1,7 @@
 //! Where devices were, and where they are now.
 
+use std::collections::BinaryHeap;
+
 use message_log::{DeviceKey, Kind, KindSet, Query, ReadError};
 use thiserror::Error;
 use vocabulary::{Coordinates, EventKind, Iccid, Located, PositionSource, Timestamp};
@@ -50,6 +52,8 @@ pub struct LatestQuery {
     pub from: Option<Timestamp>,
     /// Only sampled before.
     pub until: Option<Timestamp>,
+    /// The oldest first, not the newest.
+    pub oldest_first: bool,
 }
 
 /// The newest position of a device.
@@ -75,6 +79,23 @@ impl BoundingBox {
     }
 }
 
+impl LatestQuery {
+    fn wants(&self, located: &Located) -> bool {
+        let at = located.position.map(|position| position.coordinates);
+        self.source.is_none_or(|source| source == located.source)
+            && self.from.is_none_or(|from| located.sampled_at >= from)
+            && self.until.is_none_or(|until| located.sampled_at < until)
+            && self.bounds.is_none_or(|bounds| at.is_some_and(|at| bounds.holds(at)))
+    }
+
+    /// What is listed first has the least. The device decides between equal times.
+    fn rank(&self, located: &Located) -> (i64, u64) {
+        let (at, device) = (located.sampled_at.as_micros(), located.iccid.as_u64());
+        // A complement turns the order round, without a number that has none.
+        if self.oldest_first { (at, device) } else { (!at, !device) }
+    }
+}
+
 impl Locator {
     /// The positions of a device, the newest first.
     pub fn positions(&self, query: &PositionsQuery) -> Result<Vec<Located>, QueryError> {
@@ -89,21 +110,34 @@ impl Locator {
         self.located(&PositionsQuery { source, ..*query })
     }
 
-    /// The newest position of each device, the newest first.
-    pub fn latest(&self, query: &LatestQuery) -> Vec<LatestPosition> {
+    /// The newest position of each device, the newest of them first, from one place on; and how
+    /// many there are. Looks at each device, but remembers no more of them than come before the end
+    /// of the page: of a million devices a copy would take a quarter of a gigabyte.
+    pub fn latest(
+        &self,
+        query: &LatestQuery,
+        skip: usize,
+        limit: usize,
+    ) -> (Vec<LatestPosition>, usize) {
         let world = self.world();
-        let is_wanted = |located: &&Located| {
-            let at = located.position.map(|position| position.coordinates);
-            query.device.is_none_or(|device| device == located.iccid)
-                && query.source.is_none_or(|source| source == located.source)
-                && query.from.is_none_or(|from| located.sampled_at >= from)
-                && query.until.is_none_or(|until| located.sampled_at < until)
-                && query.bounds.is_none_or(|bounds| at.is_some_and(|at| bounds.holds(at)))
-        };
-        let mut found: Vec<Located> = world.devices.latest().filter(is_wanted).cloned().collect();
-        drop(world);
-        found.sort_by_key(|located| std::cmp::Reverse((located.sampled_at, located.iccid)));
-        found
+        if let Some(device) = query.device {
+            let latest = world.devices.find(device).and_then(|device| device.latest.as_ref());
+            let found = latest.filter(|located| query.wants(located));
+            let listed = found.into_iter().skip(skip).take(limit).cloned().collect();
+            return (listed, usize::from(found.is_some()));
+        }
+        let end = skip.saturating_add(limit);
+        let (mut first, mut amount) = (BinaryHeap::new(), 0);
+        for located in world.devices.latest().filter(|located| query.wants(located)) {
+            amount += 1;
+            first.push((query.rank(located), located.iccid));
+            if first.len() > end {
+                first.pop();
+            }
+        }
+        let devices = first.into_sorted_vec().into_iter().skip(skip);
+        let latest = |(_, iccid)| world.devices.find(iccid)?.latest.clone();
+        (devices.filter_map(latest).collect(), amount)
     }
 
     fn located(&self, query: &PositionsQuery) -> Result<Vec<Located>, QueryError> {

@@ -14,6 +14,10 @@ const LONGITUDE: &str = "/6/0/1";
 const RADIUS: &str = "/6/0/3";
 const TIMESTAMP: &str = "/6/0/5";
 
+/// Before 2010 no device of these networks was anywhere, in seconds since 1970: clocks that were
+/// never set count from 1970, 1980 (GPS) or 2000.
+const CLOCK_SET_FROM_S: i64 = 1_262_304_000;
+
 /// What a record says.
 pub(crate) enum Sighting {
     /// The device told where it is.
@@ -73,7 +77,7 @@ fn of_template(
     let named = translated.at_unix_micros.map(Timestamp::from_micros);
     Ok(translated.position.map(|place| Sighting::Told {
         identity: telemetry.identity,
-        at: named.or(telemetry.measured).unwrap_or(record.received_at),
+        at: sampled_at([named, telemetry.measured], record),
         place: Coordinates::new(place.latitude, place.longitude),
         accuracy_m: None,
     }))
@@ -88,12 +92,19 @@ fn of_lwm2m(telemetry: &Telemetry<'_>, record: &Record) -> Option<Sighting> {
     let values: Value = serde_json::from_slice(telemetry.payload).ok()?;
     let number = |path: &str| values.get(path).and_then(Value::as_f64);
     let (latitude, longitude) = (number(LATITUDE)?, number(LONGITUDE)?);
-    let told = values.get(TIMESTAMP).and_then(Value::as_i64).filter(|seconds| *seconds > 0);
+    let told = values.get(TIMESTAMP).and_then(Value::as_i64);
     let told = told.map(|seconds| Timestamp::from_millis(seconds.saturating_mul(1_000)));
     Some(Sighting::Told {
         identity: telemetry.identity,
-        at: told.or(telemetry.measured).unwrap_or(record.received_at),
+        at: sampled_at([told, telemetry.measured], record),
         place: Coordinates::new(latitude, longitude),
         accuracy_m: number(RADIUS).filter(|radius| *radius > 0.0),
     })
+}
+
+/// The first of these times that a clock says that was ever set; else when it arrived.
+fn sampled_at(told: [Option<Timestamp>; 2], record: &Record) -> Timestamp {
+    let set_from = Timestamp::from_millis(CLOCK_SET_FROM_S * 1_000);
+    let is_set = |at: &Timestamp| *at >= set_from;
+    told.into_iter().flatten().find(is_set).unwrap_or(record.received_at)
 }

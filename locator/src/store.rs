@@ -15,12 +15,17 @@ use crate::geofences::Geofence;
 
 const MIGRATIONS: Migrations = Migrations {
     owner: "locator",
-    scripts: &["CREATE TABLE devices (
+    scripts: &[
+        "CREATE TABLE devices (
             iccid INTEGER PRIMARY KEY, latest TEXT, fences BLOB NOT NULL, cell TEXT NOT NULL
         ) STRICT;
         CREATE TABLE geofences (number INTEGER PRIMARY KEY, geofence TEXT NOT NULL) STRICT;
         CREATE TABLE cells (tower TEXT PRIMARY KEY, cell TEXT NOT NULL) STRICT, WITHOUT ROWID;
-        CREATE TABLE progress (one INTEGER PRIMARY KEY, cursor INTEGER NOT NULL) STRICT;"],
+        CREATE TABLE progress (one INTEGER PRIMARY KEY, cursor INTEGER NOT NULL) STRICT;",
+        // Devices remember fences by their numbers: none is given twice.
+        "CREATE TABLE numbers (one INTEGER PRIMARY KEY, last INTEGER NOT NULL) STRICT;
+        INSERT INTO numbers SELECT 1, COALESCE(MAX(number), 0) FROM geofences;",
+    ],
 };
 
 /// Why the file cannot be read or written: our fault or the disk's.
@@ -128,10 +133,11 @@ impl Store {
         Ok(transaction.commit()?)
     }
 
+    /// A number that no geofence had before.
     pub(crate) fn next_number(&mut self) -> Result<u64, StoreError> {
-        let highest: Option<i64> =
-            self.connection.query_row("SELECT MAX(number) FROM geofences", (), |row| row.get(0))?;
-        Ok(highest.map_or(1, |number| number.cast_unsigned() + 1))
+        let next = "UPDATE numbers SET last = last + 1 RETURNING last";
+        let number: i64 = self.connection.query_row(next, (), |row| row.get(0))?;
+        Ok(number.cast_unsigned())
     }
 
     pub(crate) fn save_geofence(&mut self, geofence: &Geofence) -> Result<(), StoreError> {

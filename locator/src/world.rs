@@ -92,7 +92,8 @@ impl World {
         cause: u64,
     ) -> Vec<Output> {
         let device = self.devices.change(identity.iccid);
-        if device.cell.current.is_some_and(|(_, since)| since > at) {
+        let is_known = |current| current == (tower, at);
+        if device.cell.current.is_some_and(|current| current.1 > at || is_known(current)) {
             return Vec::new();
         }
         device.cell.current = Some((tower, at));

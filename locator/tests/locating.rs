@@ -81,15 +81,19 @@ impl World {
         Import::new(vec![file], &self.folder.path().join("cells.db")).run(|_| {}).unwrap();
     }
 
-    fn append(&self, kind: EventKind, received_at: Timestamp, body: Vec<u8>) {
-        let device = DeviceKey::from_u64(iccid().as_u64());
+    fn append(&self, iccid: Iccid, kind: EventKind, received_at: Timestamp, body: Vec<u8>) {
+        let device = DeviceKey::from_u64(iccid.as_u64());
         let record = NewRecord { kind: Kind::new(kind.code()), device, received_at, body };
         self.log.append(vec![record]).wait().unwrap();
     }
 
     fn tell(&self, protocol: Protocol, received_at: Timestamp, payload: &[u8]) {
+        self.tell_of(iccid(), protocol, received_at, payload);
+    }
+
+    fn tell_of(&self, iccid: Iccid, protocol: Protocol, received_at: Timestamp, payload: &[u8]) {
         let telemetry = Telemetry {
-            identity: Identity { iccid: iccid(), imsi: None, ip: Some([10, 0, 0, 1].into()) },
+            identity: Identity { iccid, imsi: None, ip: Some([10, 0, 0, 1].into()) },
             class: IdentityClass::SimIp,
             protocol,
             topic: None,
@@ -99,7 +103,7 @@ impl World {
             session: None,
             payload,
         };
-        self.append(EventKind::Telemetry, received_at, telemetry.encode());
+        self.append(iccid, EventKind::Telemetry, received_at, telemetry.encode());
     }
 
     /// A position as the template reads it.
@@ -118,7 +122,7 @@ impl World {
             area: Some(7),
             cell: Some(cell),
         });
-        self.append(EventKind::Session, at(seconds), report.encode());
+        self.append(iccid(), EventKind::Session, at(seconds), report.encode());
     }
 
     fn fence(&self, longitude: f64) -> locator::Geofence {
@@ -192,7 +196,8 @@ fn positions_of_templates_and_of_object_6_are_kept() {
     assert_eq!(of_lwm2m.position.unwrap().accuracy_m, Some(12.5));
     assert_eq!(of_lwm2m.position.unwrap().coordinates.longitude(), -10.25);
     assert_eq!(of_lwm2m.ip, Some([10, 0, 0, 1].into()));
-    assert_eq!(world.locator.latest(&LatestQuery::default()), [of_lwm2m.clone()]);
+    let latest = world.locator.latest(&LatestQuery::default(), 0, 10);
+    assert_eq!(latest, (vec![of_lwm2m.clone()], 1));
 }
 
 #[test]
@@ -299,7 +304,7 @@ fn a_late_position_raises_nothing_and_is_kept() {
     world.tell(Protocol::Lwm2m, at(101), told(11.0, 50).as_bytes());
     world.reader.step().unwrap();
     assert_eq!(world.said(), ["10", "Geofence[Enter]", "11"]);
-    let latest = world.locator.latest(&LatestQuery::default());
+    let (latest, _) = world.locator.latest(&LatestQuery::default(), 0, 10);
     assert_eq!(latest[0].position.unwrap().coordinates.longitude(), 10.0);
 }
 
@@ -310,13 +315,42 @@ fn the_newest_positions_are_found_in_a_box() {
     world.reader.step().unwrap();
     let found = |west, east| {
         let bounds = Some(BoundingBox { west, east, south: 49.0, north: 51.0 });
-        world.locator.latest(&LatestQuery { bounds, ..LatestQuery::default() }).len()
+        world.locator.latest(&LatestQuery { bounds, ..LatestQuery::default() }, 0, 10).1
     };
     assert_eq!(found(179.0, -179.0), 1, "over the antimeridian");
     assert_eq!(found(-180.0, -179.0), 1);
     assert_eq!(found(-179.0, 179.0), 0);
     let other = LatestQuery { source: Some(PositionSource::CellTower), ..LatestQuery::default() };
-    assert!(world.locator.latest(&other).is_empty());
+    assert_eq!(world.locator.latest(&other, 0, 10), (vec![], 0));
+}
+
+#[test]
+fn the_newest_positions_come_in_pages_from_both_ends() {
+    let mut world = World::new();
+    let devices: Vec<Iccid> =
+        (0..7).map(|number| Iccid::from_u64(iccid().as_u64() + number).unwrap()).collect();
+    for (device, seconds) in devices.iter().zip([3, 1, 6, 0, 5, 2, 4]) {
+        let payload = format!(r#"{{"/6/0/0":50,"/6/0/1":{seconds}}}"#);
+        world.tell_of(*device, Protocol::Lwm2m, at(seconds), payload.as_bytes());
+    }
+    world.reader.step().unwrap();
+    let listed = |oldest_first, skip, limit| {
+        let query = LatestQuery { oldest_first, ..LatestQuery::default() };
+        let (found, amount) = world.locator.latest(&query, skip, limit);
+        assert_eq!(amount, 7);
+        found.iter().map(|one| one.position.unwrap().coordinates.longitude()).collect::<Vec<_>>()
+    };
+    assert_eq!(listed(false, 0, 3), [6.0, 5.0, 4.0]);
+    assert_eq!(listed(false, 3, 3), [3.0, 2.0, 1.0]);
+    assert_eq!(listed(false, 6, 3), [0.0]);
+    assert_eq!(listed(true, 0, 3), [0.0, 1.0, 2.0]);
+    assert!(listed(true, 7, 3).is_empty());
+    let one = LatestQuery { device: Some(devices[4]), ..LatestQuery::default() };
+    let (found, amount) = world.locator.latest(&one, 0, 10);
+    assert_eq!((found[0].iccid, amount), (devices[4], 1));
+    assert_eq!(world.locator.latest(&one, 1, 10), (vec![], 1));
+    let later = LatestQuery { from: Some(at(6)), ..one };
+    assert_eq!(world.locator.latest(&later, 0, 10), (vec![], 0));
 }
 
 #[test]
@@ -367,4 +401,54 @@ fn geofences_are_made_changed_listed_and_removed() {
     let gone = world.locator.delete_geofence(&around.id).unwrap_err();
     assert!(matches!(gone, GeofenceError::Unknown));
     assert_eq!(world.locator.geofences(0, 9).1, 2);
+}
+
+/// A geofence that was made in place of a removed one had its number, so that the devices in the
+/// old one were in the new one, too: they left it without ever having been there. As shapes do not
+/// change, that is how a geofence is moved.
+#[test]
+fn nobody_is_in_a_geofence_because_he_was_in_a_removed_one() {
+    for restarts in [false, true] {
+        let mut world = World::new();
+        let old = world.fence(10.0);
+        world.drive_to(10.0, 1);
+        world.reader.step().unwrap();
+        world.locator.delete_geofence(&old.id).unwrap();
+        if restarts {
+            world.reader.flush().unwrap();
+            world.crash();
+        }
+        world.fence(20.0);
+        world.drive_to(11.0, 2);
+        world.drive_to(20.0, 3);
+        world.reader.step().unwrap();
+        let expected = ["10", "Geofence[Enter]", "11", "20", "Geofence[Enter]"];
+        assert_eq!(world.said(), expected, "restarts: {restarts}");
+    }
+}
+
+/// A report that a feed sent twice was an attempt of its own each time where the cell is not known.
+#[test]
+fn a_report_that_comes_twice_is_one_attempt() {
+    let mut world = World::new();
+    world.enter_cell(SessionChange::Start, 1, 0);
+    world.enter_cell(SessionChange::Start, 1, 0);
+    world.reader.step().unwrap();
+    assert_eq!(world.said(), ["nowhere"]);
+    world.enter_cell(SessionChange::Start, 1, 1);
+    world.reader.step().unwrap();
+    assert_eq!(world.said(), ["nowhere", "nowhere"]);
+}
+
+/// A device without a clock counts from its start: its positions were of 1970, where no query finds
+/// them and no geofence is.
+#[test]
+fn a_device_without_a_clock_is_where_it_says_when_that_arrives() {
+    let mut world = World::new();
+    world.fence(10.0);
+    let told = br#"{"/6/0/0":50,"/6/0/1":10,"/6/0/5":4711}"#;
+    world.tell(Protocol::Lwm2m, at(100), told);
+    world.reader.step().unwrap();
+    assert_eq!(world.said(), ["10", "Geofence[Enter]"]);
+    assert_eq!(world.positions()[0].sampled_at, at(100));
 }

@@ -13,7 +13,7 @@ use crate::api::{ManagementApi, blocking};
 use crate::devices::require_known;
 use crate::error::ApiError;
 use crate::extract::{DeviceId, Params, iccid};
-use crate::paging::{PAGE_MAX, PageRequest, number};
+use crate::paging::{PAGE_MAX, Page, PageRequest, number};
 use crate::times::AskedSpan;
 
 /// Positions on a page, where the client names no number and at most, as documented.
@@ -230,7 +230,7 @@ pub(crate) async fn of_device(
     if ascending {
         found.reverse();
     }
-    Ok(Json(page(request, found, false)))
+    Ok(Json(page(&request.slice(found), false)))
 }
 
 /// The newest position of each device.
@@ -244,7 +244,6 @@ pub(crate) async fn latest(
     Params(params): Params<LatestParams>,
 ) -> Result<Json<PositionPage>, ApiError> {
     let request = page_request(params.page.as_deref(), params.page_size.as_deref())?;
-    let ascending = is_ascending(params.sort.as_deref())?;
     let asked =
         AskedSpan::parse(params.start_date_time.as_deref(), params.end_date_time.as_deref())?;
     let query = LatestQuery {
@@ -253,13 +252,12 @@ pub(crate) async fn latest(
         source: source(params.source.as_deref())?,
         from: asked.start(),
         until: asked.end(),
+        oldest_first: is_ascending(params.sort.as_deref())?,
     };
     let locator = api.services().locator.clone();
-    let mut found = blocking("reading positions", move || locator.latest(&query)).await?;
-    if ascending {
-        found.reverse();
-    }
-    Ok(Json(page(request, found, true)))
+    let latest = move || locator.latest(&query, request.skip(), request.take());
+    let (found, amount) = blocking("reading positions", latest).await?;
+    Ok(Json(page(&request.page_of(found, amount as u64), true)))
 }
 
 /// The attempts to locate a device by its cell.
@@ -362,8 +360,7 @@ fn summary(all: Vec<Located>) -> Vec<Located> {
     (0..SUMMARY_MAX).filter_map(|n| all.get(n * last / (SUMMARY_MAX - 1)).cloned()).collect()
 }
 
-fn page(request: PageRequest, found: Vec<Located>, with_device: bool) -> PositionPage {
-    let page = request.slice(found);
+fn page(page: &Page<Located>, with_device: bool) -> PositionPage {
     let entry = |located: &Located| {
         let position = located.position?;
         let at = position.coordinates;
