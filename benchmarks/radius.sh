@@ -38,27 +38,44 @@ run_dir = $folder
 libdir = /usr/lib/freeradius
 pidfile = $folder/radiusd.pid
 max_requests = 16384
-security { allow_vulnerable_openssl = yes }
-log { destination = files
- file = $folder/radius.log }
-thread pool { start_servers = 4
- max_servers = 8
- min_spare_servers = 2
- max_spare_servers = 4
- max_requests_per_server = 0 }
-client loopback { ipaddr = 127.0.0.1
- secret = $secret }
+security {
+    allow_vulnerable_openssl = yes
+}
+log {
+    destination = files
+    file = $folder/radius.log
+}
+thread pool {
+    start_servers = 4
+    max_servers = 8
+    min_spare_servers = 2
+    max_spare_servers = 4
+    max_requests_per_server = 0
+}
+client loopback {
+    ipaddr = 127.0.0.1
+    secret = $secret
+}
 modules {
- detail { filename = $folder/detail/detail
-  permissions = 0600
-  locking = no }
+    detail {
+        filename = $folder/detail/detail
+        permissions = 0600
+        locking = no
+    }
+    always ok {
+        rcode = ok
+    }
 }
 server default {
- listen { type = acct
-  ipaddr = 127.0.0.1
-  port = 21913 }
- accounting { detail
-  ok }
+    listen {
+        type = acct
+        ipaddr = 127.0.0.1
+        port = 21913
+    }
+    accounting {
+        detail
+        ok
+    }
 }
 CONF
 freeradius -f -d "$folder/raddb" >/dev/null 2>&1 &
