@@ -112,7 +112,7 @@ impl Locator {
 
     /// The newest position of each device, the newest of them first, from one place on; and how
     /// many there are. Looks at each device, but remembers no more of them than come before the end
-    /// of the page: of a million devices a copy would take a quarter of a gigabyte.
+    /// of the page: of a million devices a copy would take 128 megabytes.
     pub fn latest(
         &self,
         query: &LatestQuery,
