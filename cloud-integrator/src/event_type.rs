@@ -1,7 +1,7 @@
 //! The types of event that an integration can subscribe to.
 //!
-//! Names, triggers and shapes are those of 1NCE OS (docs/webhooks.md). [`EventType::Location`] and
-//! [`EventType::Geofence`] can be subscribed to already; nothing emits them yet.
+//! Names, triggers and shapes are those of 1NCE OS (docs/webhooks.md); `sampleTime`, and `metadata`
+//! of a crossing, are additions.
 
 use std::fmt;
 use std::str::FromStr;
@@ -154,7 +154,9 @@ impl EventType {
                 "device":{"iccid":"8988280666000002864","imsi":"901405100002864",
                 "ip":"100.91.200.24"},
                 "geofence":{"id":"k3Vd0hYb7QmZ1nT5xWc9P","name":"depot","type":"EXIT",
-                "coordinates":["24.166234","56.977086"],"source":"CellTower"}}"#
+                "coordinates":["24.166234","56.977086"],"source":"CellTower",
+                "sampleTime":"2022-04-14T10:19:54.333Z",
+                "metadata":{"horizontalAccuracy":303,"horizontalConfidenceLevel":0.68}}}"#
             }
             Self::Location => {
                 r#"{"type":"LOCATION","id":"1-62580000-00005fb82c196babcd000071",
@@ -162,6 +164,7 @@ impl EventType {
                 "device":{"iccid":"8988280666000002864","imsi":"901405100002864",
                 "ip":"100.91.200.24"},
                 "location":{"source":"CellTower","coordinates":["24.166234","56.977086"],
+                "sampleTime":"2022-04-14T10:19:54.333Z",
                 "metadata":{"horizontalAccuracy":303,"horizontalConfidenceLevel":0.68}}}"#
             }
             Self::TestMessage => {

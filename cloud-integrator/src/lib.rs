@@ -2,8 +2,8 @@
 //!
 //! [`Integrations`] is what the management API works on: it keeps what customers configure and
 //! runs one [`Forwarder`] for each integration. A forwarder reads the log from its own cursor,
-//! keeps the order of each device and drives a [`Sink`]: [`WebhookSink`], [`MqttSink`] or
-//! [`AwsSink`].
+//! keeps the order of each device and drives a [`Sink`]: [`WebhookSink`], [`MqttSink`],
+//! [`AwsSink`] or [`EmailSink`].
 //!
 //! What it promises (docs/delivery.md, docs/integrations.md): every record that is wanted is
 //! delivered at least once, in order per device, with the same id at every attempt; a slow or dead
@@ -53,7 +53,10 @@ pub use delivery_options::{
     BATCH_EVENTS_MAX, BATCH_WAIT_MAX, BatchOptions, CONCURRENCY_DEFAULT, CONCURRENCY_MAX,
     DeliveryOptions, InvalidDeliveryOptions, Order, RetryProfile,
 };
-pub use email::{InvalidEmail, MailSecurity, MailSettings, Mailer, MailerError, RECIPIENTS_MAX};
+pub use email::{
+    EmailSink, InvalidEmail, MAILS_PER_HOUR, MailSecurity, MailSettings, Mailer, MailerError,
+    RECIPIENTS_MAX,
+};
 pub use event_type::{CatalogueEntry, EVENT_VERSION, EventType, EventTypes, EventTypesError};
 pub use forwarder::{Forwarder, ForwarderSettings, ForwarderStatus};
 pub use gate::GateSettings;

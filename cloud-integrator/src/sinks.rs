@@ -7,7 +7,7 @@ use crate::integration::{Integration, IntegrationState, InvalidIntegration};
 use crate::mqtt::{MqttClient, MqttEndpointError, MqttPurpose, MqttSink};
 use crate::network::Resolver;
 use crate::sink::{Delivery, Outcome, Sink};
-use crate::target::{AwsTransport, Target};
+use crate::target::{AwsTransport, EmailTarget, Target};
 use crate::tls;
 use crate::webhook::{Endpoint, WebhookClient, WebhookError, WebhookSink};
 
@@ -92,13 +92,24 @@ impl Sinks {
             Target::Mqtt(broker) => {
                 AnySink::Mqtt(self.mqtt.sink(self.mqtt.endpoint(broker, id)?, mqtt_purpose))
             }
-            Target::Email(email) => AnySink::Email(EmailSink::new(self.mailer.as_ref(), email)?),
+            Target::Email(email) => AnySink::Email(self.email(email, purpose)?),
             Target::Aws(aws) => match aws.transport {
                 AwsTransport::Sdk { .. } => AnySink::Aws(AwsSink::new(&self.aws, aws)?),
                 AwsTransport::Mqtt { .. } => {
                     AnySink::Mqtt(self.mqtt.sink(self.mqtt.aws_endpoint(aws, id)?, mqtt_purpose))
                 }
             },
+        })
+    }
+}
+
+impl Sinks {
+    fn email(&self, target: &EmailTarget, purpose: Purpose) -> Result<EmailSink, InvalidEmail> {
+        let mailer = self.mailer.as_ref().ok_or(InvalidEmail::NoServer)?;
+        let sink = EmailSink::new(mailer, target)?;
+        Ok(match purpose {
+            Purpose::Run => sink,
+            Purpose::Test => sink.for_a_test(),
         })
     }
 }

@@ -4,10 +4,21 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::delivery_options::{BatchOptions, CONCURRENCY_MAX, DeliveryOptions};
 use crate::webhook::Signing;
+
+/// Connections of one integration to the mail server at the same time: servers count those of a
+/// client (Postfix: 50), and all integrations are one client.
+const MAIL_CONNECTIONS_MAX: usize = 2;
+/// Events of one mail at most where the customer does not say: what a person still reads.
+const DIGEST_EVENTS: usize = 50;
+/// How long the first event of a mail waits for others where the customer does not say: an alert
+/// is not late by it, and a fleet that leaves a yard is one mail.
+const DIGEST_WAIT: Duration = Duration::from_secs(5);
 
 /// Where an integration's events go.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -130,6 +141,14 @@ impl Target {
             Self::Email(_) => "EMAIL",
         }
     }
+
+    /// Attempts at the same time that it takes at most.
+    pub(crate) const fn concurrency_max(&self) -> usize {
+        match self {
+            Self::Webhook(_) | Self::Aws(_) | Self::Mqtt(_) => CONCURRENCY_MAX,
+            Self::Email(_) => MAIL_CONNECTIONS_MAX,
+        }
+    }
 }
 
 impl AwsTarget {
@@ -152,6 +171,15 @@ impl ClientTls {
 impl Default for AwsTransport {
     fn default() -> Self {
         Self::Sdk { role_arn: None, external_id: None }
+    }
+}
+
+impl EmailTarget {
+    /// How events are delivered where the customer does not say: what comes at about the same time
+    /// is one mail.
+    pub fn delivery() -> DeliveryOptions {
+        let digest = BatchOptions { events: DIGEST_EVENTS, wait: DIGEST_WAIT };
+        DeliveryOptions { batch: Some(digest), ..DeliveryOptions::default() }
     }
 }
 

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use serde_json::Value;
+use vocabulary::Timestamp;
 
 use crate::event_type::EventType;
 use crate::sink::Delivery;
@@ -72,7 +73,7 @@ fn told(event: &Delivery) -> Told {
     };
     line("device", device);
     line("geofence", text("/geofence/name"));
-    line("time", text(&format!("{place}/sampleTime")));
+    line("time", &time(&value, place));
     line("by", text(&format!("{place}/source")));
     let (longitude, latitude) =
         (text(&format!("{place}/coordinates/0")), text(&format!("{place}/coordinates/1")));
@@ -87,10 +88,23 @@ fn told(event: &Delivery) -> Told {
              {longitude}"
         );
         line("map", &map);
+        // The place and its uncertainty in metres (RFC 5870), for what opens a map by itself.
+        let uncertainty = accuracy.and_then(Value::as_f64).map(|metres| format!(";u={metres:.0}"));
+        line("geo", &format!("geo:{latitude},{longitude}{}", uncertainty.unwrap_or_default()));
     }
     line("description", text("/error/description"));
     line("event", text("/id"));
     Told { title, details }
+}
+
+/// When the device was there; of other events, when they were received.
+fn time(event: &Value, place: &str) -> String {
+    let sampled = event.pointer(&format!("{place}/sampleTime")).and_then(Value::as_str);
+    let received = || {
+        let milliseconds = event.pointer("/received")?.as_str()?.parse().ok()?;
+        Some(Timestamp::from_millis(milliseconds).to_string())
+    };
+    sampled.map(str::to_owned).or_else(received).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -119,17 +133,25 @@ mod tests {
     fn a_crossing_is_told_with_its_place_and_time() {
         let (subject, text) = words(&[event(EventType::Geofence, CROSSED)]);
         assert_eq!(subject, r#"[simgate] device 8988280666000002864 entered "depot\r\nBcc: x""#);
-        for part in ["position    56.9, 24.1", "accuracy    12 m", "mlat=56.9&mlon=24.1", "GPS"] {
+        for part in [
+            "position    56.9, 24.1",
+            "accuracy    12 m",
+            "mlat=56.9&mlon=24.1",
+            "geo:56.9,24.1;u=12",
+            "time        2026-11-21T08:15:30Z",
+            "GPS",
+        ] {
             assert!(text.contains(part), "{part}: {text}");
         }
     }
 
     #[test]
     fn several_events_are_one_mail() {
-        let error = r#"{"id":"1","error":{"message":"A[B]","description":"why"}}"#;
+        let error = r#"{"id":"1","received":"1670598749915","error":{"message":"A[B]","description":"why"}}"#;
         let events = [event(EventType::Error, error), event(EventType::Geofence, CROSSED)];
         let (subject, text) = words(&events);
         assert_eq!(subject, "[simgate] error: A[B], and 1 more");
+        assert!(text.contains("time        2022-12-09T15:12:29.915Z"), "{text}");
         assert!(text.contains("description why") && text.contains("\n----\n"), "{text}");
     }
 

@@ -5,6 +5,8 @@ use thiserror::Error;
 
 /// Recipients of an integration at most.
 pub const RECIPIENTS_MAX: usize = 10;
+/// Bytes of a recipient at most, with a name.
+const RECIPIENT_BYTES_MAX: usize = 512;
 
 /// Why an integration by e-mail is refused.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -15,6 +17,9 @@ pub enum InvalidEmail {
     /// Nobody, or too many.
     #[error("{0} recipients, allowed: 1 to {RECIPIENTS_MAX}")]
     Recipients(usize),
+    /// Longer than an address may be.
+    #[error("a recipient of {0} bytes, allowed: {RECIPIENT_BYTES_MAX}")]
+    TooLong(usize),
     /// Not an address.
     #[error("{found:?} is no e-mail address: {reason}")]
     Address {
@@ -37,6 +42,10 @@ pub(crate) fn recipients(texts: &[String]) -> Result<Vec<Mailbox>, InvalidEmail>
         return Err(InvalidEmail::Recipients(texts.len()));
     }
     let read = |text: &String| {
+        // The longest path of SMTP (RFC 5321 §4.5.3.1.3), and a name as long again.
+        if text.len() > RECIPIENT_BYTES_MAX {
+            return Err(InvalidEmail::TooLong(text.len()));
+        }
         text.parse::<Mailbox>().map_err(|error| InvalidEmail::Address {
             found: text.chars().take(100).collect(),
             reason: error.to_string(),
@@ -58,6 +67,8 @@ mod tests {
         assert_eq!(read(&["a@example.com", "Anyone <b@example.com>"]), Ok(2));
         assert_eq!(read(&[]), Err(InvalidEmail::Recipients(0)));
         assert_eq!(read(&["a@example.com"; 11]), Err(InvalidEmail::Recipients(11)));
+        let long = format!("{} <a@example.com>", "n".repeat(500));
+        assert_eq!(read(&[&long]), Err(InvalidEmail::TooLong(516)));
         for text in ["", "a", "a@", "a@example.com\r\nBcc: b@example.com", "a@b@c"] {
             assert!(matches!(read(&[text]), Err(InvalidEmail::Address { .. })), "{text:?}");
         }

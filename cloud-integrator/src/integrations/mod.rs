@@ -8,6 +8,7 @@ mod upkeep;
 
 use std::collections::HashMap;
 use std::future::Future;
+use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex as StdMutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -23,7 +24,7 @@ use vocabulary::{
 };
 
 use crate::aws::{AwsAccess, AwsAccessError, AwsOptions};
-use crate::email::{MailSettings, Mailer, MailerError};
+use crate::email::{MAILS_PER_HOUR, MailSettings, Mailer, MailerError};
 use crate::event_type::{CatalogueEntry, EventType};
 use crate::forwarder::{Forwarder, ForwarderSettings, ForwarderStatus};
 use crate::integration::{ChangeError, Integration, IntegrationState, InvalidIntegration};
@@ -52,6 +53,8 @@ pub struct Settings {
     pub aws: AwsOptions,
     /// The mail server; without it no integration sends mail.
     pub mail: Option<MailSettings>,
+    /// Mails of one integration in an hour at most.
+    pub mails_per_hour: NonZeroU32,
     /// Integrations at most: each reads the whole log on its own. An estimate.
     pub integrations_max: usize,
 }
@@ -108,6 +111,7 @@ impl Default for Settings {
             extra_roots_pem: Vec::new(),
             aws: AwsOptions::default(),
             mail: None,
+            mails_per_hour: MAILS_PER_HOUR,
             integrations_max: 100,
         }
     }
@@ -231,6 +235,9 @@ impl Integrations {
             // Stored when another configuration of the gateway allowed it.
             Err(error) => return self.cannot_run(&source, integration, &error).await,
         };
+        let mut delivery = integration.delivery;
+        delivery.concurrency_max =
+            delivery.concurrency_max.min(integration.target.concurrency_max());
         let forwarder = Forwarder::start(
             source,
             self.0.store.bookmark(id),
@@ -239,7 +246,7 @@ impl Integrations {
                 json_payload_enabled: integration.json_payload_enabled,
             },
             sink,
-            ForwarderSettings::for_integration(&integration.delivery, &self.0.settings.forwarder),
+            ForwarderSettings::for_integration(&delivery, &self.0.settings.forwarder),
         );
         engine.forwarders.insert(id.clone(), forwarder);
     }
@@ -339,7 +346,9 @@ fn sinks(settings: &Settings) -> Result<Sinks, OpenError> {
     let mqtt = MqttClient::new(resolver.clone(), roots, MqttLimits::default());
     let aws = AwsAccess::new(settings.aws.clone(), resolver.clone())?;
     let mailer = settings.mail.clone();
-    let mailer = mailer.map(|mail| Mailer::new(mail, &settings.extra_roots_pem)).transpose()?;
+    let mailer = mailer
+        .map(|mail| Mailer::new(mail, &settings.extra_roots_pem, settings.mails_per_hour))
+        .transpose()?;
     Ok(Sinks { webhooks, mqtt, aws, mailer, resolver })
 }
 
