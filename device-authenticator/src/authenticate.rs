@@ -72,7 +72,7 @@ pub enum AddressSource {
     Registry,
     /// A live data session alone.
     Sessions,
-    /// A data session, and the registry for addresses of which no feed has told.
+    /// A live data session, and the registry for addresses that no feed says another SIM has had.
     Both,
 }
 
@@ -120,6 +120,10 @@ impl Attribution {
             }
             Lease::Contested => Err(Refusal::ContestedAddress),
             Lease::Stale { iccid, imsi } => self.agreed(ip, (iccid, imsi)),
+            // Whoever came after may be anybody, unless the address is always the same SIM's.
+            Lease::Ended { iccid, imsi } => {
+                self.agreed(ip, (iccid, imsi)).map_err(|_| Refusal::UnknownAddress)
+            }
             Lease::None if self.source == AddressSource::Both => self.registered(ip),
             Lease::None => Err(Refusal::UnknownAddress),
         }
@@ -195,16 +199,20 @@ impl Attribution {
             (None, None) => None,
         };
         let found = found.ok_or(Refusal::UnknownHolder)?;
-        match (imsi, found.identity.imsi) {
-            (Some(told), Some(known)) if told != known => {
-                Err(Refusal::OtherSubscriber(found.identity))
+        let iccid = found.identity.iccid;
+        let is_other = match (imsi, found.identity.imsi) {
+            (Some(told), Some(known)) => told != known,
+            // What the registry does not know of this card it may know of another.
+            (Some(told), None) => {
+                self.directory.find_imsi(told).is_some_and(|sim| sim.identity.iccid != iccid)
             }
-            _ => Ok(found),
-        }
+            (None, _) => false,
+        };
+        if is_other { Err(Refusal::OtherSubscriber(found.identity)) } else { Ok(found) }
     }
 
-    /// A feed that has fallen silent is no reason to refuse a SIM whose address is its own in the
-    /// registry as well.
+    /// A feed that has fallen silent, and a session that has ended, are no reason to refuse a SIM
+    /// whose address is its own in the registry as well.
     fn agreed(
         &self,
         ip: IpAddr,
@@ -317,6 +325,53 @@ mod tests {
         let sessions = attribution(AddressSource::Sessions);
         lease(&sessions, 1, "901405100000001", 1);
         assert_eq!(iccid_at(&sessions, 1, 61), Err(Refusal::StaleSession));
+    }
+
+    /// An operator who gives out addresses anew keeps the old ones in the registry. One SIM's
+    /// session on such an address ended, the beginning of the next SIM's was lost, and the
+    /// registry gave its messages to a third.
+    #[test]
+    fn an_address_that_another_sim_has_had_is_not_the_registry_s_any_more() {
+        let end = |attribution: &Attribution, place: u64, name: &str| {
+            let mut report = SessionReport::new("radius", SessionChange::Stop, "pgw", at(9));
+            report.session = name.to_owned();
+            attribution.sessions.apply((place, at(9)), &report);
+        };
+        let both = attribution(AddressSource::Both);
+        lease(&both, 1, "901405100000002", 1);
+        end(&both, 2, "1");
+        assert_eq!(iccid_at(&both, 1, 10), Err(Refusal::UnknownAddress));
+        assert_eq!(both.address_of(ONE.parse().unwrap(), at(10)), None);
+        // Where it was the same SIM, its address is its own for ever.
+        lease(&both, 3, "901405100000001", 1);
+        end(&both, 4, "3");
+        assert_eq!(iccid_at(&both, 1, 10).as_deref(), Ok(ONE));
+        let sessions = attribution(AddressSource::Sessions);
+        lease(&sessions, 1, "901405100000001", 1);
+        end(&sessions, 2, "1");
+        assert_eq!(iccid_at(&sessions, 1, 10), Err(Refusal::UnknownAddress));
+    }
+
+    /// The registry knew no IMSI of a card, and a feed named that of another SIM with it: the
+    /// message was taken for the card's.
+    #[test]
+    fn a_card_with_the_subscriber_of_another_is_refused() {
+        let attribution = attribution(AddressSource::Both);
+        let card: Iccid = "8988280666000000003".parse().unwrap();
+        let set = DirectoryChange::Set { iccid: card, imsi: None, ip: None, active: true };
+        attribution.directory.apply(&[set]);
+        let mut report = SessionReport::new("radius", SessionChange::Start, "pgw", at(0));
+        report.session = "x".to_owned();
+        report.iccid = Some(card);
+        report.imsi = Some("901405100000002".parse().unwrap());
+        report.ipv4 = Some([10, 0, 0, 8].into());
+        attribution.sessions.apply((1, at(0)), &report);
+        assert!(matches!(iccid_at(&attribution, 8, 1), Err(Refusal::OtherSubscriber(_))));
+        report.change = SessionChange::Update;
+        report.imsi = Some("901405100000077".parse().unwrap());
+        report.happened_at = at(1);
+        attribution.sessions.apply((2, at(1)), &report);
+        assert_eq!(iccid_at(&attribution, 8, 2), Ok(card.to_string()));
     }
 
     #[test]

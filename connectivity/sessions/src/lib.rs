@@ -8,8 +8,11 @@
 //!
 //! Not here: sockets, the message log, and which SIMs there are.
 
+mod claims;
 mod index;
+mod notices;
 mod origin;
+mod room;
 mod session;
 mod slab;
 mod store;
@@ -31,7 +34,8 @@ use table::Table;
 /// What is allowed of sessions.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// Sessions at most, those of the last day that have ended included.
+    /// Sessions at most, those of the last day that have ended included. In a full table the oldest
+    /// that have ended or are stale make room.
     pub sessions_max: usize,
     /// A session that was not heard for so long vouches for nothing, unless its reports were
     /// further apart before: then three times that, at most a day.
@@ -59,8 +63,15 @@ impl Settings {
 /// What an address is worth.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Lease {
-    /// No feed has told of it, or its session has ended.
+    /// No feed has told of it.
     None,
+    /// A session held it, and has ended. Nothing is known of who came after.
+    Ended {
+        /// The SIM, where the feed or the registry named it.
+        iccid: Option<Iccid>,
+        /// The subscriber, where the feed named it.
+        imsi: Option<Imsi>,
+    },
     /// A session holds it.
     Live {
         /// The session's number: the place in the log of the report that opened it.
@@ -94,7 +105,8 @@ pub enum Outcome {
     EndedUnknown,
     /// All sessions of a server ended.
     Restarted,
-    /// It came after the end of its session and changes nothing.
+    /// It came after the end of its session, or after another SIM's with the same name, and is only
+    /// remembered.
     Late,
     /// It was applied before.
     Repeated,
@@ -165,7 +177,7 @@ pub struct DataSession {
     pub began_at: Timestamp,
     /// The time of its last report.
     pub heard_at: Timestamp,
-    /// When it ended, if that was reported.
+    /// When it ended, if that is known.
     pub ended_at: Option<Timestamp>,
     /// The SIM.
     pub iccid: Option<Iccid>,
@@ -282,7 +294,7 @@ fn shown(table: &Table, session: &Session, now: Timestamp) -> DataSession {
         name: session.name.to_string(),
         state,
         began_at: Timestamp::from_micros(session.began),
-        heard_at: Timestamp::from_micros(session.heard),
+        heard_at: session.heard_at(),
         ended_at: session.stopped.map(Timestamp::from_micros),
         iccid: session.iccid(),
         imsi: session.imsi(),

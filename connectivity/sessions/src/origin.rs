@@ -16,6 +16,8 @@ pub(crate) struct Origin {
     pub(crate) server: Box<str>,
     /// When it last began anew, in microseconds: sessions of before are gone.
     pub(crate) restarted: i64,
+    /// The last report of the sessions that were forgotten: an older report may be of one of them.
+    pub(crate) forgotten: i64,
 }
 
 impl Origins {
@@ -25,7 +27,7 @@ impl Origins {
         if let Some(number) = self.by_name.get(&key) {
             return *number;
         }
-        self.add(Origin { feed: key.0, server: key.1, restarted: i64::MIN })
+        self.add(Origin { feed: key.0, server: key.1, restarted: i64::MIN, forgotten: i64::MIN })
     }
 
     pub(crate) fn add(&mut self, origin: Origin) -> u32 {
@@ -41,6 +43,19 @@ impl Origins {
             origin.restarted = origin.restarted.max(at);
             self.changed = true;
         }
+    }
+
+    pub(crate) fn forget(&mut self, number: u32, heard: i64) {
+        if let Some(origin) = self.list.get_mut(number as usize)
+            && origin.forgotten < heard
+        {
+            origin.forgotten = heard;
+            self.changed = true;
+        }
+    }
+
+    pub(crate) fn forgotten(&self, number: u32) -> i64 {
+        self.list.get(number as usize).map_or(i64::MIN, |origin| origin.forgotten)
     }
 
     pub(crate) fn restarted(&self, number: u32) -> i64 {

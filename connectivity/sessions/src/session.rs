@@ -1,17 +1,19 @@
-//! One session as the table holds it, in 168 bytes and its name.
+//! One session as the table holds it, in at most 184 bytes and its name.
 
 use std::fmt::Display;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
-use vocabulary::{CellTower, Iccid, Imei, Imsi, Msisdn, Octets, RadioAccess, SessionReport};
+use vocabulary::{
+    CellTower, Iccid, Imei, Imsi, Msisdn, Octets, RadioAccess, SessionReport, Timestamp,
+};
 
 use crate::index::Key;
 
 /// A SIM without a number.
 const NO_NUMBER: u64 = u64::MAX;
 
-/// What is known of a session. Times are event times in microseconds, never after the arrival of
+/// What is known of a session. Times are event times in microseconds, hardly after the arrival of
 /// the report that brought them.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Session {
@@ -34,6 +36,11 @@ pub(crate) struct Session {
     pub(crate) address: u32,
     pub(crate) prefix: u64,
     pub(crate) longest_gap_s: u32,
+    /// When its last report arrived, in seconds since 1970, rounded up.
+    pub(crate) told_s: u32,
+    /// Only remembered for its address: the name, and perhaps the SIM, are those of another
+    /// session now, or this session moved to another address.
+    pub(crate) is_former: bool,
     /// Numbers as they are packed here.
     pub(crate) iccid: u64,
     pub(crate) imsi: u64,
@@ -63,6 +70,13 @@ impl Holder {
             iccid: report.iccid.map_or(NO_NUMBER, Iccid::as_u64),
             imsi: report.imsi.map_or(NO_NUMBER, Imsi::as_u64),
         }
+    }
+
+    /// Whether both are certainly not the same SIM. One card may have several subscribers.
+    pub(crate) fn contradicts(self, other: Self) -> bool {
+        let differ = |one: u64, two: u64| one != NO_NUMBER && two != NO_NUMBER && one != two;
+        let is_same_card = self.iccid != NO_NUMBER && self.iccid == other.iccid;
+        !is_same_card && (differ(self.iccid, other.iccid) || differ(self.imsi, other.imsi))
     }
 
     /// Whether nothing is known of the SIM.
@@ -104,6 +118,8 @@ impl Session {
             address: 0,
             prefix: 0,
             longest_gap_s: 0,
+            told_s: 0,
+            is_former: false,
             iccid: NO_NUMBER,
             imsi: NO_NUMBER,
             msisdn: 0,
@@ -111,16 +127,106 @@ impl Session {
         }
     }
 
+    /// What a report says of an address that is the session's no more.
+    pub(crate) fn former(place: u64, origin: u32, report: &SessionReport, at: i64) -> Self {
+        let holder = Holder::of(report);
+        Self {
+            name: "".into(),
+            stopped: Some(at),
+            is_former: true,
+            address: report.ipv4.map_or(0, |v4| v4.to_bits()),
+            prefix: report.ipv6_prefix.map_or(0, prefix_bits),
+            iccid: holder.iccid,
+            imsi: holder.imsi,
+            ..Self::opened(place, origin, report, at)
+        }
+    }
+
+    /// What this session leaves behind where it moves away from these of its addresses.
+    pub(crate) fn left_behind(&self, place: u64, (address, prefix): (u32, u64)) -> Self {
+        Self {
+            place,
+            name: "".into(),
+            stopped: Some(self.claimed),
+            is_former: true,
+            address,
+            prefix,
+            ..self.clone()
+        }
+    }
+
+    /// Takes the address that a report names, which may tell of another that the session had.
+    pub(crate) fn name_address(
+        &mut self,
+        report: &SessionReport,
+        (place, at): (u64, i64),
+    ) -> Option<Self> {
+        let named =
+            (report.ipv4.map_or(0, |v4| v4.to_bits()), report.ipv6_prefix.map_or(0, prefix_bits));
+        let had = (self.address, self.prefix);
+        if named == (0, 0) {
+            return None;
+        }
+        let has_moved = (
+            named.0 != 0 && had.0 != 0 && named.0 != had.0,
+            named.1 != 0 && had.1 != 0 && named.1 != had.1,
+        );
+        let moved = |(v4, prefix): (u32, u64)| {
+            (if has_moved.0 { v4 } else { 0 }, if has_moved.1 { prefix } else { 0 })
+        };
+        let is_moved = has_moved.0 || has_moved.1;
+        if is_moved && at < self.heard {
+            let (address, prefix) = moved(named);
+            let former = Self::former(place, self.origin, report, at);
+            return Some(Self { address, prefix, ..former });
+        }
+        let former = is_moved.then(|| self.left_behind(place, moved(had)));
+        self.address = if named.0 == 0 { had.0 } else { named.0 };
+        self.prefix = if named.1 == 0 { had.1 } else { named.1 };
+        if had == (0, 0) {
+            (self.held_since, self.claimed) = (at, at);
+        } else if (self.address, self.prefix) != had {
+            // What is new was not named before, so only the time from here on is proof of all.
+            self.held_since = self.held_since.max(at);
+        } else if named == had {
+            self.held_since = self.held_since.min(at);
+        }
+        self.claimed = self.claimed.max(at);
+        former
+    }
+
+    /// A report of it arrived.
+    pub(crate) fn told(&mut self, arrived: Timestamp) {
+        let seconds = arrived.as_micros().saturating_add(999_999).div_euclid(1_000_000);
+        self.told_s = self.told_s.max(u32::try_from(seconds.max(0)).unwrap_or(u32::MAX));
+    }
+
+    /// When it was last heard: no report is newer than its arrival.
+    pub(crate) fn heard_at(&self) -> Timestamp {
+        Timestamp::from_micros(self.heard).min(self.told_at())
+    }
+
+    /// When its last report arrived.
+    pub(crate) fn told_at(&self) -> Timestamp {
+        Timestamp::from_millis(i64::from(self.told_s) * 1_000)
+    }
+
     /// Takes what a report says beside addresses; `is_newest` if no later one was heard.
     pub(crate) fn learn(&mut self, report: &SessionReport, is_newest: bool) {
-        if let Some(iccid) = report.iccid {
-            self.iccid = iccid.as_u64();
+        let told = Holder::of(report);
+        let learn = |known: u64, told: u64| match told {
+            NO_NUMBER => known,
+            // An old report does not say whose it is now.
+            told if is_newest || known == NO_NUMBER => told,
+            _ => known,
+        };
+        (self.iccid, self.imsi) = (learn(self.iccid, told.iccid), learn(self.imsi, told.imsi));
+        if is_newest || self.msisdn == 0 {
+            self.msisdn = report.msisdn.map_or(self.msisdn, pack);
         }
-        if let Some(imsi) = report.imsi {
-            self.imsi = imsi.as_u64();
+        if is_newest || self.imei == 0 {
+            self.imei = report.imei.map_or(self.imei, pack);
         }
-        self.msisdn = report.msisdn.map_or(self.msisdn, pack);
-        self.imei = report.imei.map_or(self.imei, pack);
         if !is_newest {
             return;
         }
@@ -199,7 +305,7 @@ pub(crate) struct ByName;
 impl Key for ByName {
     type Of<'a> = (u32, &'a str);
     fn of(session: &Session) -> Option<Self::Of<'_>> {
-        Some((session.origin, &session.name))
+        (!session.is_former).then_some((session.origin, &*session.name))
     }
 }
 
@@ -229,7 +335,7 @@ pub(crate) struct BySim;
 impl Key for BySim {
     type Of<'a> = u64;
     fn of(session: &Session) -> Option<u64> {
-        session.iccid().map(Iccid::as_u64)
+        session.iccid().filter(|_| !session.is_former).map(Iccid::as_u64)
     }
 }
 
@@ -239,7 +345,7 @@ mod tests {
 
     #[test]
     fn a_session_stays_small_and_numbers_keep_their_zeros() {
-        assert!(size_of::<Session>() <= 176, "{}", size_of::<Session>());
+        assert!(size_of::<Session>() <= 184, "{}", size_of::<Session>());
         let imei: Imei = "0520990017614823".parse().unwrap();
         assert_eq!(unpack::<Imei>(pack(imei)), Some(imei));
         let msisdn: Msisdn = "00491".parse().unwrap();

@@ -7,7 +7,7 @@
 use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, params};
 use state::{Migrations, StateFile};
 use thiserror::Error;
-use vocabulary::{CellTower, Octets};
+use vocabulary::{CellTower, Octets, Timestamp};
 
 use crate::origin::Origin;
 use crate::session::Session;
@@ -15,7 +15,8 @@ use crate::{Sessions, Settings, Table};
 
 const MIGRATIONS: Migrations = Migrations {
     owner: "data_sessions",
-    scripts: &["CREATE TABLE sessions (
+    scripts: &[
+        "CREATE TABLE sessions (
             place INTEGER PRIMARY KEY, origin INTEGER NOT NULL, name TEXT NOT NULL,
             began INTEGER NOT NULL, held_since INTEGER NOT NULL, claimed INTEGER NOT NULL,
             heard INTEGER NOT NULL, stopped INTEGER, address INTEGER NOT NULL,
@@ -27,7 +28,16 @@ const MIGRATIONS: Migrations = Migrations {
             number INTEGER PRIMARY KEY, feed TEXT NOT NULL, server TEXT NOT NULL,
             restarted INTEGER NOT NULL
         ) STRICT;
-        CREATE TABLE progress (one INTEGER PRIMARY KEY, cursor INTEGER NOT NULL) STRICT;"],
+        CREATE TABLE progress (one INTEGER PRIMARY KEY, cursor INTEGER NOT NULL) STRICT;",
+        "ALTER TABLE sessions ADD COLUMN told_s INTEGER NOT NULL DEFAULT 0;
+        ALTER TABLE sessions ADD COLUMN is_former INTEGER NOT NULL DEFAULT 0;
+        -- The beginning of time.
+        ALTER TABLE origins ADD COLUMN forgotten INTEGER NOT NULL DEFAULT -9223372036854775808;
+        ALTER TABLE progress ADD COLUMN newest_arrival INTEGER NOT NULL DEFAULT 0;
+        ALTER TABLE progress ADD COLUMN full_at INTEGER NOT NULL DEFAULT 0;
+        -- They were told when they were heard.
+        UPDATE sessions SET told_s = max(heard / 1000000 + 1, 0);",
+    ],
 };
 
 /// Where sessions are saved. One process at a time.
@@ -55,8 +65,14 @@ impl SessionStore {
         let sessions = Sessions::new(settings);
         {
             let mut table = sessions.write();
-            let cursor = connection.query_row("SELECT cursor FROM progress", (), |row| row.get(0));
-            table.cursor = cursor.optional()?.map_or(0, i64::cast_unsigned);
+            let progress = connection.query_row("SELECT * FROM progress", (), |row| {
+                let time = |column| row.get(column).map(Timestamp::from_micros);
+                Ok((row.get::<_, i64>(1)?, time(2)?, time(3)?))
+            });
+            if let Some((cursor, newest_arrival, full_at)) = progress.optional()? {
+                table.cursor = cursor.cast_unsigned();
+                (table.newest_arrival, table.full_at) = (newest_arrival, full_at);
+            }
             let mut origins = connection.prepare("SELECT * FROM origins ORDER BY number")?;
             let mut rows = origins.query(())?;
             while let Some(row) = rows.next()? {
@@ -64,6 +80,7 @@ impl SessionStore {
                     feed: row.get(1)?,
                     server: row.get(2)?,
                     restarted: row.get(3)?,
+                    forgotten: row.get(4)?,
                 });
             }
             table.origins.changed = false;
@@ -100,6 +117,8 @@ struct Changes {
     removed: Vec<u64>,
     origins: Vec<Origin>,
     cursor: u64,
+    newest_arrival: Timestamp,
+    full_at: Timestamp,
 }
 
 impl Changes {
@@ -112,7 +131,14 @@ impl Changes {
             false => Vec::new(),
         };
         let removed = std::mem::take(&mut table.removed);
-        Self { sessions, removed, origins, cursor: table.cursor }
+        Self {
+            sessions,
+            removed,
+            origins,
+            cursor: table.cursor,
+            newest_arrival: table.newest_arrival,
+            full_at: table.full_at,
+        }
     }
 
     fn is_empty(&self) -> bool {
@@ -133,18 +159,22 @@ impl Changes {
         }
         let mut save = transaction.prepare(
             "INSERT OR REPLACE INTO sessions VALUES
-             (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14,?15,?16,?17,?18,?19)",
+             (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14,?15,?16,?17,?18,?19,?20,?21)",
         )?;
         for (_, session) in &self.sessions {
             save_session(&mut save, session)?;
         }
         let mut name =
-            transaction.prepare("INSERT OR REPLACE INTO origins VALUES (?1, ?2, ?3, ?4)")?;
+            transaction.prepare("INSERT OR REPLACE INTO origins VALUES (?1, ?2, ?3, ?4, ?5)")?;
         for (number, origin) in (0_u32..).zip(&self.origins) {
-            name.execute(params![number, origin.feed, origin.server, origin.restarted])?;
+            let Origin { feed, server, restarted, forgotten } = origin;
+            name.execute(params![number, feed, server, restarted, forgotten])?;
         }
-        let cursor = self.cursor.cast_signed();
-        transaction.execute("INSERT OR REPLACE INTO progress VALUES (1, ?1)", [cursor])?;
+        let times = [self.newest_arrival, self.full_at].map(Timestamp::as_micros);
+        transaction.execute(
+            "INSERT OR REPLACE INTO progress VALUES (1, ?1, ?2, ?3)",
+            params![self.cursor.cast_signed(), times[0], times[1]],
+        )?;
         Ok(())
     }
 }
@@ -173,6 +203,8 @@ fn save_session(save: &mut rusqlite::Statement<'_>, session: &Session) -> rusqli
         session.imsi.cast_signed(),
         session.msisdn.cast_signed(),
         session.imei.cast_signed(),
+        session.told_s,
+        session.is_former,
     ])?;
     Ok(())
 }
@@ -206,5 +238,7 @@ fn session(row: &Row<'_>) -> rusqlite::Result<Session> {
         imsi: number(16)?,
         msisdn: number(17)?,
         imei: number(18)?,
+        told_s: row.get(19)?,
+        is_former: row.get(20)?,
     })
 }

@@ -252,8 +252,9 @@ fn the_past_is_forgotten_after_a_day() {
     let mut world = World::new();
     world.hear(&report("a", Start, 1, 0));
     world.hear(&report("a", Stop, 1, 1));
-    assert_eq!(world.0.expire(at(86_400)), 0);
-    assert_eq!(world.0.expire(at(86_402)), 1);
+    // What counts is when it was told, which may be long after it happened.
+    assert_eq!(world.0.expire(at(1_000_000 + 86_400)), 0);
+    assert_eq!(world.0.expire(at(1_000_000 + 86_401)), 1);
     assert!(world.0.is_empty());
 }
 
@@ -302,4 +303,229 @@ fn feeds_that_say_less_are_believed_for_longer() {
     let find = |seconds| sessions.find(ADDRESS.into(), at(seconds));
     assert!(matches!(find(86_400), Lease::Live { .. }));
     assert!(matches!(find(86_401), Lease::Stale { .. }));
+}
+
+/// A session left its address, and that was forgotten: the SIM that had the address before, whose
+/// end was lost, got it back.
+#[test]
+fn an_address_that_was_left_goes_back_to_nobody() {
+    let mut world = World::new();
+    world.hear(&report("a", Start, 1, 0));
+    world.hear(&report("a", Start, 2, 100));
+    let mut moved = report("a", Update, 2, 200);
+    moved.ipv4 = Some([100, 64, 0, 2].into());
+    world.hear(&moved);
+    assert_eq!(
+        world.0.find(ADDRESS.into(), at(201)),
+        Lease::Ended { iccid: Some(iccid(2)), imsi: None }
+    );
+    // It is the same where the address of before is told after that of now.
+    let mut world = World::new();
+    world.hear(&report("a", Start, 1, 0));
+    world.hear(&moved);
+    world.hear(&report("a", Start, 2, 100));
+    assert_eq!(world.holder(201), None);
+    assert_eq!(world.0.address_of(iccid(2), at(201)), Some([100, 64, 0, 2].into()));
+}
+
+/// A server lost count without a word and gave the name of one SIM's session to another's. A late
+/// report of the first made the second SIM's address its own.
+#[test]
+fn a_name_that_is_given_to_another_sim_tells_of_two_sessions() {
+    let mut world = World::new();
+    let other = Ipv4Addr::new(100, 64, 0, 2);
+    let of = |sim, change, address, seconds| {
+        let mut report = report("a", change, sim, seconds);
+        report.session = "1".to_owned();
+        report.ipv4 = Some(address);
+        report
+    };
+    world.hear(&of(1, Start, ADDRESS, 0));
+    assert_eq!(world.hear(&of(2, Start, other, 100)), Outcome::Opened);
+    for change in [Update, Stop] {
+        assert_eq!(world.hear(&of(1, change, ADDRESS, 50)), Outcome::Late);
+        let lease = world.0.find(other.into(), at(101));
+        assert_eq!(lease, Lease::Live { session: 2, iccid: Some(iccid(2)), imsi: None });
+        assert_eq!(world.holder(101), None);
+    }
+    // In one second there is no order, so neither is believed.
+    assert_eq!(world.hear(&of(1, Update, ADDRESS, 100)), Outcome::Late);
+    assert_eq!(
+        world.0.find(other.into(), at(101)),
+        Lease::Ended { iccid: Some(iccid(2)), imsi: None }
+    );
+    assert_eq!(world.holder(101), None);
+    assert_eq!(world.hear(&of(2, Update, other, 160)), Outcome::Opened);
+    assert!(matches!(world.0.find(other.into(), at(161)), Lease::Live { .. }));
+}
+
+/// The end of a session named no address, and what its late beginning said of one was ignored: the
+/// SIM that had the address before kept it.
+#[test]
+fn a_late_beginning_still_tells_whose_the_address_was() {
+    let mut world = World::new();
+    world.hear(&report("a", Start, 1, 0));
+    let mut end = report("a", Stop, 2, 150);
+    end.ipv4 = None;
+    assert_eq!(world.hear(&end), Outcome::EndedUnknown);
+    assert_eq!(world.holder(151), Some(1));
+    assert_eq!(world.hear(&report("a", Start, 2, 100)), Outcome::Late);
+    assert_eq!(world.holder(151), None);
+}
+
+/// A newer session on the IPv4 address of one that had ended took its witness from the prefix as
+/// well: the SIM that had the prefix before got it back.
+#[test]
+fn what_ended_on_two_addresses_is_remembered_for_both() {
+    let mut world = World::new();
+    let prefix: std::net::Ipv6Addr = "2001:db8:0:7::".parse().unwrap();
+    let mut first = report("a", Start, 1, 0);
+    (first.ipv4, first.ipv6_prefix) = (None, Some(prefix));
+    world.hear(&first);
+    for change in [Start, Stop] {
+        let mut both = report("a", change, 2, 100);
+        both.ipv6_prefix = Some(prefix);
+        world.hear(&both);
+        world.hear(&report("a", change, 3, 200));
+    }
+    let lease = world.0.find(prefix.into(), at(201));
+    assert_eq!(lease, Lease::Ended { iccid: Some(iccid(2)), imsi: None });
+}
+
+/// Sessions of streams live for days. One that had taken another's address ended and was forgotten
+/// after a day: the other, whose end was lost, got the address back.
+#[test]
+fn what_is_forgotten_gives_no_address_back() {
+    let days = |days: i64| days * 86_400;
+    let settings = Settings {
+        stale_after_of_feed: [("radius".to_owned(), Duration::from_hours(7 * 24))].into(),
+        ..Settings::default()
+    };
+    let sessions = Sessions::new(settings);
+    let hear =
+        |place, report: &SessionReport| sessions.apply((place, report.happened_at), report).outcome;
+    hear(1, &report("a", Start, 1, 0));
+    hear(2, &report("a", Start, 2, 100));
+    hear(3, &report("a", Stop, 2, 200));
+    let find = |seconds| sessions.find(ADDRESS.into(), at(seconds));
+    assert_eq!(find(201), Lease::Ended { iccid: Some(iccid(2)), imsi: None });
+    assert_eq!(sessions.expire(at(days(2))), 1);
+    assert_eq!(find(days(2)), Lease::Ended { iccid: Some(iccid(1)), imsi: None });
+    // Nor does a very late report bring it back.
+    assert_eq!(
+        sessions.apply((4, at(days(2))), &report("a", Update, 2, 150)).outcome,
+        Outcome::Late
+    );
+    assert_eq!(sessions.address_of(iccid(2), at(days(2))), None);
+    assert_eq!(hear(5, &report("a", Start, 3, days(2))), Outcome::Opened);
+}
+
+/// A stream was replayed days late, with the end of a session before its beginning. The end was
+/// forgotten at once, because it had happened long ago, and the session lived for days.
+#[test]
+fn what_is_told_late_is_remembered_as_long() {
+    let week = Duration::from_hours(7 * 24);
+    let settings = Settings { stale_after: week, ..Settings::default() };
+    let sessions = Sessions::new(settings);
+    let now = at(3 * 86_400);
+    sessions.apply((1, now), &report("a", Stop, 1, 100));
+    assert_eq!(sessions.expire(now), 0);
+    assert_eq!(sessions.apply((2, now), &report("a", Start, 1, 0)).outcome, Outcome::Late);
+    assert!(matches!(sessions.find(ADDRESS.into(), now), Lease::Ended { .. }));
+}
+
+/// In a full table the beginning of a session was refused, and the SIM that had its address before
+/// kept it.
+#[test]
+fn what_does_not_fit_still_takes_the_address() {
+    let sessions = Sessions::new(Settings { sessions_max: 2, ..Settings::default() });
+    let mut place = 0;
+    let mut hear = |report: SessionReport| {
+        place += 1;
+        sessions.apply((place, at(1_000)), &report)
+    };
+    hear(report("a", Start, 1, 0));
+    let mut other = report("a", Start, 2, 1);
+    other.ipv4 = Some([100, 64, 0, 2].into());
+    hear(other);
+    let full = hear(report("a", Start, 3, 100));
+    assert_eq!(full.outcome, Outcome::Full);
+    assert_eq!(full.notice.unwrap().message, "DataSession[Full]");
+    assert_eq!(hear(report("a", Start, 4, 101)).notice, None, "said once a minute");
+    assert!(matches!(sessions.find(ADDRESS.into(), at(1_001)), Lease::Ended { .. }));
+    // What is older than what was refused may be what it ended.
+    assert_eq!(hear(report("a", Start, 5, 99)).outcome, Outcome::Late);
+    assert!(matches!(sessions.find(ADDRESS.into(), at(1_001)), Lease::Ended { .. }));
+}
+
+/// To make room all that had ended was forgotten, and late reports of it were believed.
+#[test]
+fn what_made_room_does_not_come_back() {
+    let sessions = Sessions::new(Settings { sessions_max: 8, ..Settings::default() });
+    let hear = |place, report: &SessionReport| sessions.apply((place, at(1_000)), report).outcome;
+    for sim in 0..8 {
+        let mut start = report("a", Start, sim, 100);
+        start.ipv4 = Some([100, 64, 0, u8::try_from(sim).unwrap()].into());
+        hear(sim, &start);
+    }
+    hear(8, &report("a", Stop, 1, 200));
+    let mut ninth = report("a", Start, 9, 201);
+    ninth.ipv4 = Some([100, 64, 0, 9].into());
+    assert_eq!(hear(9, &ninth), Outcome::Opened);
+    assert_eq!(sessions.len(), 8);
+    assert_eq!(hear(10, &report("a", Update, 1, 150)), Outcome::Late);
+    assert!(!matches!(sessions.find(ADDRESS.into(), at(1_001)), Lease::Live { .. }));
+}
+
+/// One clock was a few seconds behind another. Times ahead of it were all cut to the time of
+/// arrival, so that reports out of order had the wrong one.
+#[test]
+fn a_clock_that_is_a_little_behind_keeps_the_order() {
+    let sessions = Sessions::new(Settings::default());
+    sessions.apply((1, at(90)), &report("a", Start, 2, 100));
+    sessions.apply((2, at(91)), &report("a", Update, 1, 99));
+    let lease = sessions.find(ADDRESS.into(), at(91));
+    assert_eq!(lease, Lease::Live { session: 1, iccid: Some(iccid(2)), imsi: None });
+}
+
+/// The clock of the machine went back by an hour. A new session was then older than the last
+/// report of the one before it, which kept the address.
+#[test]
+fn a_clock_that_goes_back_gives_no_address_to_the_wrong_sim() {
+    let sessions = Sessions::new(Settings::default());
+    sessions.apply((1, at(3_600)), &report("a", Start, 1, 3_600));
+    sessions.apply((2, at(3_700)), &report("a", Update, 1, 3_700));
+    sessions.apply((3, at(200)), &report("a", Start, 2, 3_800));
+    let lease = sessions.find(ADDRESS.into(), at(210));
+    assert_eq!(lease, Lease::Live { session: 3, iccid: Some(iccid(2)), imsi: None });
+}
+
+#[test]
+fn whoever_is_heard_alone_has_the_address_again() {
+    let mut world = World::new();
+    world.hear(&report("a", Start, 1, 0));
+    world.hear(&report("b", Start, 2, 20));
+    assert_eq!(world.0.find(ADDRESS.into(), at(21)), Lease::Contested);
+    world.hear(&report("b", Update, 2, 80));
+    assert_eq!(world.holder(81), Some(2));
+    // Not if the other is heard again: both cannot be true.
+    world.hear(&report("a", Update, 1, 140));
+    assert_eq!(world.0.find(ADDRESS.into(), at(141)), Lease::Contested);
+}
+
+#[test]
+fn thousands_of_contested_addresses_make_ten_notices_a_minute() {
+    let sessions = Sessions::new(Settings::default());
+    let mut notices = Vec::new();
+    for number in 0..2_000_u64 {
+        let arrived = at(if number < 1_900 { 100 } else { 161 });
+        let address = Ipv4Addr::from_bits(0x6440_0000 + u32::try_from(number).unwrap());
+        for (server, sim) in [("a", 2 * number), ("b", 2 * number + 1)] {
+            let mut start = report(server, Start, sim, 90);
+            start.ipv4 = Some(address);
+            notices.extend(sessions.apply((2 * number + sim % 2, arrived), &start).notice);
+        }
+    }
+    assert_eq!(notices.len(), 20);
+    assert!(notices[10].description.contains("Of 1890 others"), "{}", notices[10].description);
 }
