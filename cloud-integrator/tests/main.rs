@@ -13,6 +13,7 @@ mod forwarding;
 mod mosquitto;
 mod moto;
 mod mqtt;
+mod places;
 mod receiver;
 mod scripted;
 mod smtp;

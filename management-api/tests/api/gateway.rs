@@ -5,7 +5,9 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
-use cloud_integrator::{ForwarderSettings, Integrations, NetworkPolicy, Source};
+use cloud_integrator::{
+    ForwarderSettings, Integrations, MailSecurity, MailSettings, NetworkPolicy, Source,
+};
 use connectivity::{NewSim, SimPatch, SimRegistry};
 use data_sessions::Sessions;
 use device_controller::{Controller, Dispatch};
@@ -367,7 +369,18 @@ fn integrations(
 ) -> Integrations {
     let sealer = Sealer::open(key, cloud_integrator::SEALED_FOR).unwrap();
     let network = NetworkPolicy { allow_http_loopback: true, ..NetworkPolicy::default() };
-    let settings = cloud_integrator::Settings { forwarder, network, ..Default::default() };
+    let mail = MailSettings {
+        host: "127.0.0.1".to_owned(),
+        // Where nobody listens.
+        port: 1,
+        security: MailSecurity::None,
+        user: None,
+        password: None,
+        from: "alerts@example.com".to_owned(),
+        hello_name: None,
+    };
+    let settings =
+        cloud_integrator::Settings { forwarder, network, mail: Some(mail), ..Default::default() };
     Integrations::open(state, sealer, settings).unwrap()
 }
 
