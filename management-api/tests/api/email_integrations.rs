@@ -41,7 +41,7 @@ async fn what_no_mail_can_be_made_of_is_refused_with_its_field() {
     let valid = json!({ "name": "alerts", "recipients": ["a@example.com"] });
     for (field, value) in [
         ("recipients", json!([])),
-        ("recipients", json!(["a@example.com"; 11])),
+        ("recipients", json!(vec!["a@example.com"; 11])),
         ("recipients", json!(["not an address"])),
         ("recipients", json!(["a@example.com\r\nRCPT TO:<b@example.com>"])),
         ("eventTypes", json!([])),
