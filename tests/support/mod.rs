@@ -427,7 +427,8 @@ pub(crate) fn random_time(least_ms: u64, end_ms: u64) -> Duration {
 /// system gives away, and no two tests of this process get the same one: a port that was drawn
 /// again while its first owner was down let a restart fail now and then.
 pub(crate) fn own_port() -> SocketAddr {
-    static FIRST: LazyLock<u16> = LazyLock::new(|| random(0, PORTS.len() as u64) as u16);
+    static FIRST: LazyLock<u16> =
+        LazyLock::new(|| u16::try_from(random(0, PORTS.len() as u64)).unwrap_or(0));
     static DRAWN: AtomicU16 = AtomicU16::new(0);
     loop {
         let drawn = DRAWN.fetch_add(1, Ordering::Relaxed);

@@ -2,8 +2,8 @@
 //!
 //! Identities of a SIM ([`Iccid`], [`Imsi`], [`Imei`], [`Msisdn`]), time ([`Timestamp`]), the
 //! mobile network ([`Plmn`], [`CellTower`]), places ([`Coordinates`]), the id of an event
-//! ([`EventId`]) and the [`Event`]s that the message log holds. A value of these types has been parsed once and is
-//! valid from then on. Personal numbers redact themselves in `Debug`.
+//! ([`EventId`]) and the [`Event`]s that the message log holds. A value of these types has been
+//! parsed once and is valid from then on. Personal numbers redact themselves in `Debug`.
 //!
 //! No I/O, no clock, no policy.
 
