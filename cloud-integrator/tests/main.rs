@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 
+mod aiosmtpd;
 mod aws;
 mod aws_suite;
 mod bare;
