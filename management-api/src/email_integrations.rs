@@ -30,8 +30,8 @@ pub(crate) struct EmailCreate {
     /// Who gets the mails, 1 to 10.
     #[schema(min_items = 1, max_items = 10, example = json!(["alerts@example.com"]))]
     recipients: Vec<String>,
-    /// How events are delivered. What comes at about the same time is one mail: `batch` is 50 events
-    /// and 5,000 milliseconds by default, and `null` for a mail each.
+    /// How events are delivered. What comes at about the same time is one mail: `batch` is 50
+    /// events and 5,000 milliseconds by default, and `null` for a mail each.
     delivery: Option<DeliveryChange>,
     /// Whether it waits from the beginning, until it is resumed.
     #[serde(default)]

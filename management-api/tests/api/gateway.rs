@@ -293,8 +293,14 @@ impl Gateway {
         let mut notice = Notice::new(NoticeCategory::Error, NoticeKind::Device, message);
         notice.iccid = Some(iccid);
         notice.payload_of = Some(about.to_string());
+        self.append_entry(&notice).await
+    }
+
+    /// Appends a notice.
+    pub(crate) async fn append_entry(&self, notice: &Notice) -> EventId {
+        let device = notice.iccid.map_or(0, Iccid::as_u64);
         let now = SystemTime::now().into();
-        self.append_event(EventKind::Notice, iccid.as_u64(), notice.encode(), now).await
+        self.append_event(EventKind::Notice, device, notice.encode(), now).await
     }
 
     async fn append_event(
