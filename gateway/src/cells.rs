@@ -1,7 +1,7 @@
 //! `simgate cells`: the cell database from the command line, also beside a serving gateway.
 
 use std::io::{self, IsTerminal as _, Write as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -23,7 +23,7 @@ pub(crate) fn run(command: CellsCommand) -> anyhow::Result<ExitCode> {
     }
 }
 
-fn import(files: Vec<PathBuf>, target: &PathBuf) -> anyhow::Result<ExitCode> {
+fn import(files: Vec<PathBuf>, target: &Path) -> anyhow::Result<ExitCode> {
     if let Some(folder) = target.parent() {
         std::fs::create_dir_all(folder)
             .with_context(|| format!("folder {} cannot be made", folder.display()))?;
@@ -46,19 +46,15 @@ fn import(files: Vec<PathBuf>, target: &PathBuf) -> anyhow::Result<ExitCode> {
 
 /// A bar on standard error. What cannot be drawn is not missed.
 fn draw(progress: &Progress) {
-    let part = progress.read_bytes as f64 / progress.bytes.max(1) as f64;
-    let full = ((part * BAR as f64) as usize).min(BAR);
+    let part = |of: u64| progress.read_bytes.saturating_mul(of) / progress.bytes.max(1);
+    let full = usize::try_from(part(BAR as u64)).unwrap_or(BAR).min(BAR);
     let doing = if progress.is_merging { "writing" } else { "reading" };
     let bar = "#".repeat(full) + &".".repeat(BAR - full);
-    let _ = write!(
-        io::stderr(),
-        "\r[{bar}] {:3.0} %  {} cells, {doing} ",
-        part * 100.0,
-        progress.cells
-    );
+    let (percent, cells) = (part(100), progress.cells);
+    let _ = write!(io::stderr(), "\r[{bar}] {percent:3} %  {cells} cells, {doing} ");
 }
 
-fn report(imported: &Imported, target: &PathBuf, took: Duration) -> io::Result<()> {
+fn report(imported: &Imported, target: &Path, took: Duration) -> io::Result<()> {
     let mut errors = io::stderr().lock();
     for (file, line, reason) in &imported.bad_lines {
         writeln!(errors, "{}, line {line}: {reason}", file.display())?;
@@ -82,7 +78,7 @@ fn report(imported: &Imported, target: &PathBuf, took: Duration) -> io::Result<(
     )
 }
 
-fn show(address: &CellAddress, target: &PathBuf) -> anyhow::Result<ExitCode> {
+fn show(address: &CellAddress, target: &Path) -> anyhow::Result<ExitCode> {
     let tower = CellTower {
         access: address.radio.parse()?,
         plmn: address.network.parse()?,

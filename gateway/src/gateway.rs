@@ -29,7 +29,7 @@ use crate::config::{Api, Config};
 use crate::firmware::FirmwareThread;
 use crate::house::House;
 use crate::listeners;
-use crate::network::{self, RadiusServers};
+use crate::network::RadiusServers;
 use crate::objects;
 use crate::onboarding;
 use crate::registration_desk::RegistrationDesk;
@@ -93,10 +93,9 @@ impl Gateway {
         signals::survive_file_size_limit()?;
         let servers = Servers::bind(config).await?;
         let model = Arc::new(objects::load(config.lwm2m.objects_dir.as_deref())?);
-        let registry = Registry::new(RegistryLimits {
-            registrations_max: config.lwm2m.registrations_max,
-            ..RegistryLimits::default()
-        });
+        let registrations_max = config.lwm2m.registrations_max;
+        let registry =
+            Registry::new(RegistryLimits { registrations_max, ..RegistryLimits::default() });
         let listeners = Listeners::bind(&listeners::config(config), registry.clone())?;
         let radius = RadiusServers::bind(&config.network).await?;
         let addresses = Addresses { radius: radius.addresses(), ..servers.addresses(&listeners) };
@@ -109,15 +108,11 @@ impl Gateway {
         let (servers_stop, stopped) = watch::channel(false);
         tokio::spawn(upkeep::metrics(metrics.clone()));
         tokio::spawn(upkeep::templates(house.log.clone(), house.templates.clone()));
-        let (network_desk, feeds) = house.network_desk(&config.network);
-        let kept = (house.sessions.clone(), session_store);
-        tokio::spawn(network::keep(kept, feeds.clone(), network_desk.clone()));
-        let feeds = network::api_feeds(&config.network, (feeds, network_desk.clone()))?;
+        let (network_desk, feeds) = house.follow_network(&config.network, session_store)?;
         let parts = (&house, &commands, feeds);
         let services = services(parts, config, &addresses, metrics, &readiness);
         let api = ManagementApi::new(services)?;
         api.work_off_key_jobs();
-        let sims_stop = Arc::new(AtomicBool::new(false));
         let source = Source { log: house.log.clone(), templates: house.templates.clone() };
         house.integrations.start(source).await.context("integrations cannot be started")?;
         let secure = [&addresses.coaps[..], &addresses.lwm2ms].concat();
@@ -137,16 +132,13 @@ impl Gateway {
             passive_reporting: house.switches.handle(Switch::Lwm2mPassiveReporting),
         };
         let onboarding = onboarding::open(config, &house)?;
-        let asked = onboarding.as_ref().map(|onboarding| {
-            let proxies = config.onboarding.trusted_proxies.clone();
-            onboarding::services(onboarding, &house.attribution, proxies)
-        });
+        let asked = onboarding.as_ref().map(|onboarding| asked(onboarding, &house, config));
         let mut servers = servers.serve(&api, asked, &stopped);
-        let radius = radius.serve(&network_desk);
+        let sims_stop = Arc::new(AtomicBool::new(false));
         servers.extend(onboard(onboarding.clone(), &house, config, stopped));
         let gateway = Self {
             servers,
-            radius,
+            radius: radius.serve(&network_desk),
             inspector: house.inspector.reader()?.spawn()?,
             locator: house.locator.reader()?.spawn()?,
             sims: sims
@@ -310,6 +302,12 @@ impl Servers {
         }
         tasks
     }
+}
+
+/// What devices ask for their certificates.
+fn asked(onboarding: &Onboarding, house: &House, config: &Config) -> OnboardingServices {
+    let proxies = config.onboarding.trusted_proxies.clone();
+    onboarding::services(onboarding, &house.attribution, proxies)
 }
 
 /// Onboards devices, if any are to be.

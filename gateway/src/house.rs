@@ -17,7 +17,7 @@ use key_store::Keys;
 use locator::Locator;
 use lwm2m::{Contact, Link, Model, Registry};
 use management_api::clients::Clients;
-use management_api::{Switch, Switches};
+use management_api::{Feeds as ApiFeeds, Switch, Switches};
 use message_log::{MessageLog, Opened};
 use registration_store::RegistrationStore;
 use sealing::Sealer;
@@ -29,7 +29,6 @@ use vocabulary::Timestamp;
 
 use crate::commands::Commands;
 use crate::config::{Config, Network};
-use crate::feeds::Feeds;
 use crate::firmware;
 use crate::ingest::{Ingest, Sources};
 use crate::key_desk::KeyDesk;
@@ -205,8 +204,13 @@ impl House {
         }))
     }
 
-    /// Where reports of network feeds go, and what the feeds have told.
-    pub(crate) fn network_desk(&self, network: &Network) -> (NetworkDesk, Feeds) {
+    /// Where reports of network feeds go, and the feeds as the API has them; `store` keeps the
+    /// sessions from now on.
+    pub(crate) fn follow_network(
+        &self,
+        network: &Network,
+        store: DataSessionStore,
+    ) -> anyhow::Result<(NetworkDesk, ApiFeeds)> {
         let feeds = network::feeds(network);
         let desk = NetworkDesk::open(NetworkParts {
             log: self.log.clone(),
@@ -214,7 +218,10 @@ impl House {
             directory: Arc::clone(&self.directory),
             feeds: feeds.clone(),
         });
-        (desk, feeds)
+        let kept = (self.sessions.clone(), store);
+        tokio::spawn(network::keep(kept, feeds.clone(), desk.clone()));
+        let feeds = network::api_feeds(network, (feeds, desk.clone()))?;
+        Ok((desk, feeds))
     }
 
     /// Fills the directory of SIMs; the watch keeps it filled.
