@@ -62,8 +62,8 @@ pub(crate) struct Reader {
 pub(crate) enum Selection {
     /// Those of a lane that leads forward.
     Part(Part),
-    /// Those of a replay: messages of devices, not what the gateway said of them in its day, which
-    /// would be said twice.
+    /// Those of a replay: messages of devices, where they were and what they crossed; not what else
+    /// the gateway said in its day, which would be said twice.
     Replay {
         /// Only received at this moment or later.
         from: Option<Timestamp>,
@@ -80,12 +80,23 @@ impl Selection {
         match self {
             Self::Part(part) => part.takes(place, device),
             Self::Replay { from, until, devices } => {
-                record.kind.code() == EventKind::Telemetry.code()
+                is_of_device(record)
                     && from.is_none_or(|from| record.received_at >= from)
                     && until.is_none_or(|until| record.received_at < until)
                     && (devices.is_empty() || devices.binary_search(&device).is_ok())
             }
         }
+    }
+}
+
+/// Whether a record is about what a device did.
+fn is_of_device(record: &Record) -> bool {
+    match EventKind::from_code(record.kind.code()) {
+        Some(EventKind::Telemetry | EventKind::Located) => true,
+        Some(EventKind::Notice) => {
+            Notice::decode(&record.body).is_ok_and(|notice| notice.geofence.is_some())
+        }
+        Some(EventKind::Registered | EventKind::Session) | None => false,
     }
 }
 

@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 
+mod aiosmtpd;
 mod aws;
 mod aws_suite;
 mod bare;
@@ -13,6 +14,7 @@ mod forwarding;
 mod mosquitto;
 mod moto;
 mod mqtt;
+mod places;
 mod receiver;
 mod scripted;
 mod smtp;

@@ -245,6 +245,7 @@ fn integration_settings(config: &Config) -> anyhow::Result<cloud_integrator::Set
         extra_roots_pem: integrations.roots()?,
         integrations_max: integrations.integrations_max,
         mail: config.mail.settings()?,
+        mails_per_hour: config.mail.per_hour,
         ..cloud_integrator::Settings::default()
     })
 }

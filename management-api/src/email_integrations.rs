@@ -4,7 +4,8 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use cloud_integrator::{
-    EmailTarget, Integration as StoredIntegration, InvalidIntegration, NewIntegration, Target,
+    EmailTarget, EventType, Integration as StoredIntegration, InvalidIntegration, NewIntegration,
+    Target,
 };
 use serde::Deserialize;
 use utoipa::ToSchema;
@@ -23,13 +24,14 @@ pub(crate) struct EmailCreate {
     /// The customer's name for it.
     #[schema(min_length = 1, max_length = 128)]
     name: String,
-    /// What it wants, at least one; not `TELEMETRY_DATA`.
+    /// What it wants, at least one and not `TELEMETRY_DATA`; without it `GEOFENCE`.
     #[schema(min_items = 1)]
-    event_types: Vec<WantedEventType>,
+    event_types: Option<Vec<WantedEventType>>,
     /// Who gets the mails, 1 to 10.
     #[schema(min_items = 1, max_items = 10, example = json!(["alerts@example.com"]))]
     recipients: Vec<String>,
-    /// How events are delivered. With a batch several events are one mail.
+    /// How events are delivered. What comes at about the same time is one mail: `batch` is 50
+    /// events and 5,000 milliseconds by default, and `null` for a mail each.
     delivery: Option<DeliveryChange>,
     /// Whether it waits from the beginning, until it is resumed.
     #[serde(default)]
@@ -80,11 +82,16 @@ pub(crate) async fn create(
     let integration = NewIntegration {
         name: new.name,
         target: Target::Email(EmailTarget { recipients: new.recipients }),
-        event_types: wanted(new.event_types),
+        event_types: new.event_types.map_or_else(crossings, wanted),
         json_payload_enabled: false,
-        delivery: DeliveryChange::options(new.delivery),
+        delivery: DeliveryChange::options_by(EmailTarget::delivery(), new.delivery),
     };
     make(&api, integration, new.paused).await
+}
+
+/// What people are told where nobody says what: who comes and goes.
+fn crossings() -> Vec<(String, Option<String>)> {
+    vec![(EventType::Geofence.to_string(), None)]
 }
 
 /// Change an integration by e-mail. Its name cannot be changed.

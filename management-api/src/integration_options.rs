@@ -129,7 +129,14 @@ impl DeliveryChange {
 
     /// The options of a new integration.
     pub(crate) fn options(change: Option<Self>) -> DeliveryOptions {
-        let mut options = DeliveryOptions::default();
+        Self::options_by(DeliveryOptions::default(), change)
+    }
+
+    /// The options of a new integration of a kind that has defaults of its own.
+    pub(crate) fn options_by(
+        mut options: DeliveryOptions,
+        change: Option<Self>,
+    ) -> DeliveryOptions {
         change.unwrap_or_default().make(&mut options);
         options
     }

@@ -32,7 +32,7 @@ pub(crate) struct Integration {
     id: String,
     /// The customer's name for it.
     name: String,
-    /// `WEBHOOK`, `AWS` or `MQTT`.
+    /// `WEBHOOK`, `AWS`, `MQTT` or `EMAIL`.
     #[serde(rename = "type")]
     #[schema(example = "WEBHOOK")]
     kind: &'static str,

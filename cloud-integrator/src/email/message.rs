@@ -93,6 +93,9 @@ fn told(event: &Delivery) -> Told {
         line("geo", &format!("geo:{latitude},{longitude}{}", uncertainty.unwrap_or_default()));
     }
     line("description", text("/error/description"));
+    if value.get("replayed").is_some() {
+        line("again", "somebody has asked for it; it is as old as its time says");
+    }
     line("event", text("/id"));
     Told { title, details }
 }

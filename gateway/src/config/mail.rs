@@ -1,15 +1,16 @@
 //! The mail server for alerts.
 
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 
-use cloud_integrator::{MailSecurity, MailSettings};
+use cloud_integrator::{MAILS_PER_HOUR, MailSecurity, MailSettings};
 use serde::Deserialize;
 
 use super::network::secret;
 use super::values::{ConfigError, Secret};
 
 /// The mail server for alerts; without a host no mails are sent.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Mail {
     /// Its name.
@@ -29,6 +30,25 @@ pub(crate) struct Mail {
     pub(crate) from: Option<String>,
     /// The name that the gateway gives itself; without it that of the machine.
     pub(crate) hello_name: Option<String>,
+    /// Mails of one integration in an hour.
+    pub(crate) per_hour: NonZeroU32,
+}
+
+impl Default for Mail {
+    fn default() -> Self {
+        Self {
+            host: None,
+            port: None,
+            security: Security::default(),
+            allow_plain: false,
+            user: None,
+            password: None,
+            password_file: None,
+            from: None,
+            hello_name: None,
+            per_hour: MAILS_PER_HOUR,
+        }
+    }
 }
 
 /// What protects the connection.

@@ -1,7 +1,10 @@
 use std::time::SystemTime;
 
 use serde_json::json;
-use vocabulary::Protocol;
+use vocabulary::{
+    Coordinates, Crossing, Direction, Notice, NoticeCategory, NoticeKind, Position, PositionSource,
+    Protocol,
+};
 
 use crate::gateway::{ACCOUNT, Answer, Gateway, ICCID};
 
@@ -36,6 +39,38 @@ async fn entries_are_listed_and_filtered_in_both_documented_ways() {
     for query in ["q=category:bad", "q=type:bad", "q=imsi:1", "pageSize=26", "page=51"] {
         gateway.get(&format!("{PATH}?{query}")).await.refusal(400);
     }
+}
+
+#[tokio::test]
+async fn a_crossing_is_found_by_its_geofence() {
+    let gateway = Gateway::start().await;
+    for (id, direction, message) in [
+        ("Wg9ys5VqmSNN8M8YN2rv8", Direction::Enter, "Geofence[Enter]"),
+        ("k3Vd0hYb7QmZ1nT5xWc9P", Direction::Exit, "Geofence[Exit]"),
+    ] {
+        let mut notice = Notice::new(NoticeCategory::Info, NoticeKind::Location, message);
+        notice.iccid = Some(ICCID.parse().unwrap());
+        notice.geofence = Some(Crossing {
+            id: id.to_owned(),
+            name: "depot".to_owned(),
+            direction,
+            source: PositionSource::Gps,
+            position: Position {
+                coordinates: Coordinates::new(50.9, 6.9).unwrap(),
+                accuracy_m: None,
+            },
+            sampled_at: SystemTime::now().into(),
+        });
+        gateway.append_entry(&notice).await;
+    }
+    let page = gateway.get(&format!("{PATH}?q=type:location,category:info")).await.expect(200);
+    assert_eq!(page["items"].as_array().unwrap().len(), 2);
+    let path = format!("{PATH}?q=geofenceId:k3Vd0hYb7QmZ1nT5xWc9P");
+    let page = gateway.get(&path).await.expect(200);
+    let [entry] = &page["items"].as_array().unwrap()[..] else { panic!("{page}") };
+    assert_eq!(entry["geofenceId"], "k3Vd0hYb7QmZ1nT5xWc9P");
+    assert_eq!((&entry["type"], &entry["category"]), (&json!("LOCATION"), &json!("info")));
+    assert_eq!((&entry["message"], &entry["iccid"]), (&json!("Geofence[Exit]"), &json!(ICCID)));
 }
 
 #[tokio::test]

@@ -5,7 +5,9 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
-use cloud_integrator::{ForwarderSettings, Integrations, NetworkPolicy, Source};
+use cloud_integrator::{
+    ForwarderSettings, Integrations, MailSecurity, MailSettings, NetworkPolicy, Source,
+};
 use connectivity::{NewSim, SimPatch, SimRegistry};
 use data_sessions::Sessions;
 use device_controller::{Controller, Dispatch};
@@ -291,8 +293,14 @@ impl Gateway {
         let mut notice = Notice::new(NoticeCategory::Error, NoticeKind::Device, message);
         notice.iccid = Some(iccid);
         notice.payload_of = Some(about.to_string());
+        self.append_entry(&notice).await
+    }
+
+    /// Appends a notice.
+    pub(crate) async fn append_entry(&self, notice: &Notice) -> EventId {
+        let device = notice.iccid.map_or(0, Iccid::as_u64);
         let now = SystemTime::now().into();
-        self.append_event(EventKind::Notice, iccid.as_u64(), notice.encode(), now).await
+        self.append_event(EventKind::Notice, device, notice.encode(), now).await
     }
 
     async fn append_event(
@@ -370,7 +378,18 @@ fn integrations(
 ) -> Integrations {
     let sealer = Sealer::open(key, cloud_integrator::SEALED_FOR).unwrap();
     let network = NetworkPolicy { allow_http_loopback: true, ..NetworkPolicy::default() };
-    let settings = cloud_integrator::Settings { forwarder, network, ..Default::default() };
+    let mail = MailSettings {
+        host: "127.0.0.1".to_owned(),
+        // Where nobody listens.
+        port: 1,
+        security: MailSecurity::None,
+        user: None,
+        password: None,
+        from: "alerts@example.com".to_owned(),
+        hello_name: None,
+    };
+    let settings =
+        cloud_integrator::Settings { forwarder, network, mail: Some(mail), ..Default::default() };
     Integrations::open(state, sealer, settings).unwrap()
 }
 

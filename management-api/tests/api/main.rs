@@ -9,6 +9,7 @@ mod contract;
 mod dead_letters;
 mod deliveries;
 mod devices;
+mod email_integrations;
 mod firmware;
 mod gateway;
 mod history;
