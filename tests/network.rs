@@ -5,7 +5,7 @@ use std::io::Write as _;
 use std::net::{SocketAddr, UdpSocket};
 use std::process::Stdio;
 
-use crate::support::{Api, Gateway, Place, coap_post, foreign};
+use crate::support::{Api, Gateway, LISTENERS, Place, coap_post, eventually, foreign};
 
 const SECRET: &str = "a shared secret of 33 characters.";
 const FIRST: Sim = Sim { iccid: "8988280666000002864", imsi: "901405100002864" };
@@ -31,8 +31,12 @@ fn place() -> Place {
 
 /// Sends one packet of accounting; whether it was answered.
 fn account(gateway: &Gateway, secret: &str, attributes: &str) -> bool {
+    account_to(gateway.address("radius"), secret, attributes)
+}
+
+fn account_to(server: SocketAddr, secret: &str, attributes: &str) -> bool {
     let mut client = foreign("radclient")
-        .args(["-r", "2", "-t", "2", &gateway.address("radius").to_string(), "acct", secret])
+        .args(["-r", "2", "-t", "2", &server.to_string(), "acct", secret])
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
@@ -88,6 +92,23 @@ fn a_device_is_known_by_its_session_also_after_a_sigkill() {
     let gateway = place.start();
     assert_eq!(post(&device, gateway.coap, 5), 401, "and stays so");
     assert!(gateway.terminate().success());
+}
+
+/// A gateway that only heard a network ended at once, because it had no listener for devices.
+#[test]
+fn a_gateway_without_listeners_for_devices_hears_the_network() {
+    let mut place = Place::new();
+    for kind in LISTENERS {
+        place.set(&format!("SIMGATE_DEVICES_{kind}"), "[]");
+    }
+    let server = place.listen_to_radius(SECRET);
+    let mut gateway = place.spawn(&["serve"]);
+    let start = report("Start", "s1", (FIRST, "127.0.0.91"));
+    eventually("an answer", || account_to(server, SECRET, &start).then_some(()));
+    assert!(account_to(server, SECRET, &report("Stop", "s1", (FIRST, "127.0.0.91"))));
+    assert_eq!(gateway.try_wait().unwrap(), None);
+    gateway.kill().unwrap();
+    gateway.wait().unwrap();
 }
 
 /// Attribution is never wrong: an address that went to another SIM speaks for that one at once,

@@ -308,7 +308,8 @@ impl Listeners {
         let (stop, stopped) = watch::channel(false);
         let (end, ended) = watch::channel(false);
         let mut threads = vec![spawn_drop_watch(self.inodes(), stopped.clone())?];
-        for (index, shard) in self.shards(saved, lwm2m).into_iter().enumerate() {
+        let shards = self.shards(saved, lwm2m).into_iter().filter(|shard| !shard.seats.is_empty());
+        for (index, shard) in shards.enumerate() {
             let (ingest, stopped) = (ingest.clone(), stopped.clone());
             let thread = std::thread::Builder::new().name(format!("device-{index}"));
             let farewell = Farewell(end.clone());
@@ -463,8 +464,10 @@ impl Running {
     /// Resolves when a listener thread ends: unasked, it leaves its devices without answers, and
     /// the process should end.
     pub async fn ended(&self) {
-        // Senders go away only with their threads.
-        let _ = self.ended.clone().wait_for(|ended| *ended).await;
+        if self.ended.clone().wait_for(|ended| *ended).await.is_err() {
+            // Whoever could say so says so before it goes: there never was a thread.
+            std::future::pending::<()>().await;
+        }
     }
 
     /// Stops reading, waits until what was read is answered, and returns. Blocks.

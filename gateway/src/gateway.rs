@@ -29,7 +29,7 @@ use crate::config::{Api, Config};
 use crate::firmware::FirmwareThread;
 use crate::house::House;
 use crate::listeners;
-use crate::network::RadiusServers;
+use crate::network::{RadiusServers, RunningRadius};
 use crate::objects;
 use crate::onboarding;
 use crate::registration_desk::RegistrationDesk;
@@ -54,7 +54,7 @@ pub(crate) struct Gateway {
     firmware: FirmwareThread,
     sims_stop: Arc<AtomicBool>,
     servers: Vec<Task<()>>,
-    radius: Vec<Task<()>>,
+    radius: RunningRadius,
     servers_stop: watch::Sender<bool>,
 }
 
@@ -171,14 +171,16 @@ impl Gateway {
 
     /// Resolves when a listener ended unasked.
     pub(crate) async fn listener_ended(&self) {
-        self.devices.ended().await;
+        tokio::select! {
+            () = self.devices.ended() => {}
+            () = self.radius.ended() => {}
+        }
     }
 
     /// Stops reading, commits and answers what was read, and ends every part.
     pub(crate) async fn drain(self) {
         self.readiness.set(false);
-        // What they were told and is not durable yet they will be told again.
-        self.radius.iter().for_each(Task::abort);
+        self.radius.stop();
         let Self {
             house,
             devices,

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
@@ -13,6 +14,7 @@ use radius::server::Reports;
 use radius::{Accounting, Client, Clients, Limits, Secret};
 use state::StateFile;
 use tokio::net::UdpSocket;
+use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tracing::{error, warn};
 use vocabulary::{EventKind, Notice, SessionReport, Timestamp};
@@ -165,16 +167,36 @@ impl RadiusServers {
     }
 
     /// Lets packets in.
-    pub(crate) fn serve(self, desk: &NetworkDesk) -> Vec<JoinHandle<()>> {
+    pub(crate) fn serve(self, desk: &NetworkDesk) -> RunningRadius {
+        let ended = Arc::new(Notify::new());
         let serve = |(socket, accounting)| {
-            let desk = desk.clone();
+            let (desk, ended) = (desk.clone(), Arc::clone(&ended));
             tokio::spawn(async move {
                 if let Err(error) = radius::server::serve(socket, accounting, desk).await {
                     error!(%error, "a radius listener ended");
                 }
+                ended.notify_one();
             })
         };
-        self.0.into_iter().map(serve).collect()
+        RunningRadius { tasks: self.0.into_iter().map(serve).collect(), ended }
+    }
+}
+
+/// RADIUS servers that take packets.
+pub(crate) struct RunningRadius {
+    tasks: Vec<JoinHandle<()>>,
+    ended: Arc<Notify>,
+}
+
+impl RunningRadius {
+    /// Resolves when one of them ended unasked: from then on nobody would hear that network.
+    pub(crate) async fn ended(&self) {
+        self.ended.notified().await;
+    }
+
+    /// Takes no more packets. What they were told and is not durable yet they will be told again.
+    pub(crate) fn stop(&self) {
+        self.tasks.iter().for_each(JoinHandle::abort);
     }
 }
 

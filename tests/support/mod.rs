@@ -83,12 +83,14 @@ impl Place {
         self.set(&format!("SIMGATE_DEVICES_{kind}"), &format!("[{{ listen = \"{address}\" }}]"));
     }
 
-    /// Listens to RADIUS accounting of anybody on loopback.
-    pub(crate) fn listen_to_radius(&mut self, secret: &str) {
+    /// Listens to RADIUS accounting of anybody on loopback; says where.
+    pub(crate) fn listen_to_radius(&mut self, secret: &str) -> SocketAddr {
         let client =
             format!("{{ name = \"core\", address = \"127.0.0.0/8\", secret = \"{secret}\" }}");
-        let listener = format!("{{ listen = \"{}\", clients = [{client}] }}", own_port());
+        let server = own_port();
+        let listener = format!("{{ listen = \"{server}\", clients = [{client}] }}");
         self.set("SIMGATE_NETWORK_RADIUS", &format!("[{listener}]"));
+        server
     }
 
     /// Runs the program from now on as the last argument of `prefix`.

@@ -1,5 +1,5 @@
-//! What an operator should know of sessions, said not too often: where two servers give out the same
-//! addresses, thousands are contested.
+//! What an operator should know of sessions, said not too often: where two servers give out the
+//! same addresses, thousands are contested.
 
 use std::net::IpAddr;
 use std::time::Duration;
