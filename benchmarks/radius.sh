@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # RADIUS accounting: simgate, which answers what is durable, beside FreeRADIUS, which writes each packet to a
-# detail file. 5,000 different packets, 64 outstanding, from the same generator, in alternating rounds.
+# detail file. 5,000 different packets, 64 outstanding, from the same generator, in alternating rounds: first from
+# our own, then from FreeRADIUS's radclient, which is the limit of its rounds itself.
 #
 #   benchmarks/radius.sh           three rounds
 #   PACKETS=50000 benchmarks/radius.sh
@@ -9,9 +10,9 @@ cd "$(dirname "$0")/.."
 
 as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi; }
 PATH="$PATH:/usr/sbin"
-if ! command -v freeradius >/dev/null; then
-    echo "radius.sh: installing the Debian package freeradius"
-    as_root apt-get install -y -qq freeradius >/dev/null
+if ! command -v freeradius >/dev/null || ! command -v radclient >/dev/null; then
+    echo "radius.sh: installing the Debian packages freeradius and freeradius-utils"
+    as_root apt-get install -y -qq freeradius freeradius-utils >/dev/null
     # The package starts a server of its own.
     as_root systemctl stop freeradius 2>/dev/null || true
 fi
@@ -104,10 +105,42 @@ for _ in $(seq 100); do
     sleep 0.1
 done
 sleep 1
+
+# Other packets each time: simgate would know those of the round before.
+stanzas() {
+    awk -v round="$1" -v packets="$packets" -v now="$(date +%s)" 'BEGIN {
+        for (number = 0; number < packets; number++) {
+            imsi = sprintf("90140510%07d", round * 100000 + number)
+            printf "Acct-Status-Type = Start\nAcct-Session-Id = \"%d-%d-%d\"\n", now, round, number
+            printf "NAS-Identifier = \"pgw-1\"\nEvent-Timestamp = %d\n", now
+            printf "Framed-IP-Address = 10.%d.%d.%d\n", round, number / 250 % 250, number % 250 + 1
+            printf "Calling-Station-Id = \"4917%010d\"\nCalled-Station-Id = \"iot.example\"\n", number
+            printf "3GPP-IMSI = \"%s\"\n3GPP-IMEISV = \"3520990017614823\"\n\n", imsi
+        }
+    }' > "$folder/packets"
+}
+# Its start and its reading of the file are counted, for both servers alike.
+radclient_round() {
+    local begun ended answered
+    begun=$(date +%s%N)
+    answered=$(radclient -q -s -p 64 -f "$folder/packets" "127.0.0.1:$1" acct "$secret" 2>&1 |
+        awk '/Accepted|Passed filter/ { print $NF; exit }')
+    ended=$(date +%s%N)
+    echo "$packets packets, $answered answered: $((packets * 1000000000 / (ended - begun)))/s"
+}
+
 for round in 1 2 3; do
     echo -n "round $round: FreeRADIUS, detail file: "
     "$target/examples/load" 127.0.0.1:21913 "$secret" "$packets" 64
     echo -n "round $round: simgate, durable:         "
     "$target/examples/load" 127.0.0.1:21813 "$secret" "$packets" 64
+    sleep 1
+done
+for round in 1 2 3; do
+    stanzas "$((round * 2))"
+    echo -n "radclient $round: FreeRADIUS, detail file: "
+    radclient_round 21913
+    echo -n "radclient $round: simgate, durable:         "
+    radclient_round 21813
     sleep 1
 done
