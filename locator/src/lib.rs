@@ -31,6 +31,7 @@ use template_library::Templates;
 use cells::Cells;
 use devices::Devices;
 use fences::Fences;
+pub use geofence::InvalidShape;
 pub use geofences::{
     Area, Geofence, GeofenceChange, GeofenceError, GeofenceShape, NAME_CHARS_MAX, NewGeofence,
 };

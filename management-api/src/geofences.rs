@@ -7,8 +7,8 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use locator::{
-    Area, Geofence as Stored, GeofenceChange, GeofenceError, GeofenceShape, NAME_CHARS_MAX,
-    NewGeofence,
+    Area, Geofence as Stored, GeofenceChange, GeofenceError, GeofenceShape, InvalidShape,
+    NAME_CHARS_MAX, NewGeofence,
 };
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -291,9 +291,11 @@ fn source(word: &str) -> Option<PositionSource> {
 fn refusal(id: &str, error: GeofenceError) -> ApiError {
     let text = error.to_string();
     match error {
+        GeofenceError::Shape(InvalidShape::Radius(_)) => {
+            ApiError::field("radius", text, "50 to 30000")
+        }
         GeofenceError::Shape(_) => {
-            let allowed = "closed rings that do not cross, or a radius from 50 to 30000";
-            ApiError::field("coordinates", text, allowed)
+            ApiError::field("coordinates", text, "closed rings that do not cross")
         }
         GeofenceError::Center(_) => {
             ApiError::field("center", text, "[longitude, latitude] on the globe")

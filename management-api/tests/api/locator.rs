@@ -129,9 +129,11 @@ async fn geofences_are_made_read_changed_and_removed() {
     let bow = json!([[[0, 0], [1, 1], [1, 0], [0, 1], [0, 0]]]);
     let bow = refused(&|body| body["coordinates"] = bow.clone()).await;
     assert!(bow["message"].as_str().unwrap().contains("self-intersection"), "{bow}");
+    assert_eq!(bow["field"], "coordinates");
     let small = json!({"name":"x","type":"circle","center":[1,1],"radius":49});
     let small = gateway.post(path, small).await.refusal(400);
     assert_eq!(small["message"], "the radius is 49 m, allowed: 50 to 30000");
+    assert_eq!((&small["field"], &small["allowed"]), (&json!("radius"), &json!("50 to 30000")));
     for name in ["a", "b"] {
         let circle = json!({"name":name,"type":"circle","center":[1,1],"radius":50});
         gateway.post(path, circle).await.expect(201);
