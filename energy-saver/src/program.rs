@@ -34,7 +34,7 @@ pub struct Translated {
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Details {
     /// The position, where the template marks both a latitude and a longitude (`custom_type`, or a
-    /// composite value) and both are finite and on the globe. Of several, the last one written.
+    /// composite value) and both are finite. Of several, the last one written.
     pub position: Option<LatLon>,
     /// The moment of the last mapping with `at`, in microseconds since 1970. A number below 1e11
     /// is taken as seconds, a greater one as milliseconds, a text as RFC 3339; `None` where the
@@ -42,12 +42,12 @@ pub struct Details {
     pub at_unix_micros: Option<i64>,
 }
 
-/// A position on the globe (WGS 84).
+/// A position (WGS 84) as the payload says it: perhaps off the globe.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct LatLon {
-    /// Degrees north, -90 to 90.
+    /// Degrees north.
     pub latitude: f64,
-    /// Degrees east, -180 to 180.
+    /// Degrees east.
     pub longitude: f64,
 }
 

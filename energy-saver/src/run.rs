@@ -345,9 +345,8 @@ impl<'a> Run<'a> {
     fn position(&self) -> Option<LatLon> {
         let latitude = self.number(self.latitude?)?;
         let longitude = self.number(self.longitude?)?;
-        // Also false for NaN.
-        let on_globe = latitude.abs() <= 90.0 && longitude.abs() <= 180.0;
-        on_globe.then_some(LatLon { latitude, longitude })
+        let is_told = latitude.is_finite() && longitude.is_finite();
+        is_told.then_some(LatLon { latitude, longitude })
     }
 
     fn moment(&self) -> Option<i64> {

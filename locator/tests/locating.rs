@@ -209,7 +209,12 @@ fn impossible_positions_are_refused_and_that_is_said_once_an_hour() {
     let ahead = format!(r#"{{"/6/0/0":50,"/6/0/1":10,"/6/0/5":{}}}"#, 1_700_000_000 + 2 * HOUR);
     world.tell(Protocol::Lwm2m, at(HOUR), ahead.as_bytes());
     world.reader.step().unwrap();
-    assert_eq!(world.said(), ["Position[Refused]", "Position[Refused]"]);
+    // A double read in the wrong order of bytes. Nothing was said of such a place.
+    let far = [7.490929188596135e247_f64.to_be_bytes(), 10_f64.to_be_bytes()].concat();
+    world.tell(Protocol::Udp, at(2 * HOUR), &far);
+    world.tell(Protocol::Udp, at(3 * HOUR), &[f64::NAN.to_be_bytes(); 2].concat());
+    world.reader.step().unwrap();
+    assert_eq!(world.said(), ["Position[Refused]"; 3]);
     assert!(world.positions().is_empty());
 }
 

@@ -26,10 +26,10 @@ struct RawCoordinates {
 #[derive(Debug, Clone, Copy, PartialEq, Error)]
 pub enum InvalidCoordinates {
     /// Not on the globe.
-    #[error("latitude {0} is outside of -90 to 90")]
+    #[error("latitude {0:?} is outside of -90 to 90")]
     Latitude(f64),
     /// Not on the globe.
-    #[error("longitude {0} is outside of -180 to 180")]
+    #[error("longitude {0:?} is outside of -180 to 180")]
     Longitude(f64),
     /// What receivers say that have no fix.
     #[error("0,0 is what a receiver without a fix says")]

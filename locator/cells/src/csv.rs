@@ -141,7 +141,7 @@ mod tests {
         assert_eq!(bad("262", "0"), "mcc \"0\", allowed: a number from 1 to 999");
         assert_eq!(bad("28312321", "-1"), "cell \"-1\", allowed: a number from 0 to 68719476735");
         assert_eq!(bad("50.174076", "x"), "lat \"x\", allowed: a number from 0 to 90");
-        assert_eq!(bad("50.174076", "91"), "latitude 91 is outside of -90 to 90");
+        assert_eq!(bad("50.174076", "91"), "latitude 91.0 is outside of -90 to 90");
         assert_eq!(
             bad(",0,10.940241,50.174076", ",0,0,0"),
             "0,0 is what a receiver without a fix says"
