@@ -3,27 +3,35 @@
 //! A header of 64 bytes; the cells, sorted by key, 23 bytes each; the key of every 32nd cell; the
 //! areas and the networks as cells of their own. All numbers of the header are little-endian.
 //!
-//! A look-up waits for memory: the keys of the index are held as numbers, and the cells between two
-//! of them lie in a few cache lines.
+//! A look-up is waiting for memory, so it goes there as rarely as it can: to a hash table for where
+//! the area lies, to the few keys of the index that are the area's, and to the page between two of
+//! them, whose cache lines are asked for all at once.
 
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use hashbrown::HashMap;
 use memmap2::Mmap;
 use thiserror::Error;
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::key::{KEY_BYTES, Key};
+use crate::key::{Area, KEY_BYTES, Key};
 use crate::map;
 use crate::record::{RECORD_BYTES, Record};
 
+/// What the files of all releases begin with.
+const NAME: &[u8] = b"SGCELLS";
 const MAGIC: [u8; 8] = *b"SGCELLS1";
 const HEADER_BYTES: usize = 64;
 /// Cells per key of the index: with more, a look-up waits for more cache lines; with fewer, the
 /// index takes more than the 24 bytes that a cell may take in all.
 pub(crate) const INDEX_STEP: usize = 32;
+
+/// Keys that are looked at one after the other; of more the half is left out at each step.
+const SCANNED_MAX: usize = 32;
 
 /// What a file says of itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -79,8 +87,11 @@ pub enum OpenError {
         /// What the system said.
         source: io::Error,
     },
-    /// Another file, or one of another release.
-    #[error("{0} is no cell database of this release; make it with `simgate cells import`")]
+    /// Another file.
+    #[error("{0} is no cell database; another name is needed, or that file is to be removed")]
+    Other(PathBuf),
+    /// Of another release, or with a header that was changed.
+    #[error("cell database {0} is of another release, or damaged; import it again")]
     Header(PathBuf),
     /// Cut off, or with something behind it.
     #[error("cell database {path} has {found} bytes, allowed: {expected}; import it again")]
@@ -97,6 +108,17 @@ pub enum OpenError {
     Damaged(PathBuf),
 }
 
+impl OpenError {
+    pub(crate) fn is_missing(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::NotFound)
+    }
+
+    /// Whether the file is a cell database, though not one that can be used.
+    pub(crate) fn is_of_a_database(&self) -> bool {
+        matches!(self, Self::Header(_) | Self::Length { .. } | Self::Damaged(_))
+    }
+}
+
 /// A cell database, mapped into memory. Clones share it.
 #[derive(Debug, Clone)]
 pub struct CellDatabase(Arc<Mapped>);
@@ -107,7 +129,8 @@ struct Mapped {
     header: Header,
     /// Where each part begins: cells, index, areas, networks, end.
     parts: [usize; 5],
-    index: Vec<Key>,
+    /// The pages in which each area lies.
+    areas: HashMap<Area, Range<u32>>,
 }
 
 impl CellDatabase {
@@ -116,10 +139,13 @@ impl CellDatabase {
         let io = |source| OpenError::Io { path: path.to_owned(), source };
         let file = File::open(path).map_err(io)?;
         let found = file.metadata().map_err(io)?.len();
-        if found < HEADER_BYTES as u64 {
-            return Err(OpenError::Header(path.to_owned()));
+        if found == 0 {
+            return Err(OpenError::Other(path.to_owned()));
         }
         let map = map::map(&file).map_err(io)?;
+        if !map.starts_with(NAME) {
+            return Err(OpenError::Other(path.to_owned()));
+        }
         let header = Header::from_bytes(&map);
         let header = header.ok_or_else(|| OpenError::Header(path.to_owned()))?;
         let record = RECORD_BYTES as u64;
@@ -138,9 +164,10 @@ impl CellDatabase {
         if map.get(parts[1]..).map(xxh3_64) != Some(header.tail_hash) {
             return Err(OpenError::Damaged(path.to_owned()));
         }
-        let keys = map.get(parts[1]..parts[2]).unwrap_or_default().as_chunks().0;
-        let index = keys.iter().map(Key::from_bytes).collect();
-        Ok(Self(Arc::new(Mapped { map, header, parts, index })))
+        let index = map.get(parts[1]..parts[2]).unwrap_or_default().as_chunks().0;
+        let records = map.get(parts[2]..parts[3]).unwrap_or_default().as_chunks().0;
+        let areas = pages_of_areas(records, index);
+        Ok(Self(Arc::new(Mapped { map, header, parts, areas })))
     }
 
     /// Cells in it.
@@ -166,6 +193,10 @@ impl CellDatabase {
         self.part(0).as_chunks().0
     }
 
+    fn index(&self) -> &[[u8; KEY_BYTES]] {
+        self.part(1).as_chunks().0
+    }
+
     pub(crate) fn areas(&self) -> Records<'_> {
         Records(self.part(2).as_chunks().0)
     }
@@ -180,26 +211,60 @@ impl CellDatabase {
 
     /// A cell.
     pub(crate) fn find(&self, key: Key) -> Option<Record> {
-        let page = self.page(key)?;
-        Records(page).find(key)
+        let pages = self.0.areas.get(&key.area())?;
+        let (first, end) = (pages.start as usize, pages.end as usize);
+        let later = self.index().get(first + 1..end)?;
+        let page = first + begun_before(later, key);
+        // One after the other: the processor guesses that each is another one, and so asks for all
+        // the memory at once. A binary search waits for each step.
+        let (page, key) = (self.pages(page..page + 1), key.to_bytes());
+        page.iter().find(|record| record.starts_with(&key)).map(Record::from_bytes)
     }
 
-    /// The cells of a range of keys, in order, from their page on.
-    pub(crate) fn from(&self, key: Key) -> impl Iterator<Item = Record> {
-        let first = self.page_number(key).unwrap_or(0) * INDEX_STEP;
-        let cells = self.cells().get(first..).unwrap_or_default();
-        cells.iter().map(Record::from_bytes).skip_while(move |record| record.key < key)
+    /// The cells of an area, in order.
+    pub(crate) fn of_area(&self, area: Area) -> impl Iterator<Item = Record> {
+        let pages =
+            self.0.areas.get(&area).map_or(0..0, |pages| pages.start as usize..pages.end as usize);
+        let records = self.pages(pages).iter().map(Record::from_bytes);
+        records.filter(move |record| record.key.area() == area)
     }
 
-    fn page_number(&self, key: Key) -> Option<usize> {
-        self.0.index.partition_point(|first| *first <= key).checked_sub(1)
-    }
-
-    fn page(&self, key: Key) -> Option<&[[u8; RECORD_BYTES]]> {
-        let first = self.page_number(key)? * INDEX_STEP;
+    fn pages(&self, pages: Range<usize>) -> &[[u8; RECORD_BYTES]] {
         let cells = self.cells();
-        cells.get(first..(first + INDEX_STEP).min(cells.len()))
+        let end = (pages.end * INDEX_STEP).min(cells.len());
+        cells.get(pages.start * INDEX_STEP..end).unwrap_or_default()
     }
+}
+
+/// How many of the pages that begin in a key's area begin at it or before.
+fn begun_before(index: &[[u8; KEY_BYTES]], key: Key) -> usize {
+    let cell = key.cell();
+    let is_before = |first: &&[u8; KEY_BYTES]| Key::cell_of(first) <= cell;
+    if index.len() > SCANNED_MAX {
+        return index.partition_point(|first| is_before(&first));
+    }
+    index.iter().take_while(is_before).count()
+}
+
+/// In which pages each area lies, by the first keys of the pages.
+fn pages_of_areas(
+    areas: &[[u8; RECORD_BYTES]],
+    index: &[[u8; KEY_BYTES]],
+) -> HashMap<Area, Range<u32>> {
+    let begins = |page: usize| index.get(page).map(Key::from_bytes);
+    let (mut pages, mut first) = (HashMap::with_capacity(areas.len()), 0);
+    for area in areas.iter().map(Record::key_of) {
+        while begins(first + 1).is_some_and(|next| next <= area) {
+            first += 1;
+        }
+        let mut end = first + 1;
+        while begins(end).is_some_and(|next| next.area() == area.area()) {
+            end += 1;
+        }
+        let place = |page| u32::try_from(page).unwrap_or(u32::MAX);
+        pages.insert(area.area(), place(first)..place(end));
+    }
+    pages
 }
 
 /// Records in order.

@@ -65,6 +65,8 @@ pub struct Imported {
     pub database_cells: u64,
     /// Whether it went on with an earlier attempt.
     pub was_resumed: bool,
+    /// Why the database of before could not be added to, and was replaced.
+    pub replaced: Option<String>,
 }
 
 /// Why an import failed. The database is as it was.
@@ -116,11 +118,13 @@ impl Import {
         self
     }
 
-    /// Does it. Cells that the database has stay, newer ones take their places.
+    /// Does it. Cells that the database has stay, newer ones take their places. A database that is
+    /// damaged or of another release is replaced; another file is not.
     pub fn run(&self, mut progress: impl FnMut(Progress)) -> Result<Imported, ImportError> {
-        let before = match CellDatabase::open(&self.target) {
-            Ok(database) => Some(database),
-            Err(OpenError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => None,
+        let (before, replaced) = match CellDatabase::open(&self.target) {
+            Ok(database) => (Some(database), None),
+            Err(error) if error.is_missing() => (None, None),
+            Err(error) if error.is_of_a_database() => (None, Some(error.to_string())),
             Err(error) => return Err(error.into()),
         };
         let mut sources = Vec::new();
@@ -131,7 +135,8 @@ impl Import {
         let bytes = sources.iter().map(|source| source.bytes).sum();
         let runs = Runs::of(&self.target);
         let stand = runs.begin(sources)?;
-        let mut imported = Imported { was_resumed: stand.runs > 0, ..Imported::default() };
+        let was_resumed = stand.runs > 0;
+        let mut imported = Imported { was_resumed, replaced, ..Imported::default() };
         let (to_sorter, pieces) = sync_channel::<Piece>(0);
         let stand = std::thread::scope(|scope| {
             let sorter = scope.spawn(|| sort(&runs, pieces));
@@ -199,11 +204,12 @@ impl SourceReader<'_> {
             };
             if let Err(error) = self.read(&source.path, &mut report) {
                 // Where it begins again is after the last complete piece.
-                let line = self.stand.lines;
+                let line = self.stand.text_lines;
                 return Err(ImportError::Read { path: source.path, line, source: error });
             }
             self.stand.source += 1;
             self.stand.text_bytes = 0;
+            self.stand.text_lines = 0;
         }
         Ok(())
     }
@@ -223,6 +229,7 @@ impl SourceReader<'_> {
                 return Ok(());
             }
             self.stand.text_bytes += line.len() as u64;
+            self.stand.text_lines += 1;
             self.stand.lines += 1;
             self.take(path, &line)?;
             if self.stand.lines.is_multiple_of(PROGRESS_LINES) {
@@ -245,7 +252,7 @@ impl SourceReader<'_> {
             Err(reason) => {
                 self.stand.bad += 1;
                 if self.bad_lines.len() < BAD_SHOWN {
-                    self.bad_lines.push((path.to_owned(), self.stand.lines, reason));
+                    self.bad_lines.push((path.to_owned(), self.stand.text_lines, reason));
                 }
             }
         }

@@ -9,6 +9,10 @@ pub(crate) const KEY_BYTES: usize = 11;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Key(u128);
 
+/// Radio, network and area of a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Area(u64);
+
 const CELL_BITS: u32 = 36;
 const AREA_BITS: u32 = 24;
 pub(crate) const CELL_MAX: u64 = (1 << CELL_BITS) - 1;
@@ -62,19 +66,25 @@ impl Key {
         bytes
     }
 
+    /// The cell of a key in bytes.
+    pub(crate) fn cell_of(bytes: &[u8; KEY_BYTES]) -> u64 {
+        let end = bytes.last_chunk().copied().unwrap_or_default();
+        u64::from_be_bytes(end) & CELL_MAX
+    }
+
     #[expect(clippy::cast_possible_truncation, reason = "the mask has 36 bits")]
     pub(crate) fn cell(self) -> u64 {
         (self.0 & u128::from(CELL_MAX)) as u64
     }
 
+    #[expect(clippy::cast_possible_truncation, reason = "47 bits are left")]
+    pub(crate) fn area(self) -> Area {
+        Area((self.0 >> CELL_BITS) as u64)
+    }
+
     /// The first key of its area.
     pub(crate) fn area_start(self) -> Self {
         Self(self.0 >> CELL_BITS << CELL_BITS)
-    }
-
-    /// The first key after its area.
-    pub(crate) fn area_end(self) -> Self {
-        Self(((self.0 >> CELL_BITS) + 1) << CELL_BITS)
     }
 
     /// The first key of its network.

@@ -58,7 +58,7 @@ impl CellDatabase {
         if Radio::from(tower.access) != Radio::Umts || key.cell() > 0xffff {
             return None;
         }
-        let of_area = self.from(key.area_start()).take_while(|record| record.key < key.area_end());
+        let of_area = self.of_area(key.area());
         let mut same = of_area.filter(|record| record.key.cell() & 0xffff == key.cell());
         let first = same.next()?;
         same.next().is_none().then_some(first)

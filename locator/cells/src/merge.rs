@@ -6,6 +6,7 @@ use std::fs::{self, File};
 use std::io::{self, BufWriter, Seek as _, SeekFrom, Write as _};
 use std::path::Path;
 
+use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 use vocabulary::Coordinates;
 
 use crate::database::{CellDatabase, Header, INDEX_STEP};
@@ -118,7 +119,9 @@ impl Group {
     )]
     /// Its middle, and a range within which 68 % of its places lie.
     fn close(self) -> Option<(Record, usize)> {
-        let middle = globe::middle(self.places.iter().copied())?;
+        // Places round the globe have no middle; the area is there nevertheless.
+        let first = self.places.first().map(|(place, _)| *place)?;
+        let middle = globe::middle(self.places.iter().copied()).unwrap_or(first);
         let mut distances: Vec<f64> =
             self.places.iter().map(|(place, _)| globe::distance_m(*place, middle)).collect();
         distances.sort_unstable_by(f64::total_cmp);
@@ -190,6 +193,8 @@ impl Writer {
         file.seek(SeekFrom::Start(0))?;
         file.write_all(&header.to_bytes())?;
         file.sync_all()?;
+        // The kernel has it in small pages now; whoever maps it wants large ones (see `map`).
+        let _ = posix_fadvise(&file, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED);
         Ok(self.cells)
     }
 }

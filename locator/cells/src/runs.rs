@@ -36,6 +36,9 @@ pub(crate) struct Stand {
     /// The source that is being read, and how many bytes of its text were.
     pub(crate) source: usize,
     pub(crate) text_bytes: u64,
+    /// Lines of that text.
+    pub(crate) text_lines: u64,
+    /// Lines of all sources.
     pub(crate) lines: u64,
     pub(crate) cells: u64,
     pub(crate) bad: u64,

@@ -218,8 +218,9 @@ fn what_is_no_database_is_refused_and_nothing_is_read_beyond_its_end() {
         fs::write(world.target(), bytes).unwrap();
         CellDatabase::open(&world.target()).unwrap_err()
     };
-    assert!(matches!(refused(&[]), OpenError::Header(_)));
-    assert!(matches!(refused(b"radio,mcc"), OpenError::Header(_)));
+    assert!(matches!(refused(&[]), OpenError::Other(_)));
+    assert!(matches!(refused(b"radio,mcc"), OpenError::Other(_)));
+    assert!(matches!(refused(&good[..20]), OpenError::Header(_)));
     assert!(matches!(refused(&good[..good.len() - 1]), OpenError::Length { .. }));
     assert!(matches!(refused(&[&good[..], &[0]].concat()), OpenError::Length { .. }));
     let mut changed = good.clone();
@@ -235,6 +236,42 @@ fn what_is_no_database_is_refused_and_nothing_is_read_beyond_its_end() {
     world.database().locate(&tower(1));
 }
 
+/// The error said to import again, and so did each import: the file had to be removed by hand.
+#[test]
+fn an_import_replaces_a_database_that_is_damaged_and_no_other_file() {
+    let world = World::new();
+    let cells = world.file("cells.csv", line(1, 10.0, 1));
+    let first = world.import(&[&cells]).unwrap();
+    assert_eq!(first.replaced, None);
+    let good = fs::read(world.target()).unwrap();
+    let mut of_another_release = good.clone();
+    of_another_release[7] = b'0';
+    for damaged in [&good[..good.len() - 1], &good[..9], &of_another_release] {
+        fs::write(world.target(), damaged).unwrap();
+        let imported = world.import(&[&cells]).unwrap();
+        assert!(imported.replaced.unwrap().contains("import it again"));
+        assert_eq!(fs::read(world.target()).unwrap(), good);
+    }
+    for other in ["radio,mcc\n", ""] {
+        fs::write(world.target(), other).unwrap();
+        let error = world.import(&[&cells]).unwrap_err();
+        assert!(error.to_string().contains("is no cell database"), "{error}");
+        assert_eq!(fs::read_to_string(world.target()).unwrap(), other);
+    }
+}
+
+/// Lines were counted over all files, so of the second one a line was named that it had not.
+#[test]
+fn a_bad_line_is_named_by_its_place_in_its_own_file() {
+    let world = World::new();
+    let first = world.file("first.csv", line(1, 10.0, 1) + &line(2, 10.0, 1));
+    let second = world.file("second.csv", line(3, 10.0, 1) + "nonsense\n");
+    let imported = world.import(&[&first, &second]).unwrap();
+    let [(file, line, _)] = &imported.bad_lines[..] else { panic!("{imported:?}") };
+    assert!(file.ends_with("second.csv"));
+    assert_eq!((*line, imported.lines), (2, 4));
+}
+
 #[test]
 fn a_database_that_takes_another_s_place_is_opened() {
     let world = World::new();
@@ -248,32 +285,59 @@ fn a_database_that_takes_another_s_place_is_opened() {
     assert_eq!(locator.refresh().unwrap(), Some(0));
 }
 
+/// An area of more pages than are looked at one after the other, between areas of one cell.
+#[test]
+fn each_cell_of_a_large_area_is_found() {
+    let world = World::new();
+    let in_area = |area, cell: u64| {
+        let longitude = cell as f64 / 1_000.0;
+        format!("LTE,262,1,{area},{cell},0,{longitude},50.5,1000,9,1,0,1,0\n")
+    };
+    let of_seven = (1..=5_000).map(|cell| in_area(7, cell * 3)).collect::<String>();
+    world.import(&[&world.file("cells.csv", in_area(6, 3) + &of_seven + &in_area(8, 3))]).unwrap();
+    let database = world.database();
+    for cell in 0..15_010 {
+        let is_there = cell % 3 == 0 && (3..=15_000).contains(&cell);
+        let expected = is_there.then(|| format!("{:.3}", cell as f64 / 1_000.0));
+        let found = longitude(&database, cell).map(|found| format!("{found:.3}"));
+        assert_eq!(found, expected, "cell {cell}");
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 30, ..ProptestConfig::default() })]
 
     #[test]
     fn all_cells_are_found_and_no_others(cells in prop::collection::btree_map(
-        (0_u64..4, 1_u64..1_000), -179.0_f64..179.0, 1..800,
+        (0_usize..2, 1_u16..3, 0_u32..4, 1_u64..200), -179.0_f64..179.0, 1..800,
     )) {
+        const RADIOS: [(&str, RadioAccess); 2] =
+            [("GSM", RadioAccess::Gsm), ("LTE", RadioAccess::Lte)];
         let world = World::new();
         let text: String = cells
             .iter()
-            .map(|((area, cell), longitude)| {
-                format!("LTE,262,1,{area},{cell},0,{longitude},50.5,1000,9,1,0,1,0\n")
+            .map(|((radio, network, area, cell), longitude)| {
+                let radio = RADIOS[*radio].0;
+                format!("{radio},262,{network},{area},{cell},0,{longitude},50.5,1000,9,1,0,1,0\n")
             })
             .collect();
         world.import(&[&world.file("cells.csv", text)]).unwrap();
         let database = world.database();
-        for area in 0..5 {
-            for cell in 0..1_001 {
-                let tower = CellTower { area: Some(area), ..tower(cell) };
-                let fix = database.locate(&tower).filter(|fix| fix.matched == CellMatch::Cell);
-                let expected = cells.get(&(area.into(), cell));
-                prop_assert_eq!(fix.is_some(), expected.is_some(), "{}/{}", area, cell);
-                if let Some((fix, longitude)) = fix.zip(expected) {
-                    prop_assert!((fix.position.coordinates.longitude() - longitude).abs() < 1e-7);
-                }
+        let areas = (0..2).flat_map(|radio| (0..4).map(move |network| (radio, network)));
+        let areas = areas.flat_map(|(radio, network)| (0..5).map(move |area| (radio, network, area)));
+        for (radio, network, area) in areas { for cell in 0..201 {
+            let tower = CellTower {
+                access: RADIOS[radio].1,
+                plmn: format!("262-0{network}").parse().unwrap(),
+                area: Some(area),
+                cell: Some(cell),
+            };
+            let fix = database.locate(&tower).filter(|fix| fix.matched == CellMatch::Cell);
+            let expected = cells.get(&(radio, network, area, cell));
+            prop_assert_eq!(fix.is_some(), expected.is_some(), "{:?}", tower);
+            if let Some((fix, longitude)) = fix.zip(expected) {
+                prop_assert!((fix.position.coordinates.longitude() - longitude).abs() < 1e-7);
             }
-        }
+        }}
     }
 }
