@@ -309,27 +309,28 @@ proptest! {
 
     #[test]
     fn all_cells_are_found_and_no_others(cells in prop::collection::btree_map(
-        (0_usize..2, 1_u16..3, 0_u32..4, 1_u64..200), -179.0_f64..179.0, 1..800,
+        (0_u64..2, 1_u64..3, 0_u64..4, 1_u64..200), -179.0_f64..179.0, 1..800,
     )) {
-        const RADIOS: [(&str, RadioAccess); 2] =
-            [("GSM", RadioAccess::Gsm), ("LTE", RadioAccess::Lte)];
+        const RADIOS: [(&str, RadioAccess); 3] =
+            [("GSM", RadioAccess::Gsm), ("LTE", RadioAccess::Lte), ("NR", RadioAccess::Nr)];
         let world = World::new();
         let text: String = cells
             .iter()
             .map(|((radio, network, area, cell), longitude)| {
-                let radio = RADIOS[*radio].0;
+                let radio = RADIOS[usize::try_from(*radio).unwrap()].0;
                 format!("{radio},262,{network},{area},{cell},0,{longitude},50.5,1000,9,1,0,1,0\n")
             })
             .collect();
         world.import(&[&world.file("cells.csv", text)]).unwrap();
         let database = world.database();
-        let areas = (0..2).flat_map(|radio| (0..4).map(move |network| (radio, network)));
-        let areas = areas.flat_map(|(radio, network)| (0..5).map(move |area| (radio, network, area)));
-        for (radio, network, area) in areas { for cell in 0..201 {
+        // One more of each than there is.
+        for number in 0..3 * 4 * 5 * 201_u64 {
+            let (cell, area) = (number % 201, number / 201 % 5);
+            let (network, radio) = (number / 1_005 % 4, number / 4_020);
             let tower = CellTower {
-                access: RADIOS[radio].1,
+                access: RADIOS[usize::try_from(radio).unwrap()].1,
                 plmn: format!("262-0{network}").parse().unwrap(),
-                area: Some(area),
+                area: u32::try_from(area).ok(),
                 cell: Some(cell),
             };
             let fix = database.locate(&tower).filter(|fix| fix.matched == CellMatch::Cell);
@@ -338,6 +339,6 @@ proptest! {
             if let Some((fix, longitude)) = fix.zip(expected) {
                 prop_assert!((fix.position.coordinates.longitude() - longitude).abs() < 1e-7);
             }
-        }}
+        }
     }
 }
