@@ -106,6 +106,8 @@ pub struct MessageView {
     pub imsi: Option<Imsi>,
     /// The source address.
     pub ip: Option<std::net::IpAddr>,
+    /// The data session that it had, where its address was held by one.
+    pub session: Option<u64>,
     /// What vouched for the device.
     pub class: IdentityClass,
     /// How it arrived.
@@ -229,6 +231,7 @@ impl Inspector {
             iccid: telemetry.identity.iccid,
             imsi: telemetry.identity.imsi,
             ip: telemetry.identity.ip,
+            session: telemetry.session,
             class: telemetry.class,
             protocol: telemetry.protocol,
             topic: telemetry.topic.map(str::to_owned),
