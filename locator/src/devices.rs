@@ -36,11 +36,14 @@ pub(crate) struct CellHistory {
 pub(crate) struct Devices {
     all: HashMap<Iccid, Device>,
     changed: HashSet<Iccid>,
+    /// Devices whose SIMs were removed, and where the log ended then: what lies before it is of a
+    /// SIM that is no more.
+    forgotten: HashMap<Iccid, u64>,
 }
 
 impl Devices {
     pub(crate) fn new(saved: Vec<(Iccid, Device)>) -> Self {
-        Self { all: saved.into_iter().collect(), changed: HashSet::new() }
+        Self { all: saved.into_iter().collect(), ..Self::default() }
     }
 
     pub(crate) fn find(&self, iccid: Iccid) -> Option<&Device> {
@@ -53,19 +56,32 @@ impl Devices {
         self.all.entry(iccid).or_default()
     }
 
+    /// Forgets a device, and what the log says of it up to `end`.
+    pub(crate) fn forget(&mut self, iccid: Iccid, end: u64) {
+        self.all.remove(&iccid);
+        self.changed.insert(iccid);
+        self.forgotten.insert(iccid, end);
+    }
+
+    /// Whether what stands at `cause` is of a SIM that was removed since.
+    pub(crate) fn is_forgotten(&self, iccid: Iccid, cause: u64) -> bool {
+        self.forgotten.get(&iccid).is_some_and(|end| cause < *end)
+    }
+
     pub(crate) fn latest(&self) -> impl Iterator<Item = &Located> {
         self.all.values().filter_map(|device| device.latest.as_ref())
     }
 
-    /// What has changed since the last call.
-    pub(crate) fn take_changed(&mut self) -> Vec<(Iccid, Device)> {
+    /// What has changed since the last call, where the log was read up to `position`; without a
+    /// device it was forgotten.
+    pub(crate) fn take_changed(&mut self, position: u64) -> Vec<(Iccid, Option<Device>)> {
+        self.forgotten.retain(|_, end| *end > position);
         let changed = std::mem::take(&mut self.changed);
-        let found = |iccid| self.all.get(&iccid).map(|device| (iccid, device.clone()));
-        changed.into_iter().filter_map(found).collect()
+        changed.into_iter().map(|iccid| (iccid, self.all.get(&iccid).cloned())).collect()
     }
 
     /// It was not written.
-    pub(crate) fn give_back(&mut self, changed: &[(Iccid, Device)]) {
+    pub(crate) fn give_back(&mut self, changed: &[(Iccid, Option<Device>)]) {
         self.changed.extend(changed.iter().map(|(iccid, _)| *iccid));
     }
 }

@@ -24,9 +24,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use cell_database::CellLocator;
+pub use cell_database::{CellFix, MeasuredCell};
 use message_log::MessageLog;
 use state::StateFile;
 use template_library::Templates;
+use vocabulary::Iccid;
 
 use cells::Cells;
 use devices::Devices;
@@ -118,6 +120,14 @@ impl Locator {
     /// The reader that goes on where the last one stopped. There must be only one at a time.
     pub fn reader(&self) -> Result<Reader, ReaderError> {
         Reader::new(self.clone(), Store::open(&self.0.file)?)
+    }
+
+    /// Forgets a device whose SIM was removed: where it was last, and in which geofences it is. Of
+    /// what it sent before, nothing is said any more. Durable when it returns.
+    pub fn forget(&self, device: Iccid) -> Result<(), StoreError> {
+        // What the reader is writing at this moment, its next round takes back.
+        self.world().devices.forget(device, self.0.log.end().as_u64());
+        self.store().forget_device(device)
     }
 
     fn world(&self) -> MutexGuard<'_, World> {

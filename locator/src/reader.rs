@@ -159,8 +159,9 @@ impl Reader {
         }
         let changes = {
             let mut world = self.locator.world();
-            let devices = world.devices.take_changed();
-            Changes { devices, cells: world.cells.take_changed(), cursor: self.position.as_u64() }
+            let cursor = self.position.as_u64();
+            let devices = world.devices.take_changed(cursor);
+            Changes { devices, cells: world.cells.take_changed(), cursor }
         };
         if let Err(error) = self.store.write(&changes) {
             let mut world = self.locator.world();

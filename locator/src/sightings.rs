@@ -31,6 +31,14 @@ pub(crate) enum Sighting {
     InCell { identity: Identity, at: Timestamp, tower: CellTower, begins: bool },
 }
 
+impl Sighting {
+    pub(crate) fn iccid(&self) -> Iccid {
+        match self {
+            Self::Told { identity, .. } | Self::InCell { identity, .. } => identity.iccid,
+        }
+    }
+}
+
 /// What a record says, if it says anything of a place.
 pub(crate) fn read(record: &Record, templates: &Templates) -> Result<Option<Sighting>, StoreError> {
     if record.kind.code() == EventKind::Session.code() {

@@ -27,6 +27,9 @@ impl World {
         (cause, arrived): (u64, Timestamp),
     ) -> Vec<Output> {
         let mut world = locator.world();
+        if world.devices.is_forgotten(sighting.iccid(), cause) {
+            return Vec::new();
+        }
         match sighting {
             Sighting::Told { identity, at, place, accuracy_m } => {
                 let place = place.map_err(|error| error.to_string()).and_then(|place| {

@@ -298,6 +298,32 @@ fn crossings_are_said_once_whenever_the_process_is_killed() {
     }
 }
 
+/// Positions of SIMs that were removed were listed for ever.
+#[test]
+fn a_removed_sim_is_forgotten_with_what_it_sent_before() {
+    let mut world = World::new();
+    world.fence(10.0);
+    world.drive_to(10.0, 0);
+    world.reader.step().unwrap();
+    world.reader.flush().unwrap();
+    // Sent, and not read yet.
+    world.drive_to(10.0, 1);
+    world.locator.forget(iccid()).unwrap();
+    let latest = |world: &World| world.locator.latest(&LatestQuery::default(), 0, 10).1;
+    assert_eq!(latest(&world), 0);
+    world.reader.step().unwrap();
+    assert_eq!(latest(&world), 0);
+    world.reader.flush().unwrap();
+    world.crash();
+    assert_eq!(latest(&world), 0);
+    assert_eq!(world.said(), ["10", "Geofence[Enter]"]);
+    // Who registers the number again begins outside of everything.
+    world.drive_to(10.0, 2);
+    world.reader.step().unwrap();
+    assert_eq!(latest(&world), 1);
+    assert_eq!(world.said(), ["10", "Geofence[Enter]", "10", "Geofence[Enter]"]);
+}
+
 #[test]
 fn a_late_position_raises_nothing_and_is_kept() {
     let mut world = World::new();
