@@ -137,11 +137,13 @@ fn a_vendor_s_stream_makes_a_session_and_its_cell_a_position() {
     place.set("SIMGATE_NETWORK_STREAMS", &stream);
     place.set("SIMGATE_NETWORK_ADDRESSES", "sessions");
     let cells = place.folder.path().join("cells.csv");
-    std::fs::write(&cells, "LTE,262,1,7,28312321,0,10.5,50.25,1000,9,1,0,1,0\nnonsense\n").unwrap();
+    let rows = "LTE,262,1,7,28312321,0,10.5,50.25,1000,9,1,0,1,0\n\
+                LTE,262,1,7,28312322,0,10.51,50.25,1000,9,1,0,1,0\nnonsense\n";
+    std::fs::write(&cells, rows).unwrap();
     let imported = place.run(&["cells", "import", cells.to_str().unwrap()]);
     assert_eq!(imported.status.code(), Some(1), "a line was rejected: {imported:?}");
     let said = String::from_utf8_lossy(&imported.stdout).into_owned();
-    assert!(said.contains("1 cells, 0 of CDMA left out, 1 lines rejected"), "{said}");
+    assert!(said.contains("2 cells, 0 of CDMA left out, 1 lines rejected"), "{said}");
     let shown = place.run(&["cells", "show", "NB-IoT", "262-01", "7", "28312321"]);
     let said = String::from_utf8_lossy(&shown.stdout).into_owned();
     assert_eq!(said, "50.250000, 10.500000 (latitude, longitude), within 820 m, by the cell\n");
@@ -168,6 +170,20 @@ fn a_vendor_s_stream_makes_a_session_and_its_cell_a_position() {
     assert_eq!(answer.0, 204, "its session speaks for it");
     let sessions = api.get(&format!("/simgate/v1/devices/{ICCID}/sessions"));
     assert_eq!(sessions["items"][0]["state"], "LIVE");
+    let messages = api.get(&format!("/simgate/v1/messages?iccid={ICCID}"));
+    assert_eq!(messages["items"][0]["session"], sessions["items"][0]["id"], "{messages}");
+    // What a modem hears of several cells, as clients of other location services ask.
+    let heard = |cell: u64, dbm: i64| {
+        json!({ "mobileCountryCode": 262, "mobileNetworkCode": 1, "locationAreaCode": 7,
+            "cellId": cell, "signalStrength": dbm })
+    };
+    let towers = json!([heard(28_312_321, -100), heard(28_312_322, -80)]);
+    let asked = json!({ "radioType": "lte", "cellTowers": towers });
+    let found = api.post("/simgate/v1/geolocate", asked);
+    assert_eq!(found["matched"], "cells");
+    let longitude = found["location"]["lng"].as_f64().unwrap();
+    assert!((10.505..10.51).contains(&longitude), "nearer to the stronger one: {found}");
+    assert!((100.0..1_000.0).contains(&found["accuracy"].as_f64().unwrap()), "{found}");
     let feeds = api.get("/simgate/v1/feeds");
     assert_eq!(feeds["items"][0]["reports"], 1);
     let metrics = http_text(&format!("http://{}/metrics", gateway.api));

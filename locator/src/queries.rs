@@ -2,6 +2,7 @@
 
 use std::collections::BinaryHeap;
 
+use cell_database::{CellFix, MeasuredCell};
 use message_log::{DeviceKey, Kind, KindSet, Query, ReadError};
 use thiserror::Error;
 use vocabulary::{Coordinates, EventKind, Iccid, Located, PositionSource, Timestamp};
@@ -97,6 +98,15 @@ impl LatestQuery {
 }
 
 impl Locator {
+    /// Where something is that hears these cells, which need not be a device of ours.
+    pub fn locate_cells(&self, cells: &[MeasuredCell]) -> Option<CellFix> {
+        cell_database::locate_many(cells, |tower| {
+            // The file may have to be read from disk, which the reader must not wait for.
+            let learned = self.world().cells.learned.locate(tower);
+            learned.or_else(|| self.0.database.locate(tower))
+        })
+    }
+
     /// The positions of a device, the newest first.
     pub fn positions(&self, query: &PositionsQuery) -> Result<Vec<Located>, QueryError> {
         let mut found = self.located(query)?;

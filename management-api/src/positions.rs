@@ -383,12 +383,7 @@ fn accuracy(located: &Located) -> Option<Accuracy> {
     Some(Accuracy {
         horizontal_accuracy: located.position?.accuracy_m?,
         horizontal_confidence_level: CONFIDENCE,
-        matched: located.matched.map(|matched| match matched {
-            CellMatch::Cell => "cell",
-            CellMatch::Cells => "cells",
-            CellMatch::Area => "area",
-            CellMatch::Network => "network",
-        }),
+        matched: located.matched.map(CellMatch::as_str),
     })
 }
 

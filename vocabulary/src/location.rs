@@ -60,6 +60,18 @@ pub enum CellMatch {
     Network,
 }
 
+impl CellMatch {
+    /// As it is written.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Cell => "cell",
+            Self::Cells => "cells",
+            Self::Area => "area",
+            Self::Network => "network",
+        }
+    }
+}
+
 /// A place, and how far from it the device may be.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Position {
