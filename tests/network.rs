@@ -4,6 +4,9 @@
 use std::io::Write as _;
 use std::net::{SocketAddr, UdpSocket};
 use std::process::Stdio;
+use std::time::SystemTime;
+
+use serde_json::{Value, json};
 
 use crate::support::{Api, Gateway, LISTENERS, Place, coap_post, eventually, foreign};
 
@@ -91,6 +94,42 @@ fn a_device_is_known_by_its_session_also_after_a_sigkill() {
     gateway.kill();
     let gateway = place.start();
     assert_eq!(post(&device, gateway.coap, 5), 401, "and stays so");
+    assert!(gateway.terminate().success());
+}
+
+#[test]
+fn a_client_may_have_to_say_when_and_a_feed_says_when_it_was_heard() {
+    let mut place = Place::with_ports_of_its_own();
+    let server = place.listen_to_radius(SECRET);
+    let listener = |skew: &str| {
+        format!(
+            "[{{ listen = \"{server}\", clock_skew_max = \"{skew}\", clients = [{{ name = \"core\", \
+             address = \"127.0.0.0/8\", secret = \"{SECRET}\", require_event_timestamp = true }}] }}]"
+        )
+    };
+    place.set("SIMGATE_NETWORK_RADIUS", &listener("2h"));
+    let refused = place.run(&["serve"]);
+    assert!(!refused.status.success());
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(said.contains("clock_skew_max") && said.contains("10s to 1h"), "{said}");
+
+    place.set("SIMGATE_NETWORK_RADIUS", &listener("1m"));
+    let gateway = place.start();
+    let api = place.api(&gateway);
+    let feed = || api.get("/simgate/v1/feeds")["items"][0].clone();
+    assert_eq!((&feed()["state"], &feed()["heard"]), (&json!("WAITING"), &Value::Null));
+    let start = report("Start", "s1", (FIRST, "127.0.0.91"));
+    assert!(!account(&gateway, SECRET, &start), "it may be an old one");
+    let now = SystemTime::UNIX_EPOCH.elapsed().unwrap().as_secs();
+    assert!(!account(&gateway, SECRET, &format!("{start}Event-Timestamp = {}\n", now - 90)));
+    assert_eq!(feed()["state"], "WAITING");
+    assert!(account(&gateway, SECRET, &format!("{start}Event-Timestamp = {now}\n")));
+    assert_eq!((&feed()["state"], &feed()["reports"]), (&json!("HEARD"), &json!(1)));
+    gateway.kill();
+
+    let gateway = place.start();
+    let feed = place.api(&gateway).get("/simgate/v1/feeds")["items"][0].clone();
+    assert_eq!((&feed["state"], &feed["reports"]), (&json!("HEARD"), &json!(0)), "{feed}");
     assert!(gateway.terminate().success());
 }
 

@@ -1,6 +1,7 @@
 //! Who tells the gateway which SIM holds which address, and in which cell it is.
 
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -37,6 +38,10 @@ pub(crate) struct Network {
     pub(crate) streams_listen: Option<SocketAddr>,
 }
 
+/// Below it packets that wait in a queue are refused; beyond it too many answers are remembered,
+/// each for twice as long.
+const CLOCK_SKEW: RangeInclusive<Duration> = Duration::from_secs(10)..=Duration::from_hours(1);
+
 /// One RADIUS accounting server.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -48,6 +53,9 @@ pub(crate) struct RadiusListener {
     pub(crate) name: String,
     /// Who may send.
     pub(crate) clients: Vec<RadiusClient>,
+    /// How far the time at which a packet was sent may be from ours.
+    #[serde(default = "clock_skew_max", deserialize_with = "values::duration")]
+    pub(crate) clock_skew_max: Duration,
 }
 
 /// Who may send accounting.
@@ -70,6 +78,9 @@ pub(crate) struct RadiusClient {
     /// Drop packets without a Message-Authenticator.
     #[serde(default)]
     pub(crate) require_message_authenticator: bool,
+    /// Drop packets without an Event-Timestamp.
+    #[serde(default)]
+    pub(crate) require_event_timestamp: bool,
 }
 
 /// One event stream of a SIM vendor.
@@ -123,6 +134,10 @@ fn stream_stale_after() -> Duration {
     Duration::from_secs(7 * values::DAY_S)
 }
 
+fn clock_skew_max() -> Duration {
+    radius::Limits::default().clock_skew_max
+}
+
 fn radius_name() -> String {
     "radius".to_owned()
 }
@@ -139,6 +154,13 @@ impl Network {
                     "network.radius on {} has no clients: nobody could send to it",
                     listener.listen
                 )));
+            }
+            if !CLOCK_SKEW.contains(&listener.clock_skew_max) {
+                return Err(ConfigError::Range {
+                    key: "network.radius.clock_skew_max".to_owned(),
+                    found: format!("{:?}", listener.clock_skew_max),
+                    allowed: "10s to 1h".to_owned(),
+                });
             }
             for client in &listener.clients {
                 name("network.radius.clients.name", &client.name)?;
