@@ -211,7 +211,7 @@ impl House {
         network: &Network,
         store: DataSessionStore,
     ) -> anyhow::Result<(NetworkDesk, ApiFeeds)> {
-        let feeds = network::feeds(network);
+        let feeds = network::feeds(network, &self.sessions);
         let desk = NetworkDesk::open(NetworkParts {
             log: self.log.clone(),
             sessions: self.sessions.clone(),

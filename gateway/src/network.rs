@@ -110,12 +110,12 @@ pub(crate) async fn keep(
     }
 }
 
-/// The feeds of the configuration.
-pub(crate) fn feeds(network: &Network) -> Feeds {
+/// The feeds of the configuration, with what the sessions know of earlier starts.
+pub(crate) fn feeds(network: &Network, sessions: &Sessions) -> Feeds {
     let radius = network.radius.iter().map(|listener| (listener.name.as_str(), "RADIUS"));
     let streams = network.streams.iter().map(|stream| (stream.name.as_str(), "STREAM"));
     let now = Timestamp::from(SystemTime::now());
-    Feeds::new(radius.chain(streams), network.feed_silent_after, now)
+    Feeds::new(radius.chain(streams), &sessions.heard(), (network.feed_silent_after, now))
 }
 
 /// The feeds as the API has them.
@@ -131,8 +131,12 @@ pub(crate) fn api_feeds(
         let state = |(name, feed): (String, Feed)| FeedState {
             name,
             kind: feed.kind,
-            state: if feed.is_silent { "SILENT" } else { "HEARD" },
-            heard: feed.heard_at.to_string(),
+            state: match feed.heard_at {
+                _ if feed.is_silent => "SILENT",
+                Some(_) => "HEARD",
+                None => "WAITING",
+            },
+            heard: feed.heard_at.map(|heard| heard.to_string()),
             reports: feed.reports,
         };
         feeds.list().into_iter().map(state).collect()
@@ -210,10 +214,12 @@ fn accounting(listener: &RadiusListener) -> anyhow::Result<Accounting> {
         let secret = secret.map_err(|error| anyhow::anyhow!("{key}: {error}"))?;
         let made = Client::new(&client.name, &client.address, secret);
         let made = made.map_err(|error| anyhow::anyhow!("{key}: {error}"))?;
-        clients.push(made.require_message_authenticator(client.require_message_authenticator));
+        let made = made.require_message_authenticator(client.require_message_authenticator);
+        clients.push(made.require_event_timestamp(client.require_event_timestamp));
     }
     let clients = Clients::new(clients).context("network.radius")?;
-    let config = radius::Config { feed: listener.name.clone(), clients, limits: Limits::default() };
+    let limits = Limits { clock_skew_max: listener.clock_skew_max, ..Limits::default() };
+    let config = radius::Config { feed: listener.name.clone(), clients, limits };
     Ok(Accounting::new(config, secret_seed()))
 }
 

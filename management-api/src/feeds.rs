@@ -73,11 +73,12 @@ pub struct FeedState {
     #[schema(example = "RADIUS")]
     #[serde(rename = "type")]
     pub kind: &'static str,
-    /// `HEARD`, or `SILENT` when it has said nothing for longer than it should.
+    /// `WAITING` for its first report, `HEARD`, or `SILENT` when it has said nothing for longer
+    /// than it should.
     #[schema(example = "HEARD")]
     pub state: &'static str,
-    /// When it was last heard; before that, when the gateway began to listen.
-    pub heard: String,
+    /// When it was last heard, in this start of the gateway or an earlier one.
+    pub heard: Option<String>,
     /// Reports since the gateway was started.
     pub reports: u64,
 }

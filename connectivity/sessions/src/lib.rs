@@ -252,6 +252,20 @@ impl Sessions {
         found
     }
 
+    /// When each feed told something last, as far as its sessions are remembered.
+    pub fn heard(&self) -> HashMap<String, Timestamp> {
+        let (table, mut heard) = (self.read(), HashMap::new());
+        for (_, session) in table.slab.iter() {
+            let feed = table.origins.feed_of(session.origin);
+            let told = Timestamp::from_millis(i64::from(session.told_s) * 1_000);
+            match heard.get_mut(feed) {
+                Some(newest) => *newest = told.max(*newest),
+                None => drop(heard.insert(feed.to_owned(), told)),
+            }
+        }
+        heard
+    }
+
     /// How many sessions are remembered.
     pub fn len(&self) -> usize {
         self.read().slab.len()

@@ -461,7 +461,7 @@ fn feeds(sessions: &Sessions) -> Feeds {
                 name: "vendor".to_owned(),
                 kind: "STREAM",
                 state: "HEARD",
-                heard: "2026-11-21T08:15:30.042Z".to_owned(),
+                heard: Some("2026-11-21T08:15:30.042Z".to_owned()),
                 reports: 7,
             }]
         })),
