@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::net::UdpSocket;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
 
@@ -170,6 +170,19 @@ fn a_vendor_s_stream_makes_a_session_and_its_cell_a_position() {
     assert_eq!(answer.0, 204, "its session speaks for it");
     let sessions = api.get(&format!("/simgate/v1/devices/{ICCID}/sessions"));
     assert_eq!(sessions["items"][0]["state"], "LIVE");
+    // Usage comes by the same URL, here twice.
+    let now = vocabulary::Timestamp::from(SystemTime::now());
+    let span = [now, now.saturating_add(Duration::from_secs(1))].map(|time| time.to_string());
+    let usage = json!([{ "id": 7, "start_timestamp": span[0], "end_timestamp": span[1],
+        "traffic_type": { "id": 5, "description": "Data" }, "imsi": IMSI,
+        "volume": { "total": 0.001276, "tx": 0.001176, "rx": 0.0001 } }]);
+    std::thread::sleep(Duration::from_secs(1));
+    for _ in 0..2 {
+        assert_eq!(post(&gateway, STREAM_SECRET, usage.to_string()), 200);
+    }
+    let sessions = api.get(&format!("/simgate/v1/devices/{ICCID}/sessions"));
+    let carried = [&sessions["items"][0]["bytesUp"], &sessions["items"][0]["bytesDown"]];
+    assert_eq!(carried, [&json!(1_176), &json!(100)], "{sessions}");
     let messages = api.get(&format!("/simgate/v1/messages?iccid={ICCID}"));
     assert_eq!(messages["items"][0]["session"], sessions["items"][0]["id"], "{messages}");
     // What a modem hears of several cells, as clients of other location services ask.

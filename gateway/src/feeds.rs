@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use vocabulary::{Notice, NoticeCategory, NoticeKind, SessionReport, Timestamp};
+use vocabulary::{Notice, NoticeCategory, NoticeKind, SessionChange, SessionReport, Timestamp};
 
 /// A feed has said nothing for longer than it should.
 const SILENT: &str = "NetworkFeed[Silent]";
@@ -54,7 +54,8 @@ impl Feeds {
     pub(crate) fn heard(&self, reports: &[SessionReport], now: Timestamp) -> Option<Notice> {
         let mut feeds = self.lock();
         let mut woken = None;
-        for report in reports {
+        // That a SIM has carried octets says nothing of whether sessions are told.
+        for report in reports.iter().filter(|report| report.change != SessionChange::Usage) {
             let Some(feed) = feeds.get_mut(&report.feed) else { continue };
             feed.reports += 1;
             (feed.heard_at, feed.quiet_since) = (Some(now), now);
@@ -102,8 +103,6 @@ fn notice(category: NoticeCategory, message: &str, description: String) -> Notic
 
 #[cfg(test)]
 mod tests {
-    use vocabulary::SessionChange;
-
     use super::*;
 
     #[test]

@@ -50,9 +50,12 @@ pub struct SessionReport {
     /// The cell.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cell: Option<CellTower>,
-    /// What the session has carried since its beginning.
+    /// What the session has carried since its beginning, or since `counted_from`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub octets: Option<Octets>,
+    /// From when on the octets of [`SessionChange::Usage`] were counted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub counted_from: Option<Timestamp>,
     /// For how long it had lasted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub duration_s: Option<u32>,
@@ -79,6 +82,8 @@ pub enum SessionChange {
     Stop,
     /// All sessions of the server ended (Accounting-On and Accounting-Off).
     Restart,
+    /// The SIM has carried octets, in a session that is not named. It says nothing of addresses.
+    Usage,
 }
 
 /// Octets of a session, both ways.
@@ -108,6 +113,7 @@ impl SessionReport {
             access: None,
             cell: None,
             octets: None,
+            counted_from: None,
             duration_s: None,
             apn: None,
             charging_id: None,
@@ -150,6 +156,7 @@ mod tests {
             cell: Some(2),
         });
         report.octets = Some(Octets { up: u64::MAX, down: 0 });
+        report.counted_from = Some(at);
         report.duration_s = Some(3_600);
         report.apn = Some("iot.example".to_owned());
         report.charging_id = Some(7);

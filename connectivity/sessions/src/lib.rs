@@ -108,6 +108,10 @@ pub enum Outcome {
     /// It came after the end of its session, or after another SIM's with the same name, and is only
     /// remembered.
     Late,
+    /// Octets were added to those of a session.
+    Counted,
+    /// They were not: they had been, or it is not certain which session carried them.
+    Uncounted,
     /// It was applied before.
     Repeated,
     /// There are too many sessions.
@@ -124,6 +128,8 @@ impl Outcome {
             Self::EndedUnknown => "ended_unknown",
             Self::Restarted => "restarted",
             Self::Late => "late",
+            Self::Counted => "counted",
+            Self::Uncounted => "uncounted",
             Self::Repeated => "repeated",
             Self::Full => "full",
         }

@@ -1,4 +1,4 @@
-//! One session as the table holds it, in at most 184 bytes and its name.
+//! One session as the table holds it, in at most 192 bytes and its name.
 
 use std::fmt::Display;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -31,6 +31,8 @@ pub(crate) struct Session {
     pub(crate) cell: Option<CellTower>,
     pub(crate) octets: Octets,
     pub(crate) has_octets: bool,
+    /// Up to when octets were added up; for ever where a report told their sum.
+    pub(crate) counted_until: i64,
     pub(crate) access: Option<RadioAccess>,
     pub(crate) origin: u32,
     pub(crate) address: u32,
@@ -113,6 +115,7 @@ impl Session {
             cell: None,
             octets: Octets::default(),
             has_octets: false,
+            counted_until: i64::MIN,
             access: None,
             origin: 0,
             address: 0,
@@ -234,8 +237,20 @@ impl Session {
         self.access = access.or(self.access);
         self.cell = report.cell.or(self.cell);
         if let Some(octets) = report.octets {
-            (self.octets, self.has_octets) = (octets, true);
+            (self.octets, self.has_octets, self.counted_until) = (octets, true, i64::MAX);
         }
+    }
+
+    /// Adds what was counted from one time to another, unless some of it was added before.
+    pub(crate) fn add(&mut self, octets: Octets, (from, until): (i64, i64)) -> bool {
+        if from < self.counted_until || until <= from {
+            return false;
+        }
+        let Octets { up, down } = self.octets;
+        self.octets =
+            Octets { up: up.saturating_add(octets.up), down: down.saturating_add(octets.down) };
+        (self.has_octets, self.counted_until) = (true, until);
+        true
     }
 
     pub(crate) fn holder(&self) -> Holder {
@@ -345,7 +360,7 @@ mod tests {
 
     #[test]
     fn a_session_stays_small_and_numbers_keep_their_zeros() {
-        assert!(size_of::<Session>() <= 184, "{}", size_of::<Session>());
+        assert!(size_of::<Session>() <= 192, "{}", size_of::<Session>());
         let imei: Imei = "0520990017614823".parse().unwrap();
         assert_eq!(unpack::<Imei>(pack(imei)), Some(imei));
         let msisdn: Msisdn = "00491".parse().unwrap();

@@ -37,6 +37,11 @@ const MIGRATIONS: Migrations = Migrations {
         ALTER TABLE progress ADD COLUMN full_at INTEGER NOT NULL DEFAULT 0;
         -- They were told when they were heard.
         UPDATE sessions SET told_s = max(heard / 1000000 + 1, 0);",
+        // The end of time: what has octets has their sum.
+        "ALTER TABLE sessions ADD COLUMN counted_until INTEGER NOT NULL
+            DEFAULT 9223372036854775807;
+        -- The beginning of time.
+        UPDATE sessions SET counted_until = -9223372036854775808 WHERE octets_up IS NULL;",
     ],
 };
 
@@ -159,7 +164,7 @@ impl Changes {
         }
         let mut save = transaction.prepare(
             "INSERT OR REPLACE INTO sessions VALUES
-             (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14,?15,?16,?17,?18,?19,?20,?21)",
+             (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14,?15,?16,?17,?18,?19,?20,?21,?22)",
         )?;
         for (_, session) in &self.sessions {
             save_session(&mut save, session)?;
@@ -205,6 +210,7 @@ fn save_session(save: &mut rusqlite::Statement<'_>, session: &Session) -> rusqli
         session.imei.cast_signed(),
         session.told_s,
         session.is_former,
+        session.counted_until,
     ])?;
     Ok(())
 }
@@ -240,5 +246,6 @@ fn session(row: &Row<'_>) -> rusqlite::Result<Session> {
         imei: number(18)?,
         told_s: row.get(19)?,
         is_former: row.get(20)?,
+        counted_until: row.get(21)?,
     })
 }

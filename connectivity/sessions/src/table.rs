@@ -104,6 +104,7 @@ impl Table {
             }
             SessionChange::Stop => self.stop(origin, report, moment),
             SessionChange::Start | SessionChange::Update => self.hear(origin, report, moment),
+            SessionChange::Usage => self.count(origin, report, at),
         };
         applied.notice = match applied.outcome {
             Outcome::Full => self.notices.full(arrived, self.settings.sessions_max),
@@ -162,6 +163,34 @@ impl Table {
         }
         let outcome = if self.is_over(session) { Outcome::Late } else { Outcome::Updated };
         self.take(Some(slot), outcome, (origin, report, moment))
+    }
+
+    /// Adds octets to the session of the SIM that lasted while they were counted. Of two that may
+    /// have, neither gets them; what they have carried is told when they end.
+    fn count(&mut self, origin: u32, report: &SessionReport, until: i64) -> Applied {
+        let uncounted = Applied::new(Outcome::Uncounted);
+        let (Some(iccid), Some(octets), Some(from)) =
+            (report.iccid, report.octets, report.counted_from)
+        else {
+            return uncounted;
+        };
+        let (from, skew) = (from.as_micros(), CLOCK_SKEW_S.cast_signed() * 1_000_000);
+        let lasted = |session: &Session| {
+            session.origin == origin
+                && session.began <= from.saturating_add(skew)
+                && session.stopped.is_none_or(|stopped| stopped.saturating_add(skew) >= until)
+        };
+        let slots = self.by_sim.find(&self.slab, iccid.as_u64());
+        let mut found = slots.filter(|slot| self.slab.find(*slot).is_some_and(lasted));
+        let (Some(slot), None) = (found.next(), found.next()) else { return uncounted };
+        drop(found);
+        let Some(session) = self.slab.find_mut(slot) else { return uncounted };
+        if !session.add(octets, (from, until)) {
+            return uncounted;
+        }
+        let session = Some(session.place);
+        self.changed.insert(slot);
+        Applied { session, ..Applied::new(Outcome::Counted) }
     }
 
     /// Takes what a report says of a session that is known, or opens one.

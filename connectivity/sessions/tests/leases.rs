@@ -90,6 +90,61 @@ fn a_newer_session_takes_the_address_and_the_late_end_of_the_older_leaves_it() {
     assert_eq!(world.holder(101), Some(2));
 }
 
+/// What a SIM has carried from one second to another, as vendors tell it: without the session.
+fn usage(sim: u64, (from, until): (i64, i64), up: u64) -> SessionReport {
+    let mut usage = SessionReport::new("radius", SessionChange::Usage, "a", at(until));
+    usage.iccid = Some(iccid(sim));
+    (usage.counted_from, usage.octets) = (Some(at(from)), Some(Octets { up, down: 1 }));
+    usage
+}
+
+#[test]
+fn usage_is_added_once_to_the_session_that_carried_it_and_changes_nothing_else() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = StateFile::new(folder.path().join("data_sessions.db"));
+    let (mut store, sessions) = SessionStore::open(&file, Settings::default()).unwrap();
+    let mut world = World(sessions, 0);
+    assert_eq!(world.hear(&usage(1, (0, 60), 5)), Outcome::Uncounted, "there is no session");
+    world.hear(&report("a", Start, 1, 0));
+    assert_eq!(world.hear(&usage(1, (0, 60), 5)), Outcome::Counted);
+    assert_eq!(world.hear(&usage(1, (60, 120), 6)), Outcome::Counted);
+    let seen = world.0.of_sim(iccid(1), at(0)).remove(0);
+    assert_eq!(seen.octets, Some(Octets { up: 11, down: 2 }));
+    assert_eq!(seen.heard_at, at(0), "it vouches for no address");
+    store.write(&world.0).unwrap();
+    let (_, sessions) = SessionStore::open(&file, Settings::default()).unwrap();
+    world.0 = sessions;
+    for again in [usage(1, (0, 60), 5), usage(1, (60, 120), 6), usage(1, (30, 150), 7)] {
+        assert_eq!(world.hear(&again), Outcome::Uncounted);
+    }
+    for nonsense in [usage(1, (200, 150), 7), usage(2, (200, 250), 7)] {
+        assert_eq!(world.hear(&nonsense), Outcome::Uncounted);
+    }
+    // The end tells the sum.
+    let mut end = report("a", Stop, 1, 300);
+    end.octets = Some(Octets { up: 20, down: 9 });
+    world.hear(&end);
+    assert_eq!(world.hear(&usage(1, (200, 300), 9)), Outcome::Uncounted);
+    let seen = world.0.of_sim(iccid(1), at(301)).remove(0);
+    assert_eq!(seen.octets, Some(Octets { up: 20, down: 9 }));
+    assert_eq!(world.holder(301), None);
+    assert_eq!(world.hear(&usage(1, (400, 500), 9)), Outcome::Uncounted, "it has ended");
+}
+
+#[test]
+fn usage_of_one_of_two_sessions_is_added_to_neither() {
+    let mut world = World::new();
+    world.hear(&report("a", Start, 1, 0));
+    let mut second = report("a", Start, 1, 10);
+    (second.session, second.ipv4) = ("another".to_owned(), Some(Ipv4Addr::new(100, 64, 0, 2)));
+    world.hear(&second);
+    assert_eq!(world.hear(&usage(1, (60, 120), 5)), Outcome::Uncounted);
+    // Of another feed, neither.
+    let mut world = World::new();
+    world.hear(&report("b", Start, 1, 0));
+    assert_eq!(world.hear(&usage(1, (60, 120), 5)), Outcome::Uncounted);
+}
+
 #[test]
 fn late_reports_bring_no_session_back() {
     let mut world = World::new();

@@ -10,7 +10,7 @@ use std::time::Duration;
 use data_sessions::{Lease, SessionStore, Sessions, Settings};
 use proptest::prelude::*;
 use state::StateFile;
-use vocabulary::{Iccid, SessionChange, SessionReport, Timestamp};
+use vocabulary::{Iccid, Octets, SessionChange, SessionReport, Timestamp};
 
 /// When everything has happened, in seconds; reports arrive after it.
 const LATER: i64 = 5_000;
@@ -88,7 +88,14 @@ fn reports(lives: &[Life], restarts: &[(usize, i64)]) -> Vec<Sent> {
         let start = of_session(SessionChange::Start, life.began);
         let all = std::iter::once(start).chain(updates);
         let all = all.chain([of_session(SessionChange::Stop, life.ended)]);
-        sent.extend(all.filter(|sent| !died(sent)));
+        // What was carried says nothing of who holds the address.
+        let carried = (life.began + 20..life.ended).step_by(40).map(|truly| {
+            let mut usage = of_session(SessionChange::Usage, truly);
+            usage.report.counted_from = Some(at(truly - 20 + SKEWS[life.server]));
+            usage.report.octets = Some(Octets { up: 1, down: 1 });
+            Sent { life: None, ..usage }
+        });
+        sent.extend(all.chain(carried).filter(|sent| !died(sent)));
     }
     let restart = |&(server, truly): &(usize, i64)| Sent {
         life: None,

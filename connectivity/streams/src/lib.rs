@@ -2,8 +2,9 @@
 //!
 //! emnify and 1NCE (whose streams have the same form) post arrays of JSON records: events of the
 //! network, of the account and of SIMs, and usage. Of these the creation, the change and the
-//! deletion of a PDP context say who holds which address; all others are counted and left. A record
-//! that lacks something is left too: a whole array that is refused would come again for ever.
+//! deletion of a PDP context say who holds which address, and usage of data what a SIM has carried;
+//! all others are counted and left. A record that lacks something is left too: a whole array that
+//! is refused would come again for ever.
 //!
 //! No HTTP, no secret, no clock.
 

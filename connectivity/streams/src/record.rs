@@ -11,8 +11,14 @@ const CREATE: u64 = 3;
 const UPDATE: u64 = 4;
 const DELETE: u64 = 5;
 
+/// Traffic of usage records; all other is SMS.
+const DATA: u64 = 5;
+
 /// Volumes are in megabytes.
 const BYTES_PER_MB: f64 = 1e6;
+
+/// Vendors do not say which of their servers it is.
+const SERVER: &str = "network";
 
 /// What a record says.
 pub(crate) enum Meaning {
@@ -28,7 +34,8 @@ pub(crate) fn read(feed: &str, record: &Value, arrived: Timestamp) -> Meaning {
         Some(CREATE) => SessionChange::Start,
         Some(UPDATE) => SessionChange::Update,
         Some(DELETE) => SessionChange::Stop,
-        _ => return Meaning::Other,
+        Some(_) => return Meaning::Other,
+        None => return usage(feed, record, arrived),
     };
     let context = record.pointer("/detail/pdp_context").filter(|context| context.is_object());
     let Some(context) = context else {
@@ -45,7 +52,7 @@ pub(crate) fn read(feed: &str, record: &Value, arrived: Timestamp) -> Meaning {
     let Some(happened_at) = record.get("timestamp").and_then(time) else {
         return Meaning::Lacks("timestamp");
     };
-    let mut report = SessionReport::new(feed, change, "network", happened_at.min(arrived));
+    let mut report = SessionReport::new(feed, change, SERVER, happened_at.min(arrived));
     report.session = session;
     report.imsi = first(record, &["/detail/pdp_context/imsi", "/imsi/imsi"]);
     report.iccid = first(record, &["/sim/iccid"]);
@@ -70,6 +77,29 @@ pub(crate) fn read(feed: &str, record: &Value, arrived: Timestamp) -> Meaning {
     Meaning::Report(Box::new(report))
 }
 
+/// What was carried since the last such record, or since the session began. It names the SIM, not
+/// the session.
+fn usage(feed: &str, record: &Value, arrived: Timestamp) -> Meaning {
+    if record.pointer("/traffic_type/id").and_then(number) != Some(DATA) {
+        return Meaning::Other;
+    }
+    let moment = |field: &str| record.get(field).and_then(time);
+    let Some(from) = moment("start_timestamp") else { return Meaning::Lacks("start_timestamp") };
+    let Some(until) = moment("end_timestamp") else { return Meaning::Lacks("end_timestamp") };
+    let Some(octets) = record.get("volume").and_then(octets) else {
+        return Meaning::Lacks("volume.tx and volume.rx");
+    };
+    let change = SessionChange::Usage;
+    let mut report = SessionReport::new(feed, change, SERVER, until.min(arrived));
+    report.imsi = first(record, &["/imsi"]);
+    report.iccid = first(record, &["/sim/iccid"]);
+    if report.imsi.is_none() && report.iccid.is_none() {
+        return Meaning::Lacks("sim.iccid and imsi");
+    }
+    (report.octets, report.counted_from) = (Some(octets), Some(from));
+    Meaning::Report(Box::new(report))
+}
+
 fn is_warning(record: &Value) -> bool {
     let severity = record.pointer("/event_severity/id").and_then(number);
     severity.is_some_and(|severity| severity > 0)
@@ -78,6 +108,11 @@ fn is_warning(record: &Value) -> bool {
 /// A number that may be written as a text.
 fn number(value: &Value) -> Option<u64> {
     value.as_u64().or_else(|| value.as_str()?.trim().parse().ok())
+}
+
+fn decimal(value: &Value) -> Option<f64> {
+    let number = value.as_f64().or_else(|| value.as_str()?.trim().parse().ok());
+    number.filter(|number| number.is_finite() && *number >= 0.0)
 }
 
 fn name(value: &Value) -> Option<String> {
@@ -128,7 +163,7 @@ fn cell(context: &Value, access: RadioAccess) -> Option<CellTower> {
     reason = "a float that does not fit becomes the nearest number"
 )]
 fn octets(volume: &Value) -> Option<Octets> {
-    let megabytes = |field: &str| volume.get(field).and_then(Value::as_f64);
+    let megabytes = |field: &str| volume.get(field).and_then(decimal);
     let bytes = |megabytes: f64| (megabytes * BYTES_PER_MB).round() as u64;
     // Sent and received by the device.
     Some(Octets { up: bytes(megabytes("tx")?), down: bytes(megabytes("rx")?) })

@@ -77,9 +77,38 @@ fn an_updated_context_moves_its_cell() {
 }
 
 #[test]
+fn usage_of_data_is_octets_of_a_sim() {
+    let usage = r#"{"id":1234567890,"imsi":"901405100000000","imsi_id":1234567,
+        "start_timestamp":"2021-08-09T12:51:20Z","end_timestamp":"2021-08-09T12:59:05Z",
+        "traffic_type":{"id":5,"description":"Data"},
+        "volume":{"total":0.001176,"tx":0.001176,"rx":0.0},"cost":0.001176,
+        "currency":{"id":1,"symbol":"€","code":"EUR"},
+        "sim":{"id":123456,"iccid":"8988280666000002864","msisdn":"882285100000000"},
+        "operator":{"id":2,"name":"T-Mobile","mnc":"01"},
+        "endpoint":{"id":12345678,"ip_address":"10.209.106.1","imei":"8635760478500001"}}"#;
+    let report = parsed(usage).reports.remove(0);
+    assert_eq!(report.change, SessionChange::Usage);
+    assert_eq!(report.counted_from, "2021-08-09T12:51:20Z".parse().ok());
+    assert_eq!(report.happened_at, "2021-08-09T12:59:05Z".parse().unwrap());
+    assert_eq!(report.octets, Some(vocabulary::Octets { up: 1_176, down: 0 }));
+    assert_eq!(report.iccid, "8988280666000002864".parse().ok());
+    assert_eq!(report.imsi, "901405100000000".parse().ok());
+    assert_eq!((report.ipv4, report.session.as_str()), (None, ""), "it says nothing of addresses");
+    let lack = |from: &str, to: &str| {
+        assert!(usage.contains(from), "{from}");
+        parsed(&usage.replacen(from, to, 1)).first_lack.unwrap()
+    };
+    assert_eq!(lack("start_timestamp", "begin"), "start_timestamp");
+    assert_eq!(lack("2021-08-09T12:59:05Z", "soon"), "end_timestamp");
+    assert_eq!(lack("\"tx\":0.001176", "\"tx\":-1"), "volume.tx and volume.rx");
+    let nobody = usage.replacen("iccid", "x", 1).replacen("\"imsi\"", "\"x\"", 1);
+    assert_eq!(parsed(&nobody).first_lack, Some("sim.iccid and imsi"));
+}
+
+#[test]
 fn other_records_are_left_and_what_lacks_something_is_named() {
     let usage = r#"{"id":1,"imsi":"901405100000000","start_timestamp":"2021-08-09T12:51:20Z",
-        "traffic_type":{"id":5,"description":"Data"},"volume":{"total":1,"tx":1,"rx":0}}"#;
+        "traffic_type":{"id":6,"description":"SMS"},"volume":{"total":1,"tx":1,"rx":0}}"#;
     let located = r#"{"id":2,"event_type":{"id":1},"imsi":{"imsi":"901405100000000"}}"#;
     let unknown = r#"{"id":3,"event_type":{"id":4711}}"#;
     let rejected = r#"{"id":4,"event_type":{"id":3},"event_severity":{"id":1},"detail":null}"#;
