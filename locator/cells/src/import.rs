@@ -16,7 +16,7 @@ use thiserror::Error;
 
 use crate::csv::{self, BadLine, Line};
 use crate::database::{CellDatabase, OpenError};
-use crate::merge::{Sorted, merge};
+use crate::merge::{Areas, Sorted, merge};
 use crate::record::Record;
 use crate::runs::{Runs, Source, Stand};
 
@@ -59,12 +59,15 @@ pub struct Imported {
     pub other_radio: u64,
     /// Lines that are no cells.
     pub bad: u64,
-    /// The first of them: file, line and reason.
+    /// The first of them: file, line in it, and reason.
     pub bad_lines: Vec<(PathBuf, u64, BadLine)>,
     /// Cells of the database now.
     pub database_cells: u64,
     /// Whether it went on with an earlier attempt.
     pub was_resumed: bool,
+    /// Why nothing of the database of before is in this one: it was damaged, or of an older
+    /// release.
+    pub replaced: Option<String>,
 }
 
 /// Why an import failed. The database is as it was.
@@ -118,9 +121,14 @@ impl Import {
 
     /// Does it. Cells that the database has stay, newer ones take their places.
     pub fn run(&self, mut progress: impl FnMut(Progress)) -> Result<Imported, ImportError> {
+        let mut replaced = None;
         let before = match CellDatabase::open(&self.target) {
             Ok(database) => Some(database),
             Err(OpenError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => None,
+            Err(error) if error.is_lost_database() => {
+                replaced = Some(error.to_string());
+                None
+            }
             Err(error) => return Err(error.into()),
         };
         let mut sources = Vec::new();
@@ -131,7 +139,8 @@ impl Import {
         let bytes = sources.iter().map(|source| source.bytes).sum();
         let runs = Runs::of(&self.target);
         let stand = runs.begin(sources)?;
-        let mut imported = Imported { was_resumed: stand.runs > 0, ..Imported::default() };
+        let mut imported =
+            Imported { was_resumed: stand.runs > 0, replaced, ..Imported::default() };
         let (to_sorter, pieces) = sync_channel::<Piece>(0);
         let stand = std::thread::scope(|scope| {
             let sorter = scope.spawn(|| sort(&runs, pieces));
@@ -160,7 +169,7 @@ impl Import {
         }
         progress(Progress { read_bytes: bytes, bytes, cells: stand.cells, is_merging: true });
         let mut inputs = Vec::new();
-        inputs.extend(before.as_ref().map(|database| Sorted::Database { database, next: 0 }));
+        inputs.extend(before.as_ref().map(|database| Sorted::Database(Areas::of(database))));
         for run in 0..stand.runs {
             inputs.push(Sorted::Run(runs.open(run)?));
         }
@@ -199,11 +208,12 @@ impl SourceReader<'_> {
             };
             if let Err(error) = self.read(&source.path, &mut report) {
                 // Where it begins again is after the last complete piece.
-                let line = self.stand.lines;
+                let line = self.stand.source_lines;
                 return Err(ImportError::Read { path: source.path, line, source: error });
             }
             self.stand.source += 1;
             self.stand.text_bytes = 0;
+            self.stand.source_lines = 0;
         }
         Ok(())
     }
@@ -224,6 +234,7 @@ impl SourceReader<'_> {
             }
             self.stand.text_bytes += line.len() as u64;
             self.stand.lines += 1;
+            self.stand.source_lines += 1;
             self.take(path, &line)?;
             if self.stand.lines.is_multiple_of(PROGRESS_LINES) {
                 report(read.load(Ordering::Relaxed), self.stand.cells);
@@ -245,7 +256,7 @@ impl SourceReader<'_> {
             Err(reason) => {
                 self.stand.bad += 1;
                 if self.bad_lines.len() < BAD_SHOWN {
-                    self.bad_lines.push((path.to_owned(), self.stand.lines, reason));
+                    self.bad_lines.push((path.to_owned(), self.stand.source_lines, reason));
                 }
             }
         }

@@ -1,4 +1,4 @@
-//! The key of a cell, as the file sorts them: radio, country, network, area, cell.
+//! The key of a cell, as areas and pieces are sorted: radio, country, network, area, cell.
 
 use vocabulary::{CellTower, RadioAccess};
 
@@ -72,11 +72,6 @@ impl Key {
         Self(self.0 >> CELL_BITS << CELL_BITS)
     }
 
-    /// The first key after its area.
-    pub(crate) fn area_end(self) -> Self {
-        Self(((self.0 >> CELL_BITS) + 1) << CELL_BITS)
-    }
-
     /// The first key of its network.
     pub(crate) fn network_start(self) -> Self {
         Self(self.0 >> (CELL_BITS + AREA_BITS) << (CELL_BITS + AREA_BITS))
@@ -87,8 +82,14 @@ impl Key {
         Self(((self.0 >> (CELL_BITS + AREA_BITS)) + 1) << (CELL_BITS + AREA_BITS))
     }
 
-    /// The same cell in another area.
-    pub(crate) fn in_area_of(self, other: Self) -> Self {
-        Self(other.area_start().0 | self.0 & u128::from(CELL_MAX))
+    /// Its area, as a number.
+    #[expect(clippy::cast_possible_truncation, reason = "a key without its cell has 47 bits")]
+    pub(crate) fn area(self) -> u64 {
+        (self.0 >> CELL_BITS) as u64
+    }
+
+    /// Another cell of its area.
+    pub(crate) fn with_cell(self, cell: u64) -> Self {
+        Self(self.area_start().0 | u128::from(cell & CELL_MAX))
     }
 }

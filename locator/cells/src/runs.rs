@@ -37,6 +37,8 @@ pub(crate) struct Stand {
     pub(crate) source: usize,
     pub(crate) text_bytes: u64,
     pub(crate) lines: u64,
+    /// Lines of that source alone. An earlier release counted none, and its imports begin anew.
+    pub(crate) source_lines: u64,
     pub(crate) cells: u64,
     pub(crate) bad: u64,
     pub(crate) other_radio: u64,
