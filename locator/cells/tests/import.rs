@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on shall say where")]
 
+use std::collections::HashMap;
 use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -222,9 +223,10 @@ fn what_is_no_database_is_refused_and_nothing_is_read_beyond_its_end() {
     assert!(matches!(refused(b"radio,mcc"), OpenError::Header(_)));
     assert!(matches!(refused(&good[..good.len() - 1]), OpenError::Length { .. }));
     assert!(matches!(refused(&[&good[..], &[0]].concat()), OpenError::Length { .. }));
+    assert!(matches!(refused(&good[..20]), OpenError::Damaged(_)));
     let mut changed = good.clone();
     changed[8] ^= 1;
-    assert!(matches!(refused(&changed), OpenError::Header(_)));
+    assert!(matches!(refused(&changed), OpenError::Damaged(_)));
     let mut changed = good.clone();
     *changed.last_mut().unwrap() ^= 1;
     assert!(matches!(refused(&changed), OpenError::Damaged(_)));
@@ -233,6 +235,87 @@ fn what_is_no_database_is_refused_and_nothing_is_read_beyond_its_end() {
     changed[64..6_000].fill(0xff);
     fs::write(world.target(), changed).unwrap();
     world.database().locate(&tower(1));
+}
+
+/// A database that was damaged, or of the release before, said "import it again", and the import
+/// failed with the same words until the file was removed by hand.
+#[test]
+fn an_import_takes_the_place_of_a_database_that_cannot_be_read_and_says_so() {
+    let world = World::new();
+    let source = world.file("cells.csv", line(1, 10.0, 1));
+    assert_eq!(world.import(&[&source]).unwrap().replaced, None);
+    let good = fs::read(world.target()).unwrap();
+    let with = |place: usize, byte: u8| {
+        let mut changed = good.clone();
+        changed[place] = byte;
+        changed
+    };
+    let older = with(7, b'1');
+    let damaged = [with(9, 1), with(good.len() - 1, 0xff), good[..good.len() - 1].to_vec()];
+    for (bytes, reason) in [(older, "was made by an older version; import again")]
+        .into_iter()
+        .chain(damaged.map(|bytes| (bytes, "import it again")))
+    {
+        fs::write(world.target(), bytes).unwrap();
+        let error = CellDatabase::open(&world.target()).unwrap_err().to_string();
+        assert!(error.ends_with(reason), "{error}");
+        let imported = world.import(&[&source]).unwrap();
+        assert_eq!(imported.replaced, Some(error));
+        assert_eq!(fs::read(world.target()).unwrap(), good);
+    }
+    assert_eq!(world.import(&[&source]).unwrap().replaced, None);
+    // What never was a database is somebody's file: it stays.
+    fs::write(world.target(), "a letter").unwrap();
+    let error = world.import(&[&source]).unwrap_err();
+    assert!(error.to_string().contains("is no cell database"), "{error}");
+    assert_eq!(fs::read(world.target()).unwrap(), b"a letter");
+}
+
+/// Lines were counted over all files: a bad line of the second one was named by a number that
+/// it does not have.
+#[test]
+fn lines_are_counted_in_each_file() {
+    let world = World::new();
+    let long: String = (0..250).map(|cell| line(cell, 10.0, 1)).collect();
+    let first = world.file("first.csv", long.clone() + "bad\n");
+    let second = world.file("second.csv", line(900, 10.0, 1) + "bad\n");
+    let told = |imported: &Imported| -> Vec<(PathBuf, u64)> {
+        imported.bad_lines.iter().map(|(path, line, _)| (path.clone(), *line)).collect()
+    };
+    let path = |path: &PathBuf| path.canonicalize().unwrap();
+    let imported = world.import(&[&first, &second]).unwrap();
+    assert_eq!(told(&imported), [(path(&first), 251), (path(&second), 2)]);
+    assert_eq!(imported.lines, 253);
+    // Also where an import goes on in the middle of a file.
+    let third = world.file("third.csv", long + "bad\n");
+    let sources = vec![second.clone(), third.clone()];
+    let cut = Import::new(sources, &world.target()).with_run_cells(100);
+    let reads = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        cut.run(|progress| assert!(!progress.is_merging, "cut off before the merge"))
+    }));
+    assert!(reads.is_err());
+    fs::remove_file(world.0.path().join("cells.db.import/run-2")).unwrap();
+    let stand = world.0.path().join("cells.db.import/stand.json");
+    let text = fs::read_to_string(&stand).unwrap();
+    let mut saved: serde_json::Value = serde_json::from_str(&text).unwrap();
+    // As it was after two pieces: the cell of the second file and 199 lines of the third.
+    let bytes: usize = (0..199).map(|cell| line(cell, 10.0, 1).len()).sum();
+    for (name, number) in [
+        ("runs", 2),
+        ("source", 1),
+        ("text_bytes", bytes),
+        ("source_lines", 199),
+        ("lines", 201),
+        ("cells", 200),
+        ("bad", 1),
+    ] {
+        saved[name] = number.into();
+    }
+    fs::write(&stand, saved.to_string()).unwrap();
+    let imported = world.import(&[&second, &third]).unwrap();
+    assert!(imported.was_resumed);
+    assert_eq!(told(&imported), [(path(&third), 251)]);
+    assert_eq!((imported.lines, imported.cells, imported.bad), (253, 251, 2));
 }
 
 #[test]
@@ -272,6 +355,108 @@ proptest! {
                 prop_assert_eq!(fix.is_some(), expected.is_some(), "{}/{}", area, cell);
                 if let Some((fix, longitude)) = fix.zip(expected) {
                     prop_assert!((fix.position.coordinates.longitude() - longitude).abs() < 1e-7);
+                }
+            }
+        }
+    }
+}
+
+/// A cell of the model: radio, network, area, number.
+type Cell = (bool, u16, u32, u64);
+/// Its longitude and the week of its change.
+type Said = (f64, u64);
+
+const RADIOS: [(&str, RadioAccess); 2] = [("LTE", RadioAccess::LteM), ("UMTS", RadioAccess::Umts)];
+
+fn cells() -> impl Strategy<Value = HashMap<Cell, Said>> {
+    let number = (0_u64..3, 1_u64..12).prop_map(|(high, low)| high << 16 | low);
+    let cell = (any::<bool>(), 1_u16..3, 0_u32..4, number);
+    prop::collection::hash_map(cell, (10.0_f64..12.0, 0_u64..4), 1..300)
+}
+
+fn text((cell, said): (&Cell, &Said)) -> String {
+    let ((umts, mnc, area, number), (longitude, week)) = (cell, said);
+    let (radio, updated) = (RADIOS[usize::from(*umts)].0, week * 604_800);
+    format!("{radio},262,{mnc},{area},{number},0,{longitude},50.5,1000,9,1,0,{updated},0\n")
+}
+
+/// What a plain map of cells says of a tower: how it is known, and the cells that say so.
+fn expected(
+    known: &HashMap<Cell, Said>,
+    (umts, mnc): (bool, u16),
+    (area, number): (Option<u32>, u64),
+) -> Option<(CellMatch, Vec<f64>)> {
+    let longitudes = |is_one: &dyn Fn(&Cell) -> bool| -> Vec<f64> {
+        known.iter().filter(|(cell, _)| is_one(cell)).map(|(_, said)| said.0).collect()
+    };
+    let is_here = |cell: &Cell| (cell.0, cell.1) == (umts, mnc);
+    let is_near = |cell: &Cell| is_here(cell) && area.is_none_or(|area| cell.2 == area);
+    let exact = longitudes(&|cell| is_near(cell) && cell.3 == number);
+    let short = umts && area.is_some() && number <= 0xffff;
+    let short = longitudes(&|cell| short && is_near(cell) && cell.3 & 0xffff == number);
+    let of_area = longitudes(&|cell| area.is_some() && is_near(cell));
+    let of_network = longitudes(&is_here);
+    [(CellMatch::Cell, exact, 1), (CellMatch::Cell, short, 1)]
+        .into_iter()
+        .chain([
+            (CellMatch::Area, of_area, usize::MAX),
+            (CellMatch::Network, of_network, usize::MAX),
+        ])
+        .find(|(_, found, most)| (1..=*most).contains(&found.len()))
+        .map(|(matched, found, _)| (matched, found))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 30, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_database_says_what_a_plain_map_says(
+        batches in prop::collection::vec((cells(), any::<bool>()), 1..4),
+    ) {
+        let world = World::new();
+        let mut known: HashMap<Cell, Said> = HashMap::new();
+        for (number, (batch, is_cut_off)) in batches.iter().enumerate() {
+            let lines: String = batch.iter().map(text).collect();
+            let source = world.file(&format!("{number}.csv"), lines);
+            if *is_cut_off {
+                // The source is gone before the end: the pieces that are complete stay.
+                let import = Import::new(vec![source.clone()], &world.target()).with_run_cells(7);
+                let whole = world.0.path().join("cells.db.new");
+                fs::create_dir(&whole).unwrap();
+                let cut_off = import.run(|_| {});
+                prop_assert!(cut_off.is_err());
+                fs::remove_dir(&whole).unwrap();
+            }
+            let imported = world.import(&[&source]).unwrap();
+            prop_assert_eq!(imported.was_resumed, *is_cut_off);
+            for (cell, said) in batch {
+                let before = known.entry(*cell).or_insert(*said);
+                *before = if said.1 >= before.1 { *said } else { *before };
+            }
+            prop_assert_eq!(imported.database_cells, known.len() as u64);
+        }
+        let database = world.database();
+        let areas = || (0..5).map(Some).chain([None]);
+        let numbers = || (0..4_u64).flat_map(|high| (0..13).map(move |low| high << 16 | low));
+        for (umts, mnc) in [(false, 1), (false, 2), (false, 3), (true, 1), (true, 2)] {
+            for (area, number) in areas().flat_map(|area| numbers().map(move |cell| (area, cell))) {
+                let access = RADIOS[usize::from(umts)].1;
+                let plmn = format!("262-0{mnc}").parse().unwrap();
+                let fix = database.locate(&CellTower { access, plmn, area, cell: Some(number) });
+                let expected = expected(&known, (umts, mnc), (area, number));
+                prop_assert_eq!(
+                    fix.map(|fix| fix.matched),
+                    expected.as_ref().map(|(matched, _)| *matched)
+                );
+                let Some((fix, (_, of))) = fix.zip(expected) else { continue };
+                let (at, accuracy) = (fix.position.coordinates.longitude(), fix.position.accuracy_m);
+                // A degree of longitude at 50.5 degrees north.
+                let away = |longitude: &f64| (longitude - at).abs() * 70_729.0;
+                if fix.matched == CellMatch::Cell {
+                    prop_assert!(away(&of[0]) < 0.1);
+                } else if fix.matched == CellMatch::Area {
+                    let within = of.iter().filter(|cell| away(cell) <= accuracy.unwrap()).count();
+                    prop_assert!(within * 100 >= of.len() * 68, "{} of {}", within, of.len());
                 }
             }
         }
