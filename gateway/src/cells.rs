@@ -56,6 +56,9 @@ fn draw(progress: &Progress) {
 
 fn report(imported: &Imported, target: &Path, took: Duration) -> io::Result<()> {
     let mut errors = io::stderr().lock();
+    if let Some(reason) = &imported.replaced {
+        writeln!(errors, "warning: {reason}; it was replaced, and its cells are not kept")?;
+    }
     for (file, line, reason) in &imported.bad_lines {
         writeln!(errors, "{}, line {line}: {reason}", file.display())?;
     }

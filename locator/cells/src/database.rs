@@ -151,14 +151,14 @@ impl CellDatabase {
         let map = map::map(&file).map_err(io)?;
         let header = Header::read(&map, path)?;
         let lengths = [
-            header.slots * SLOT_BYTES as u64,
-            header.areas * AREA_BYTES as u64,
-            header.networks * RECORD_BYTES as u64,
+            header.slots.saturating_mul(SLOT_BYTES as u64),
+            header.areas.saturating_mul(AREA_BYTES as u64),
+            header.networks.saturating_mul(RECORD_BYTES as u64),
         ];
         let mut end = HEADER_BYTES as u64;
         let mut parts = [HEADER_BYTES; 4];
         for (part, length) in parts.iter_mut().skip(1).zip(lengths) {
-            end += length;
+            end = end.saturating_add(length);
             *part = usize::try_from(end).unwrap_or(usize::MAX);
         }
         if end != found {

@@ -43,7 +43,7 @@ impl Directory {
 
     /// All places, from that on where the area should be.
     fn places(entries: usize, area: u64) -> impl Iterator<Item = usize> {
-        let home = mixed(area) * entries as u64 >> 32;
+        let home = (mixed(area) * entries as u64) >> 32;
         let home = usize::try_from(home).unwrap_or_default();
         (home..entries).chain(0..home)
     }

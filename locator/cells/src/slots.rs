@@ -18,7 +18,8 @@ pub(crate) type Slot = [u8; SLOT_BYTES];
 /// Of a table that four fifths of are taken: with fewer free slots a cell lies further from its
 /// home, with more of them it takes more than 24 bytes.
 fn homes(cells: u32) -> u64 {
-    u64::from(cells) + u64::from(cells) / 4
+    // A file has fewer than 2^32 slots; more could only be said by one that is forged.
+    (u64::from(cells) + u64::from(cells) / 4).min(u32::MAX.into())
 }
 
 /// Neighbouring numbers, and those that differ in some bits only, get scattered hashes: two rounds
@@ -45,7 +46,7 @@ pub(crate) fn lay_out(cells: &mut [Record]) -> Vec<Slot> {
         }
     };
     for record in cells {
-        fill(&mut slots, mixed(record.key.cell()) * homes >> 32);
+        fill(&mut slots, (mixed(record.key.cell()) * homes) >> 32);
         let mut slot = [0; SLOT_BYTES];
         let (cell, rest) = slot.split_at_mut(CELL_BYTES);
         cell.copy_from_slice(&record.key.cell().to_le_bytes()[..CELL_BYTES]);
@@ -63,7 +64,7 @@ pub(crate) fn lay_out(cells: &mut [Record]) -> Vec<Slot> {
 /// Looks for a cell in the table of its area, which has so many `cells` and begins with `slots`.
 pub(crate) fn find(slots: &[Slot], cells: u32, key: Key) -> Option<Record> {
     let (wanted, hash) = (key.cell(), mixed(key.cell()));
-    let home = usize::try_from(hash * homes(cells) >> 32).ok()?;
+    let home = usize::try_from((hash * homes(cells)) >> 32).ok()?;
     for slot in slots.get(home..)? {
         let cell = cell_of(slot);
         if cell == wanted {
