@@ -57,7 +57,7 @@ fn draw(progress: &Progress) {
 fn report(imported: &Imported, target: &Path, took: Duration) -> io::Result<()> {
     let mut errors = io::stderr().lock();
     if let Some(reason) = &imported.replaced {
-        writeln!(errors, "{reason}: it was replaced by what was imported now")?;
+        writeln!(errors, "warning: {reason}; it was replaced, and its cells are not kept")?;
     }
     for (file, line, reason) in &imported.bad_lines {
         writeln!(errors, "{}, line {line}: {reason}", file.display())?;

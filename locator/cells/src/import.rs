@@ -16,7 +16,7 @@ use thiserror::Error;
 
 use crate::csv::{self, BadLine, Line};
 use crate::database::{CellDatabase, OpenError};
-use crate::merge::{Sorted, merge};
+use crate::merge::{Areas, Sorted, merge};
 use crate::record::Record;
 use crate::runs::{Runs, Source, Stand};
 
@@ -59,13 +59,14 @@ pub struct Imported {
     pub other_radio: u64,
     /// Lines that are no cells.
     pub bad: u64,
-    /// The first of them: file, line and reason.
+    /// The first of them: file, line in it, and reason.
     pub bad_lines: Vec<(PathBuf, u64, BadLine)>,
     /// Cells of the database now.
     pub database_cells: u64,
     /// Whether it went on with an earlier attempt.
     pub was_resumed: bool,
-    /// Why the database of before could not be added to, and was replaced.
+    /// Why nothing of the database of before is in this one: it was damaged, or of an older
+    /// release.
     pub replaced: Option<String>,
 }
 
@@ -118,13 +119,16 @@ impl Import {
         self
     }
 
-    /// Does it. Cells that the database has stay, newer ones take their places. A database that is
-    /// damaged or of another release is replaced; another file is not.
+    /// Does it. Cells that the database has stay, newer ones take their places.
     pub fn run(&self, mut progress: impl FnMut(Progress)) -> Result<Imported, ImportError> {
-        let (before, replaced) = match CellDatabase::open(&self.target) {
-            Ok(database) => (Some(database), None),
-            Err(error) if error.is_missing() => (None, None),
-            Err(error) if error.is_of_a_database() => (None, Some(error.to_string())),
+        let mut replaced = None;
+        let before = match CellDatabase::open(&self.target) {
+            Ok(database) => Some(database),
+            Err(OpenError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => None,
+            Err(error) if error.is_lost_database() => {
+                replaced = Some(error.to_string());
+                None
+            }
             Err(error) => return Err(error.into()),
         };
         let mut sources = Vec::new();
@@ -135,8 +139,8 @@ impl Import {
         let bytes = sources.iter().map(|source| source.bytes).sum();
         let runs = Runs::of(&self.target);
         let stand = runs.begin(sources)?;
-        let was_resumed = stand.runs > 0;
-        let mut imported = Imported { was_resumed, replaced, ..Imported::default() };
+        let mut imported =
+            Imported { was_resumed: stand.runs > 0, replaced, ..Imported::default() };
         let (to_sorter, pieces) = sync_channel::<Piece>(0);
         let stand = std::thread::scope(|scope| {
             let sorter = scope.spawn(|| sort(&runs, pieces));
@@ -165,7 +169,7 @@ impl Import {
         }
         progress(Progress { read_bytes: bytes, bytes, cells: stand.cells, is_merging: true });
         let mut inputs = Vec::new();
-        inputs.extend(before.as_ref().map(|database| Sorted::Database { database, next: 0 }));
+        inputs.extend(before.as_ref().map(|database| Sorted::Database(Areas::of(database))));
         for run in 0..stand.runs {
             inputs.push(Sorted::Run(runs.open(run)?));
         }
@@ -204,12 +208,12 @@ impl SourceReader<'_> {
             };
             if let Err(error) = self.read(&source.path, &mut report) {
                 // Where it begins again is after the last complete piece.
-                let line = self.stand.text_lines;
+                let line = self.stand.source_lines;
                 return Err(ImportError::Read { path: source.path, line, source: error });
             }
             self.stand.source += 1;
             self.stand.text_bytes = 0;
-            self.stand.text_lines = 0;
+            self.stand.source_lines = 0;
         }
         Ok(())
     }
@@ -229,8 +233,8 @@ impl SourceReader<'_> {
                 return Ok(());
             }
             self.stand.text_bytes += line.len() as u64;
-            self.stand.text_lines += 1;
             self.stand.lines += 1;
+            self.stand.source_lines += 1;
             self.take(path, &line)?;
             if self.stand.lines.is_multiple_of(PROGRESS_LINES) {
                 report(read.load(Ordering::Relaxed), self.stand.cells);
@@ -252,7 +256,7 @@ impl SourceReader<'_> {
             Err(reason) => {
                 self.stand.bad += 1;
                 if self.bad_lines.len() < BAD_SHOWN {
-                    self.bad_lines.push((path.to_owned(), self.stand.text_lines, reason));
+                    self.bad_lines.push((path.to_owned(), self.stand.source_lines, reason));
                 }
             }
         }

@@ -1,4 +1,4 @@
-//! The key of a cell, as the file sorts them: radio, country, network, area, cell.
+//! The key of a cell, as areas and pieces are sorted: radio, country, network, area, cell.
 
 use vocabulary::{CellTower, RadioAccess};
 
@@ -8,10 +8,6 @@ pub(crate) const KEY_BYTES: usize = 11;
 /// A key as a number; those of one area, and of one network, are neighbours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Key(u128);
-
-/// Radio, network and area of a key.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) struct Area(u64);
 
 const CELL_BITS: u32 = 36;
 const AREA_BITS: u32 = 24;
@@ -66,20 +62,9 @@ impl Key {
         bytes
     }
 
-    /// The cell of a key in bytes.
-    pub(crate) fn cell_of(bytes: &[u8; KEY_BYTES]) -> u64 {
-        let end = bytes.last_chunk().copied().unwrap_or_default();
-        u64::from_be_bytes(end) & CELL_MAX
-    }
-
     #[expect(clippy::cast_possible_truncation, reason = "the mask has 36 bits")]
     pub(crate) fn cell(self) -> u64 {
         (self.0 & u128::from(CELL_MAX)) as u64
-    }
-
-    #[expect(clippy::cast_possible_truncation, reason = "47 bits are left")]
-    pub(crate) fn area(self) -> Area {
-        Area((self.0 >> CELL_BITS) as u64)
     }
 
     /// The first key of its area.
@@ -97,8 +82,14 @@ impl Key {
         Self(((self.0 >> (CELL_BITS + AREA_BITS)) + 1) << (CELL_BITS + AREA_BITS))
     }
 
-    /// The same cell in another area.
-    pub(crate) fn in_area_of(self, other: Self) -> Self {
-        Self(other.area_start().0 | self.0 & u128::from(CELL_MAX))
+    /// Its area, as a number.
+    #[expect(clippy::cast_possible_truncation, reason = "a key without its cell has 47 bits")]
+    pub(crate) fn area(self) -> u64 {
+        (self.0 >> CELL_BITS) as u64
+    }
+
+    /// Another cell of its area.
+    pub(crate) fn with_cell(self, cell: u64) -> Self {
+        Self(self.area_start().0 | u128::from(cell & CELL_MAX))
     }
 }

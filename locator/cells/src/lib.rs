@@ -9,6 +9,7 @@
 
 mod csv;
 mod database;
+mod directory;
 mod globe;
 mod import;
 mod key;
@@ -19,6 +20,7 @@ mod merge;
 mod record;
 mod runs;
 mod several;
+mod slots;
 
 pub use csv::BadLine;
 pub use database::{CellDatabase, OpenError};

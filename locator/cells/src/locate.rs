@@ -10,7 +10,7 @@ use vocabulary::{CellMatch, CellTower, Position};
 
 use crate::database::{CellDatabase, OpenError};
 use crate::key::{Key, Radio};
-use crate::record::Record;
+use crate::record::{Area, Record};
 
 /// A cell is no smaller: what a database says below is more luck than knowledge.
 const ACCURACY_MIN_M: f64 = 100.0;
@@ -43,12 +43,16 @@ impl CellDatabase {
         if let Some(fix) = cell.and_then(fix_of_cell) {
             return Some(fix);
         }
-        let area = tower.area.and_then(|_| self.areas().find(key.area_start()));
         let wide = |record, matched| fix(record, matched, 1.0);
-        area.and_then(|record| wide(record, CellMatch::Area)).or_else(|| {
+        let area = tower.area.and_then(|_| self.area(key));
+        area.and_then(|area| wide(area.record, CellMatch::Area)).or_else(|| {
             let network = self.networks().find(key.network_start())?;
-            wide(network, CellMatch::Network)
+            wide(Record::from_bytes(network), CellMatch::Network)
         })
+    }
+
+    fn area(&self, key: Key) -> Option<Area> {
+        self.areas().find(key.area_start()).map(Area::from_bytes)
     }
 
     /// A cell of UMTS by the 16 bits of its number that a service area shows, if its area has only
@@ -57,7 +61,8 @@ impl CellDatabase {
         if Radio::from(tower.access) != Radio::Umts || key.cell() > 0xffff {
             return None;
         }
-        let of_area = self.of_area(key.area());
+        let area = self.area(key)?;
+        let of_area = self.cells_of(&area);
         let mut same = of_area.filter(|record| record.key.cell() & 0xffff == key.cell());
         let first = same.next()?;
         same.next().is_none().then_some(first)
@@ -66,8 +71,8 @@ impl CellDatabase {
     /// A cell whose area is not told, if its network has only one of its number: in LTE and 5G a
     /// number names one cell of a network (3GPP TS 23.003 §19.6).
     fn find_without_area(&self, key: Key) -> Option<Record> {
-        let areas = self.areas().between(key.network_start(), key.network_end());
-        let mut same = areas.filter_map(|area| self.find(key.in_area_of(area.key)));
+        let areas = self.areas().between(key.network_start(), key.network_end()).iter();
+        let mut same = areas.filter_map(|area| self.find_in(&Area::from_bytes(area), key.cell()));
         let first = same.next()?;
         same.next().is_none().then_some(first)
     }

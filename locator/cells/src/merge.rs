@@ -9,11 +9,12 @@ use std::path::Path;
 use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 use vocabulary::Coordinates;
 
-use crate::database::{CellDatabase, Header, INDEX_STEP};
+use crate::database::{CellDatabase, Header};
 use crate::globe;
 use crate::key::Key;
-use crate::record::Record;
+use crate::record::{Area, RECORD_BYTES, Record};
 use crate::runs::RunReader;
+use crate::slots;
 
 /// Cells of an area whose places are kept to find its extent; more do not make it better.
 const PLACES_MAX: usize = 100_000;
@@ -21,18 +22,38 @@ const PLACES_MAX: usize = 100_000;
 /// Records in the order of their keys.
 pub(crate) enum Sorted<'a> {
     Run(RunReader),
-    Database { database: &'a CellDatabase, next: usize },
+    Database(Areas<'a>),
+}
+
+/// The cells of a database, area by area.
+pub(crate) struct Areas<'a> {
+    database: &'a CellDatabase,
+    next: usize,
+    /// The cells of the area at hand, the next one last.
+    cells: Vec<Record>,
+}
+
+impl<'a> Areas<'a> {
+    pub(crate) fn of(database: &'a CellDatabase) -> Self {
+        Self { database, next: 0, cells: Vec::new() }
+    }
+
+    fn next(&mut self) -> Option<Record> {
+        while self.cells.is_empty() {
+            let area = Area::from_bytes(self.database.areas().row(self.next)?);
+            self.next += 1;
+            self.cells.extend(self.database.cells_of(&area));
+            self.cells.sort_unstable_by_key(|record| Reverse(record.key));
+        }
+        self.cells.pop()
+    }
 }
 
 impl Sorted<'_> {
     fn next(&mut self) -> io::Result<Option<Record>> {
         match self {
             Self::Run(run) => run.next(),
-            Self::Database { database, next } => {
-                let record = database.record(*next);
-                *next += 1;
-                Ok(record)
-            }
+            Self::Database(areas) => Ok(areas.next()),
         }
     }
 }
@@ -70,7 +91,7 @@ pub(crate) fn merge(mut inputs: Vec<Sorted<'_>>, target: &Path) -> io::Result<u6
     Ok(cells)
 }
 
-type Head = Reverse<(Key, u16, usize, [u8; crate::record::RECORD_BYTES])>;
+type Head = Reverse<(Key, u16, usize, [u8; RECORD_BYTES])>;
 
 fn push(heads: &mut BinaryHeap<Head>, place: usize, record: Option<Record>) {
     if let Some(record) = record {
@@ -78,15 +99,15 @@ fn push(heads: &mut BinaryHeap<Head>, place: usize, record: Option<Record>) {
     }
 }
 
-/// Writes a database from records in order.
+/// Writes a database from records in order. The cells of one area are in memory at a time.
 struct Writer {
     file: BufWriter<File>,
     cells: u64,
-    index: Vec<u8>,
-    areas: Vec<Record>,
+    slots: u64,
+    areas: Vec<Area>,
     networks: Vec<Record>,
-    /// The places of the area at hand.
-    area: Option<Group>,
+    /// The cells of the area at hand.
+    area: Vec<Record>,
     /// The middles of the areas of the network at hand.
     network: Option<Group>,
 }
@@ -118,16 +139,16 @@ impl Group {
         reason = "half of the globe is far below 2^32 metres"
     )]
     /// Its middle, and a range within which 68 % of its places lie.
-    fn close(self) -> Option<(Record, usize)> {
-        // Places round the globe have no middle; the area is there nevertheless.
-        let first = self.places.first().map(|(place, _)| *place)?;
-        let middle = globe::middle(self.places.iter().copied()).unwrap_or(first);
+    fn close(self) -> Option<Record> {
+        let (any, _) = *self.places.first()?;
+        // Places all around the globe have no middle; any of them is as good then.
+        let middle = globe::middle(self.places.iter().copied()).unwrap_or(any);
         let mut distances: Vec<f64> =
             self.places.iter().map(|(place, _)| globe::distance_m(*place, middle)).collect();
         distances.sort_unstable_by(f64::total_cmp);
         let most = distances.get(distances.len() * 68 / 100).or(distances.last())?;
         let range = most + self.ranges_m / self.places.len() as f64;
-        Some((Record::new(self.key, middle, range as u32), self.places.len()))
+        Some(Record::new(self.key, middle, range as u32))
     }
 }
 
@@ -138,57 +159,65 @@ impl Writer {
         Ok(Self {
             file,
             cells: 0,
-            index: Vec::new(),
+            slots: 0,
             areas: Vec::new(),
             networks: Vec::new(),
-            area: None,
+            area: Vec::new(),
             network: None,
         })
     }
 
     fn add(&mut self, record: Record) -> io::Result<()> {
-        if self.cells.is_multiple_of(INDEX_STEP as u64) {
-            self.index.extend_from_slice(&record.key.to_bytes());
+        if self.area.first().is_some_and(|first| first.key.area() != record.key.area()) {
+            self.close_area()?;
         }
-        self.cells += 1;
-        let area = record.key.area_start();
-        if self.area.as_ref().is_none_or(|group| group.key != area) {
-            self.close_area();
-            self.area = Some(Group::new(area));
-        }
-        if let Some(group) = &mut self.area {
-            group.add(&record, 1.0);
-        }
-        self.file.write_all(&record.to_bytes())
+        self.area.push(record);
+        Ok(())
     }
 
-    fn close_area(&mut self) {
-        let Some((record, cells)) = self.area.take().and_then(Group::close) else { return };
-        let network = record.key.network_start();
+    fn close_area(&mut self) -> io::Result<()> {
+        let Some(first) = self.area.first() else { return Ok(()) };
+        let mut group = Group::new(first.key.area_start());
+        self.area.iter().for_each(|record| group.add(record, 1.0));
+        // One whose cells have no place on the globe has none itself, but they can be found.
+        let middle = group.close().unwrap_or(first.with_key(first.key.area_start()));
+        let too_many = || io::Error::other("more than 2^32 places for cells");
+        let cells = u32::try_from(self.area.len()).map_err(|_| too_many())?;
+        let place = u32::try_from(self.slots).map_err(|_| too_many())?;
+        self.areas.push(Area { record: middle, first: place, cells });
+        self.add_to_network(&middle);
+        let slots = slots::lay_out(&mut self.area);
+        self.area.clear();
+        self.cells += u64::from(cells);
+        self.slots += slots.len() as u64;
+        self.file.write_all(slots.as_flattened())
+    }
+
+    fn add_to_network(&mut self, area: &Record) {
+        let network = area.key.network_start();
         if self.network.as_ref().is_none_or(|group| group.key != network) {
             self.close_network();
             self.network = Some(Group::new(network));
         }
+        let cells = self.area.len().min(PLACES_MAX) as f64;
         if let Some(group) = &mut self.network {
-            group.add(&record, cells as f64);
+            group.add(area, cells);
         }
-        self.areas.push(record);
     }
 
     fn close_network(&mut self) {
-        let closed = self.network.take().and_then(Group::close);
-        self.networks.extend(closed.map(|(record, _)| record));
+        self.networks.extend(self.network.take().and_then(Group::close));
     }
 
     fn finish(mut self) -> io::Result<u64> {
-        self.close_area();
+        self.close_area()?;
         self.close_network();
-        let mut tail = std::mem::take(&mut self.index);
-        for record in self.areas.iter().chain(&self.networks) {
-            tail.extend_from_slice(&record.to_bytes());
-        }
+        let areas = self.areas.iter().flat_map(|area| area.to_bytes());
+        let networks = self.networks.iter().flat_map(|network| network.to_bytes());
+        let tail: Vec<u8> = areas.chain(networks).collect();
         self.file.write_all(&tail)?;
-        let header = Header::new(self.cells, [self.areas.len(), self.networks.len()], &tail);
+        let rows = [self.areas.len(), self.networks.len()];
+        let header = Header::new([self.cells, self.slots], rows, &tail);
         let mut file = self.file.into_inner().map_err(io::IntoInnerError::into_error)?;
         file.seek(SeekFrom::Start(0))?;
         file.write_all(&header.to_bytes())?;

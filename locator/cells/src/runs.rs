@@ -36,10 +36,9 @@ pub(crate) struct Stand {
     /// The source that is being read, and how many bytes of its text were.
     pub(crate) source: usize,
     pub(crate) text_bytes: u64,
-    /// Lines of that text.
-    pub(crate) text_lines: u64,
-    /// Lines of all sources.
     pub(crate) lines: u64,
+    /// Lines of that source alone. An earlier release counted none, and its imports begin anew.
+    pub(crate) source_lines: u64,
     pub(crate) cells: u64,
     pub(crate) bad: u64,
     pub(crate) other_radio: u64,

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on shall say where")]
 
+use std::collections::HashMap;
 use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -218,14 +219,14 @@ fn what_is_no_database_is_refused_and_nothing_is_read_beyond_its_end() {
         fs::write(world.target(), bytes).unwrap();
         CellDatabase::open(&world.target()).unwrap_err()
     };
-    assert!(matches!(refused(&[]), OpenError::Other(_)));
-    assert!(matches!(refused(b"radio,mcc"), OpenError::Other(_)));
-    assert!(matches!(refused(&good[..20]), OpenError::Header(_)));
+    assert!(matches!(refused(&[]), OpenError::Header(_)));
+    assert!(matches!(refused(b"radio,mcc"), OpenError::Header(_)));
     assert!(matches!(refused(&good[..good.len() - 1]), OpenError::Length { .. }));
     assert!(matches!(refused(&[&good[..], &[0]].concat()), OpenError::Length { .. }));
+    assert!(matches!(refused(&good[..20]), OpenError::Damaged(_)));
     let mut changed = good.clone();
     changed[8] ^= 1;
-    assert!(matches!(refused(&changed), OpenError::Header(_)));
+    assert!(matches!(refused(&changed), OpenError::Damaged(_)));
     let mut changed = good.clone();
     *changed.last_mut().unwrap() ^= 1;
     assert!(matches!(refused(&changed), OpenError::Damaged(_)));
@@ -236,40 +237,85 @@ fn what_is_no_database_is_refused_and_nothing_is_read_beyond_its_end() {
     world.database().locate(&tower(1));
 }
 
-/// The error said to import again, and so did each import: the file had to be removed by hand.
+/// A database that was damaged, or of the release before, said "import it again", and the import
+/// failed with the same words until the file was removed by hand.
 #[test]
-fn an_import_replaces_a_database_that_is_damaged_and_no_other_file() {
+fn an_import_takes_the_place_of_a_database_that_cannot_be_read_and_says_so() {
     let world = World::new();
-    let cells = world.file("cells.csv", line(1, 10.0, 1));
-    let first = world.import(&[&cells]).unwrap();
-    assert_eq!(first.replaced, None);
+    let source = world.file("cells.csv", line(1, 10.0, 1));
+    assert_eq!(world.import(&[&source]).unwrap().replaced, None);
     let good = fs::read(world.target()).unwrap();
-    let mut of_another_release = good.clone();
-    of_another_release[7] = b'0';
-    for damaged in [&good[..good.len() - 1], &good[..9], &of_another_release] {
-        fs::write(world.target(), damaged).unwrap();
-        let imported = world.import(&[&cells]).unwrap();
-        assert!(imported.replaced.unwrap().contains("import it again"));
+    let with = |place: usize, byte: u8| {
+        let mut changed = good.clone();
+        changed[place] = byte;
+        changed
+    };
+    let older = with(7, b'1');
+    let damaged = [with(9, 1), with(good.len() - 1, 0xff), good[..good.len() - 1].to_vec()];
+    for (bytes, reason) in [(older, "was made by an older version; import again")]
+        .into_iter()
+        .chain(damaged.map(|bytes| (bytes, "import it again")))
+    {
+        fs::write(world.target(), bytes).unwrap();
+        let error = CellDatabase::open(&world.target()).unwrap_err().to_string();
+        assert!(error.ends_with(reason), "{error}");
+        let imported = world.import(&[&source]).unwrap();
+        assert_eq!(imported.replaced, Some(error));
         assert_eq!(fs::read(world.target()).unwrap(), good);
     }
-    for other in ["radio,mcc\n", ""] {
-        fs::write(world.target(), other).unwrap();
-        let error = world.import(&[&cells]).unwrap_err();
-        assert!(error.to_string().contains("is no cell database"), "{error}");
-        assert_eq!(fs::read_to_string(world.target()).unwrap(), other);
-    }
+    assert_eq!(world.import(&[&source]).unwrap().replaced, None);
+    // What never was a database is somebody's file: it stays.
+    fs::write(world.target(), "a letter").unwrap();
+    let error = world.import(&[&source]).unwrap_err();
+    assert!(error.to_string().contains("is no cell database"), "{error}");
+    assert_eq!(fs::read(world.target()).unwrap(), b"a letter");
 }
 
-/// Lines were counted over all files, so of the second one a line was named that it had not.
+/// Lines were counted over all files: a bad line of the second one was named by a number that
+/// it does not have.
 #[test]
-fn a_bad_line_is_named_by_its_place_in_its_own_file() {
+fn lines_are_counted_in_each_file() {
     let world = World::new();
-    let first = world.file("first.csv", line(1, 10.0, 1) + &line(2, 10.0, 1));
-    let second = world.file("second.csv", line(3, 10.0, 1) + "nonsense\n");
+    let long: String = (0..250).map(|cell| line(cell, 10.0, 1)).collect();
+    let first = world.file("first.csv", long.clone() + "bad\n");
+    let second = world.file("second.csv", line(900, 10.0, 1) + "bad\n");
+    let told = |imported: &Imported| -> Vec<(PathBuf, u64)> {
+        imported.bad_lines.iter().map(|(path, line, _)| (path.clone(), *line)).collect()
+    };
+    let path = |path: &PathBuf| path.canonicalize().unwrap();
     let imported = world.import(&[&first, &second]).unwrap();
-    let [(file, line, _)] = &imported.bad_lines[..] else { panic!("{imported:?}") };
-    assert!(file.ends_with("second.csv"));
-    assert_eq!((*line, imported.lines), (2, 4));
+    assert_eq!(told(&imported), [(path(&first), 251), (path(&second), 2)]);
+    assert_eq!(imported.lines, 253);
+    // Also where an import goes on in the middle of a file.
+    let third = world.file("third.csv", long + "bad\n");
+    let sources = vec![second.clone(), third.clone()];
+    let cut = Import::new(sources, &world.target()).with_run_cells(100);
+    let reads = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        cut.run(|progress| assert!(!progress.is_merging, "cut off before the merge"))
+    }));
+    assert!(reads.is_err());
+    fs::remove_file(world.0.path().join("cells.db.import/run-2")).unwrap();
+    let stand = world.0.path().join("cells.db.import/stand.json");
+    let text = fs::read_to_string(&stand).unwrap();
+    let mut saved: serde_json::Value = serde_json::from_str(&text).unwrap();
+    // As it was after two pieces: the cell of the second file and 199 lines of the third.
+    let bytes: usize = (0..199).map(|cell| line(cell, 10.0, 1).len()).sum();
+    for (name, number) in [
+        ("runs", 2),
+        ("source", 1),
+        ("text_bytes", bytes),
+        ("source_lines", 199),
+        ("lines", 201),
+        ("cells", 200),
+        ("bad", 1),
+    ] {
+        saved[name] = number.into();
+    }
+    fs::write(&stand, saved.to_string()).unwrap();
+    let imported = world.import(&[&second, &third]).unwrap();
+    assert!(imported.was_resumed);
+    assert_eq!(told(&imported), [(path(&third), 251)]);
+    assert_eq!((imported.lines, imported.cells, imported.bad), (253, 251, 2));
 }
 
 #[test]
@@ -285,59 +331,134 @@ fn a_database_that_takes_another_s_place_is_opened() {
     assert_eq!(locator.refresh().unwrap(), Some(0));
 }
 
-/// An area of more pages than are looked at one after the other, between areas of one cell.
-#[test]
-fn each_cell_of_a_large_area_is_found() {
-    let world = World::new();
-    let in_area = |area, cell: u64| {
-        let longitude = cell as f64 / 1_000.0;
-        format!("LTE,262,1,{area},{cell},0,{longitude},50.5,1000,9,1,0,1,0\n")
-    };
-    let of_seven = (1..=5_000).map(|cell| in_area(7, cell * 3)).collect::<String>();
-    world.import(&[&world.file("cells.csv", in_area(6, 3) + &of_seven + &in_area(8, 3))]).unwrap();
-    let database = world.database();
-    for cell in 0..15_010 {
-        let is_there = cell % 3 == 0 && (3..=15_000).contains(&cell);
-        let expected = is_there.then(|| format!("{:.3}", cell as f64 / 1_000.0));
-        let found = longitude(&database, cell).map(|found| format!("{found:.3}"));
-        assert_eq!(found, expected, "cell {cell}");
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 30, ..ProptestConfig::default() })]
+
+    #[test]
+    fn all_cells_are_found_and_no_others(cells in prop::collection::btree_map(
+        (0_u64..4, 1_u64..1_000), -179.0_f64..179.0, 1..800,
+    )) {
+        let world = World::new();
+        let text: String = cells
+            .iter()
+            .map(|((area, cell), longitude)| {
+                format!("LTE,262,1,{area},{cell},0,{longitude},50.5,1000,9,1,0,1,0\n")
+            })
+            .collect();
+        world.import(&[&world.file("cells.csv", text)]).unwrap();
+        let database = world.database();
+        for area in 0..5 {
+            for cell in 0..1_001 {
+                let tower = CellTower { area: Some(area), ..tower(cell) };
+                let fix = database.locate(&tower).filter(|fix| fix.matched == CellMatch::Cell);
+                let expected = cells.get(&(area.into(), cell));
+                prop_assert_eq!(fix.is_some(), expected.is_some(), "{}/{}", area, cell);
+                if let Some((fix, longitude)) = fix.zip(expected) {
+                    prop_assert!((fix.position.coordinates.longitude() - longitude).abs() < 1e-7);
+                }
+            }
+        }
     }
+}
+
+/// A cell of the model: radio, network, area, number.
+type Cell = (bool, u16, u32, u64);
+/// Its longitude and the week of its change.
+type Said = (f64, u64);
+
+const RADIOS: [(&str, RadioAccess); 2] = [("LTE", RadioAccess::LteM), ("UMTS", RadioAccess::Umts)];
+
+fn cells() -> impl Strategy<Value = HashMap<Cell, Said>> {
+    let number = (0_u64..3, 1_u64..12).prop_map(|(high, low)| high << 16 | low);
+    let cell = (any::<bool>(), 1_u16..3, 0_u32..4, number);
+    prop::collection::hash_map(cell, (10.0_f64..12.0, 0_u64..4), 1..300)
+}
+
+fn text((cell, said): (&Cell, &Said)) -> String {
+    let ((umts, mnc, area, number), (longitude, week)) = (cell, said);
+    let (radio, updated) = (RADIOS[usize::from(*umts)].0, week * 604_800);
+    format!("{radio},262,{mnc},{area},{number},0,{longitude},50.5,1000,9,1,0,{updated},0\n")
+}
+
+/// What a plain map of cells says of a tower: how it is known, and the cells that say so.
+fn expected(
+    known: &HashMap<Cell, Said>,
+    (umts, mnc): (bool, u16),
+    (area, number): (Option<u32>, u64),
+) -> Option<(CellMatch, Vec<f64>)> {
+    let longitudes = |is_one: &dyn Fn(&Cell) -> bool| -> Vec<f64> {
+        known.iter().filter(|(cell, _)| is_one(cell)).map(|(_, said)| said.0).collect()
+    };
+    let is_here = |cell: &Cell| (cell.0, cell.1) == (umts, mnc);
+    let is_near = |cell: &Cell| is_here(cell) && area.is_none_or(|area| cell.2 == area);
+    let exact = longitudes(&|cell| is_near(cell) && cell.3 == number);
+    let short = umts && area.is_some() && number <= 0xffff;
+    let short = longitudes(&|cell| short && is_near(cell) && cell.3 & 0xffff == number);
+    let of_area = longitudes(&|cell| area.is_some() && is_near(cell));
+    let of_network = longitudes(&is_here);
+    [(CellMatch::Cell, exact, 1), (CellMatch::Cell, short, 1)]
+        .into_iter()
+        .chain([
+            (CellMatch::Area, of_area, usize::MAX),
+            (CellMatch::Network, of_network, usize::MAX),
+        ])
+        .find(|(_, found, most)| (1..=*most).contains(&found.len()))
+        .map(|(matched, found, _)| (matched, found))
 }
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 30, ..ProptestConfig::default() })]
 
     #[test]
-    fn all_cells_are_found_and_no_others(cells in prop::collection::btree_map(
-        (0_u64..2, 1_u64..3, 0_u64..4, 1_u64..200), -179.0_f64..179.0, 1..800,
-    )) {
-        const RADIOS: [(&str, RadioAccess); 3] =
-            [("GSM", RadioAccess::Gsm), ("LTE", RadioAccess::Lte), ("NR", RadioAccess::Nr)];
+    fn a_database_says_what_a_plain_map_says(
+        batches in prop::collection::vec((cells(), any::<bool>()), 1..4),
+    ) {
         let world = World::new();
-        let text: String = cells
-            .iter()
-            .map(|((radio, network, area, cell), longitude)| {
-                let radio = RADIOS[usize::try_from(*radio).unwrap()].0;
-                format!("{radio},262,{network},{area},{cell},0,{longitude},50.5,1000,9,1,0,1,0\n")
-            })
-            .collect();
-        world.import(&[&world.file("cells.csv", text)]).unwrap();
+        let mut known: HashMap<Cell, Said> = HashMap::new();
+        for (number, (batch, is_cut_off)) in batches.iter().enumerate() {
+            let lines: String = batch.iter().map(text).collect();
+            let source = world.file(&format!("{number}.csv"), lines);
+            if *is_cut_off {
+                // The source is gone before the end: the pieces that are complete stay.
+                let import = Import::new(vec![source.clone()], &world.target()).with_run_cells(7);
+                let whole = world.0.path().join("cells.db.new");
+                fs::create_dir(&whole).unwrap();
+                let cut_off = import.run(|_| {});
+                prop_assert!(cut_off.is_err());
+                fs::remove_dir(&whole).unwrap();
+            }
+            let imported = world.import(&[&source]).unwrap();
+            prop_assert_eq!(imported.was_resumed, *is_cut_off);
+            for (cell, said) in batch {
+                let before = known.entry(*cell).or_insert(*said);
+                *before = if said.1 >= before.1 { *said } else { *before };
+            }
+            prop_assert_eq!(imported.database_cells, known.len() as u64);
+        }
         let database = world.database();
-        // One more of each than there is.
-        for number in 0..3 * 4 * 5 * 201_u64 {
-            let (cell, area) = (number % 201, number / 201 % 5);
-            let (network, radio) = (number / 1_005 % 4, number / 4_020);
-            let tower = CellTower {
-                access: RADIOS[usize::try_from(radio).unwrap()].1,
-                plmn: format!("262-0{network}").parse().unwrap(),
-                area: u32::try_from(area).ok(),
-                cell: Some(cell),
-            };
-            let fix = database.locate(&tower).filter(|fix| fix.matched == CellMatch::Cell);
-            let expected = cells.get(&(radio, network, area, cell));
-            prop_assert_eq!(fix.is_some(), expected.is_some(), "{:?}", tower);
-            if let Some((fix, longitude)) = fix.zip(expected) {
-                prop_assert!((fix.position.coordinates.longitude() - longitude).abs() < 1e-7);
+        let areas = || (0..5).map(Some).chain([None]);
+        let numbers = || (0..4_u64).flat_map(|high| (0..13).map(move |low| high << 16 | low));
+        for (umts, mnc) in [(false, 1), (false, 2), (false, 3), (true, 1), (true, 2)] {
+            for (area, number) in areas().flat_map(|area| numbers().map(move |cell| (area, cell))) {
+                let access = RADIOS[usize::from(umts)].1;
+                let plmn = format!("262-0{mnc}").parse().unwrap();
+                let fix = database.locate(&CellTower { access, plmn, area, cell: Some(number) });
+                let expected = expected(&known, (umts, mnc), (area, number));
+                prop_assert_eq!(
+                    fix.map(|fix| fix.matched),
+                    expected.as_ref().map(|(matched, _)| *matched)
+                );
+                let Some((fix, (_, of))) = fix.zip(expected) else { continue };
+                let at = fix.position.coordinates.longitude();
+                let accuracy = fix.position.accuracy_m.unwrap();
+                // A degree of longitude at 50.5 degrees north.
+                let away = |longitude: &f64| (longitude - at).abs() * 70_729.0;
+                if fix.matched == CellMatch::Cell {
+                    prop_assert!(away(&of[0]) < 0.1);
+                } else if fix.matched == CellMatch::Area {
+                    let within = of.iter().filter(|cell| away(cell) <= accuracy).count();
+                    prop_assert!(within * 100 >= of.len() * 68, "{} of {}", within, of.len());
+                }
             }
         }
     }
