@@ -168,6 +168,12 @@ fn a_vendor_s_stream_makes_a_session_and_its_cell_a_position() {
     assert_eq!(answer.0, 204, "its session speaks for it");
     let sessions = api.get(&format!("/simgate/v1/devices/{ICCID}/sessions"));
     assert_eq!(sessions["items"][0]["state"], "LIVE");
+    let messages = api.get(&format!("/simgate/v1/messages?iccid={ICCID}"));
+    assert!(messages["items"][0]["session"].is_u64(), "{messages}");
+    assert_eq!(messages["items"][0]["session"], sessions["items"][0]["id"]);
+    let id = messages["items"][0]["id"].as_str().unwrap();
+    let message = api.get(&format!("/simgate/v1/messages/{id}"));
+    assert_eq!(message["session"], sessions["items"][0]["id"]);
     let feeds = api.get("/simgate/v1/feeds");
     assert_eq!(feeds["items"][0]["reports"], 1);
     let metrics = http_text(&format!("http://{}/metrics", gateway.api));

@@ -108,6 +108,8 @@ pub struct MessageView {
     pub ip: Option<std::net::IpAddr>,
     /// What vouched for the device.
     pub class: IdentityClass,
+    /// The data session that the device had, by the place of its first report in the log.
+    pub session: Option<u64>,
     /// How it arrived.
     pub protocol: Protocol,
     /// Its topic, of CoAP.
@@ -230,6 +232,7 @@ impl Inspector {
             imsi: telemetry.identity.imsi,
             ip: telemetry.identity.ip,
             class: telemetry.class,
+            session: telemetry.session,
             protocol: telemetry.protocol,
             topic: telemetry.topic.map(str::to_owned),
             measured: telemetry.measured,

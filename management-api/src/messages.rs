@@ -47,6 +47,11 @@ pub(crate) struct Message {
     ip: Option<String>,
     /// What vouched for the device: `sim_ip`, `dtls_psk` or `dtls_psk+sim_ip`.
     identity_class: &'static str,
+    /// The data session that the device had, where one was known: the `id` in the list of its
+    /// sessions.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(example = 4_711)]
+    session: Option<u64>,
     /// `UDP`, `COAP` or `LWM2M`.
     protocol: &'static str,
     /// The topic, where the device named one.
@@ -133,6 +138,7 @@ impl From<MessageView> for Message {
             imsi: view.imsi.map(|imsi| imsi.to_string()),
             ip: view.ip.map(|ip| ip.to_string()),
             identity_class: view.class.as_str(),
+            session: view.session,
             protocol: view.protocol.as_str(),
             topic: view.topic,
             measured: view.measured.map(|measured| measured.to_string()),
