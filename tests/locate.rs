@@ -183,6 +183,58 @@ fn a_vendor_s_stream_makes_a_session_and_its_cell_a_position() {
     assert!(gateway.terminate().success());
 }
 
+/// Rows of the form of an export, three of one network in Upper Franconia.
+const CELLS: &str = "\
+    LTE,262,2,852,28312321,0,10.940241,50.174076,1591,20,1,1294561074,1662692508,0\n\
+    LTE,262,2,852,28312322,0,10.951005,50.174302,1204,31,1,1294561074,1662692508,0\n\
+    LTE,262,2,852,28312577,0,10.944810,50.181417,1310,12,1,1294561074,1662692508,0\n";
+
+#[test]
+fn the_cells_that_a_modem_hears_give_a_position() {
+    let place = place("");
+    let cells = place.folder.path().join("cells.csv");
+    std::fs::write(&cells, CELLS).unwrap();
+    let imported = place.run(&["cells", "import", cells.to_str().unwrap()]);
+    assert!(imported.status.success(), "{imported:?}");
+    let gateway = place.start();
+    let api = place.api(&gateway);
+    let tower = |cell: u64, signal: i64| {
+        json!({ "radioType": "lte", "mobileCountryCode": 262, "mobileNetworkCode": 2,
+            "locationAreaCode": 852, "cellId": cell, "signalStrength": signal })
+    };
+    let heard = |towers: Vec<Value>| json!({ "considerIp": false, "cellTowers": towers });
+    let ask = |body: Value| api.call("POST", "/simgate/v1/geolocate", Some(body));
+    let towers =
+        vec![tower(28_312_321, -90), tower(28_312_322, -90), tower(28_312_577, -90), tower(1, -60)];
+    let (status, found) = ask(heard(towers));
+    assert_eq!(status, 200, "{found}");
+    assert_eq!(
+        (&found["matched"], &found["towers"], &found["known"]),
+        (&json!("cells"), &json!(4), &json!(3))
+    );
+    let between = |name: &str, least: f64, most: f64| {
+        let value = found["location"][name].as_f64().unwrap();
+        assert!((least..most).contains(&value), "{name}: {found}");
+    };
+    between("lat", 50.1741, 50.1814);
+    between("lng", 10.9403, 10.9510);
+    // The smallest of them alone: 0.82 of 1,204 m.
+    assert!(found["accuracy"].as_f64().unwrap() < 987.0, "{found}");
+    let (status, one) = ask(heard(vec![tower(28_312_321, -90)]));
+    assert_eq!((status, &one["matched"], &one["accuracy"]), (200, &json!("cell"), &json!(1305.0)));
+    // The example of the page about cells.
+    let (_, two) = ask(heard(vec![tower(28_312_321, -81), tower(28_312_322, -97)]));
+    let at = &two["location"];
+    assert!((at["lat"].as_f64().unwrap() - 50.174115).abs() < 1e-5, "{two}");
+    assert!((at["lng"].as_f64().unwrap() - 10.942106).abs() < 1e-5, "{two}");
+    assert!((two["accuracy"].as_f64().unwrap() - 911.0).abs() <= 2.0, "{two}");
+    let abroad = json!({ "cellTowers": [{ "radioType": "lte", "mobileCountryCode": 310,
+        "mobileNetworkCode": 410, "locationAreaCode": 852, "cellId": 28_312_321 }] });
+    let (status, refused) = ask(abroad);
+    assert_eq!((status, &refused["statusText"]), (404, &json!("Not Found")), "{refused}");
+    assert!(gateway.terminate().success());
+}
+
 #[test]
 fn what_is_wrong_in_the_configuration_of_feeds_is_named() {
     let refused = |name: &str, value: &str| {

@@ -11,6 +11,7 @@ mod cells;
 mod devices;
 mod fences;
 mod geofences;
+mod measuring;
 mod outputs;
 mod queries;
 mod reader;
@@ -24,6 +25,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use cell_database::CellLocator;
+pub use cell_database::{CellFix, MeasuredCell};
 use message_log::MessageLog;
 use state::StateFile;
 use template_library::Templates;
@@ -34,6 +36,7 @@ use fences::Fences;
 pub use geofences::{
     Area, Geofence, GeofenceChange, GeofenceError, GeofenceShape, NAME_CHARS_MAX, NewGeofence,
 };
+pub use measuring::Measured;
 pub use outputs::{ENTERED, EXITED, REFUSED};
 pub use queries::{BoundingBox, LatestPosition, LatestQuery, PositionsQuery, QueryError};
 pub use reader::{Reader, ReaderError, ReaderThread};

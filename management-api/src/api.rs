@@ -22,9 +22,10 @@ use crate::tokens::Tokens;
 use crate::{
     access, action_requests, actions, administration_logs, aws_integrations, aws_template,
     data_sessions, dead_letters, devices, email_integrations, endpoints, feeds, firmware_images,
-    firmware_jobs, geofences, history, integration_pauses, integration_status, integration_trials,
-    integrations, messages, mqtt_integrations, oauth, openapi, operations, positions, psk,
-    registrations, replays, settings, sim_import, sims, templates, webhook_signing, webhooks,
+    firmware_jobs, geofences, geolocation, history, integration_pauses, integration_status,
+    integration_trials, integrations, messages, mqtt_integrations, oauth, openapi, operations,
+    positions, psk, registrations, replays, settings, sim_import, sims, templates, webhook_signing,
+    webhooks,
 };
 
 /// Where every path of the API begins, as documented.
@@ -236,6 +237,7 @@ fn own_routes() -> OpenApiRouter<ManagementApi> {
         .routes(routes!(registrations::find))
         .routes(routes!(data_sessions::list))
         .routes(routes!(feeds::list))
+        .routes(routes!(geolocation::geolocate))
         .routes(routes!(sims::list, sims::create))
         .routes(routes!(sim_import::import))
         .routes(routes!(sims::find, sims::patch, sims::delete))

@@ -32,6 +32,7 @@ mod feeds;
 mod firmware_images;
 mod firmware_jobs;
 mod geofences;
+mod geolocation;
 mod history;
 mod integration_details;
 mod integration_errors;

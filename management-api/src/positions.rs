@@ -383,13 +383,17 @@ fn accuracy(located: &Located) -> Option<Accuracy> {
     Some(Accuracy {
         horizontal_accuracy: located.position?.accuracy_m?,
         horizontal_confidence_level: CONFIDENCE,
-        matched: located.matched.map(|matched| match matched {
-            CellMatch::Cell => "cell",
-            CellMatch::Cells => "cells",
-            CellMatch::Area => "area",
-            CellMatch::Network => "network",
-        }),
+        matched: located.matched.map(match_name),
     })
+}
+
+pub(crate) const fn match_name(matched: CellMatch) -> &'static str {
+    match matched {
+        CellMatch::Cell => "cell",
+        CellMatch::Cells => "cells",
+        CellMatch::Area => "area",
+        CellMatch::Network => "network",
+    }
 }
 
 fn attempt(located: &Located) -> Option<Activity> {

@@ -112,8 +112,18 @@ impl Gateway {
         Self::start_with(Choices::default()).await
     }
 
-    pub(crate) async fn start_with(choices: Choices) -> Self {
+    /// One that finds in its folder what `fill` puts there.
+    pub(crate) async fn start_filled(fill: impl FnOnce(&Path)) -> Self {
         let folder = tempfile::tempdir().unwrap();
+        fill(folder.path());
+        Self::start_chosen(folder, Choices::default()).await
+    }
+
+    pub(crate) async fn start_with(choices: Choices) -> Self {
+        Self::start_chosen(tempfile::tempdir().unwrap(), choices).await
+    }
+
+    async fn start_chosen(folder: TempDir, choices: Choices) -> Self {
         let config = ServerConfig {
             address: "127.0.0.1:0".parse().unwrap(),
             tls: None,
