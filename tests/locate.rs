@@ -236,6 +236,33 @@ fn the_cells_that_a_modem_hears_give_a_position() {
 }
 
 #[test]
+fn a_removed_sim_is_not_among_the_newest_positions_nor_is_it_after_a_restart() {
+    let place = place("127.0.0.96");
+    let gateway = place.start();
+    let api = place.api(&gateway);
+    api.template(&template());
+    let latest = |api: &Api| {
+        let page = api.get("/v1/locate/positions/latest");
+        page["coordinates"].as_array().unwrap().len()
+    };
+    let device = UdpSocket::bind("127.0.0.96:0").unwrap();
+    send(&device, &gateway, (50.0, 10.0));
+    eventually("the position", || (latest(&api) == 1).then_some(()));
+    let (status, _) = api.call("DELETE", &format!("/simgate/v1/sims/{ICCID}"), None);
+    assert_eq!(status, 204);
+    eventually("its end", || (latest(&api) == 0).then_some(()));
+    assert!(gateway.terminate().success());
+    let csv = format!("iccid,imsi,msisdn,imei,ip,label\n{ICCID},{IMSI},,,127.0.0.96,test\n");
+    assert!(place.import(&csv).status.success());
+    let gateway = place.start();
+    let api = place.api(&gateway);
+    assert_eq!(latest(&api), 0, "the number is another device's");
+    send(&device, &gateway, (50.0, 11.0));
+    eventually("the position of the new one", || (latest(&api) == 1).then_some(()));
+    assert!(gateway.terminate().success());
+}
+
+#[test]
 fn what_is_wrong_in_the_configuration_of_feeds_is_named() {
     let refused = |name: &str, value: &str| {
         let mut place = Place::new();

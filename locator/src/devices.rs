@@ -5,6 +5,8 @@ use hashbrown::{HashMap, HashSet};
 use serde::{Deserialize, Serialize};
 use vocabulary::{CellTower, Iccid, Located, Timestamp};
 
+use crate::held::Held;
+
 /// One device.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Device {
@@ -53,19 +55,36 @@ impl Devices {
         self.all.entry(iccid).or_default()
     }
 
+    /// Drops a device, which its file shows until this is written.
+    pub(crate) fn forget(&mut self, iccid: Iccid) {
+        if self.all.remove(&iccid).is_some() {
+            self.changed.insert(iccid);
+        }
+    }
+
+    /// Drops those that are not `held`.
+    pub(crate) fn retain(&mut self, held: &Held) {
+        let gone: Vec<Iccid> =
+            self.all.keys().copied().filter(|iccid| !held.holds(*iccid)).collect();
+        gone.into_iter().for_each(|iccid| self.forget(iccid));
+    }
+
+    pub(crate) fn has_changed(&self) -> bool {
+        !self.changed.is_empty()
+    }
+
     pub(crate) fn latest(&self) -> impl Iterator<Item = &Located> {
         self.all.values().filter_map(|device| device.latest.as_ref())
     }
 
-    /// What has changed since the last call.
-    pub(crate) fn take_changed(&mut self) -> Vec<(Iccid, Device)> {
+    /// What has changed since the last call; `None` of a device that is forgotten.
+    pub(crate) fn take_changed(&mut self) -> Vec<(Iccid, Option<Device>)> {
         let changed = std::mem::take(&mut self.changed);
-        let found = |iccid| self.all.get(&iccid).map(|device| (iccid, device.clone()));
-        changed.into_iter().filter_map(found).collect()
+        changed.into_iter().map(|iccid| (iccid, self.all.get(&iccid).cloned())).collect()
     }
 
     /// It was not written.
-    pub(crate) fn give_back(&mut self, changed: &[(Iccid, Device)]) {
+    pub(crate) fn give_back(&mut self, changed: &[(Iccid, Option<Device>)]) {
         self.changed.extend(changed.iter().map(|(iccid, _)| *iccid));
     }
 }

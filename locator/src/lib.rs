@@ -11,6 +11,7 @@ mod cells;
 mod devices;
 mod fences;
 mod geofences;
+mod held;
 mod measuring;
 mod outputs;
 mod queries;
@@ -29,6 +30,7 @@ pub use cell_database::{CellFix, MeasuredCell};
 use message_log::MessageLog;
 use state::StateFile;
 use template_library::Templates;
+use vocabulary::Iccid;
 
 use cells::Cells;
 use devices::Devices;
@@ -36,6 +38,7 @@ use fences::Fences;
 pub use geofences::{
     Area, Geofence, GeofenceChange, GeofenceError, GeofenceShape, NAME_CHARS_MAX, NewGeofence,
 };
+pub use held::Held;
 pub use measuring::Measured;
 pub use outputs::{ENTERED, EXITED, REFUSED};
 pub use queries::{BoundingBox, LatestPosition, LatestQuery, PositionsQuery, QueryError};
@@ -60,6 +63,8 @@ pub struct Settings {
     pub dwell: Duration,
     /// Whether devices are located by their cells; it may change at any time.
     pub by_cells: Arc<AtomicBool>,
+    /// Which devices there are; it may change at any time.
+    pub held: Held,
 }
 
 /// Answers where devices are. Cheap to clone.
@@ -119,7 +124,15 @@ impl Locator {
 
     /// The reader that goes on where the last one stopped. There must be only one at a time.
     pub fn reader(&self) -> Result<Reader, ReaderError> {
+        // Those that were removed while nobody was told.
+        self.world().devices.retain(&self.0.settings.held);
         Reader::new(self.clone(), Store::open(&self.0.file)?)
+    }
+
+    /// Forgets where a device is and which geofences it is in, once it is not held any more. Its
+    /// positions of before stay in the log, as its messages do.
+    pub fn forget(&self, device: Iccid) {
+        self.world().devices.forget(device);
     }
 
     fn world(&self) -> MutexGuard<'_, World> {

@@ -6,7 +6,7 @@ use message_log::{DeviceKey, Kind, KindSet, Query, ReadError};
 use thiserror::Error;
 use vocabulary::{Coordinates, EventKind, Iccid, Located, PositionSource, Timestamp};
 
-use crate::Locator;
+use crate::{Held, Locator};
 
 /// Records read at once.
 const CHUNK: usize = 2_000;
@@ -80,12 +80,13 @@ impl BoundingBox {
 }
 
 impl LatestQuery {
-    fn wants(&self, located: &Located) -> bool {
+    fn wants(&self, located: &Located, held: &Held) -> bool {
         let at = located.position.map(|position| position.coordinates);
         self.source.is_none_or(|source| source == located.source)
             && self.from.is_none_or(|from| located.sampled_at >= from)
             && self.until.is_none_or(|until| located.sampled_at < until)
             && self.bounds.is_none_or(|bounds| at.is_some_and(|at| bounds.holds(at)))
+            && held.holds(located.iccid)
     }
 
     /// What is listed first has the least. The device decides between equal times.
@@ -119,16 +120,16 @@ impl Locator {
         skip: usize,
         limit: usize,
     ) -> (Vec<LatestPosition>, usize) {
-        let world = self.world();
+        let (world, held) = (self.world(), &self.0.settings.held);
         if let Some(device) = query.device {
             let latest = world.devices.find(device).and_then(|device| device.latest.as_ref());
-            let found = latest.filter(|located| query.wants(located));
+            let found = latest.filter(|located| query.wants(located, held));
             let listed = found.into_iter().skip(skip).take(limit).cloned().collect();
             return (listed, usize::from(found.is_some()));
         }
         let end = skip.saturating_add(limit);
         let (mut first, mut amount) = (BinaryHeap::new(), 0);
-        for located in world.devices.latest().filter(|located| query.wants(located)) {
+        for located in world.devices.latest().filter(|located| query.wants(located, held)) {
             amount += 1;
             first.push((query.rank(located), located.iccid));
             if first.len() > end {

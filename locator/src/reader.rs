@@ -154,7 +154,7 @@ impl Reader {
     /// Writes what is remembered, and the cursor.
     pub fn flush(&mut self) -> Result<(), ReaderError> {
         self.say()?;
-        if self.flushed == Some(self.position) {
+        if self.is_flushed() {
             return Ok(());
         }
         let changes = {
@@ -173,9 +173,13 @@ impl Reader {
         Ok(())
     }
 
+    /// Devices are forgotten without a record that says so.
+    fn is_flushed(&self) -> bool {
+        self.flushed == Some(self.position) && !self.locator.world().devices.has_changed()
+    }
+
     fn flush_in(&self) -> Option<Duration> {
-        let is_flushed = self.flushed == Some(self.position);
-        (!is_flushed).then(|| FLUSH_EVERY.saturating_sub(self.flushed_at.elapsed()))
+        (!self.is_flushed()).then(|| FLUSH_EVERY.saturating_sub(self.flushed_at.elapsed()))
     }
 
     fn read(&mut self) -> Result<(), ReaderError> {

@@ -31,6 +31,15 @@ pub(crate) enum Sighting {
     InCell { identity: Identity, at: Timestamp, tower: CellTower, begins: bool },
 }
 
+impl Sighting {
+    /// Whose it is.
+    pub(crate) const fn device(&self) -> Iccid {
+        match self {
+            Self::Told { identity, .. } | Self::InCell { identity, .. } => identity.iccid,
+        }
+    }
+}
+
 /// What a record says, if it says anything of a place.
 pub(crate) fn read(record: &Record, templates: &Templates) -> Result<Option<Sighting>, StoreError> {
     if record.kind.code() == EventKind::Session.code() {

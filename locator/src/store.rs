@@ -60,7 +60,8 @@ pub(crate) struct Saved {
 
 /// What has changed, with the place up to which it was read.
 pub(crate) struct Changes {
-    pub(crate) devices: Vec<(Iccid, Device)>,
+    /// `None` of those that are forgotten.
+    pub(crate) devices: Vec<(Iccid, Option<Device>)>,
     pub(crate) cells: Vec<LearnedCell>,
     pub(crate) cursor: u64,
 }
@@ -117,7 +118,12 @@ impl Store {
         {
             let mut save =
                 transaction.prepare("INSERT OR REPLACE INTO devices VALUES (?1, ?2, ?3, ?4)")?;
+            let mut forget = transaction.prepare("DELETE FROM devices WHERE iccid = ?1")?;
             for (iccid, device) in &changes.devices {
+                let Some(device) = device else {
+                    forget.execute([iccid.as_u64().cast_signed()])?;
+                    continue;
+                };
                 let latest = device.latest.as_ref().map(json);
                 let fences = device.fences.to_bytes();
                 let cell = json(&device.cell);

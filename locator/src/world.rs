@@ -27,6 +27,11 @@ impl World {
         (cause, arrived): (u64, Timestamp),
     ) -> Vec<Output> {
         let mut world = locator.world();
+        // Asked under the lock that `forget` takes: a record that was read before its SIM was
+        // removed brings nothing back.
+        if !locator.0.settings.held.holds(sighting.device()) {
+            return Vec::new();
+        }
         match sighting {
             Sighting::Told { identity, at, place, accuracy_m } => {
                 let place = place.map_err(|error| error.to_string()).and_then(|place| {

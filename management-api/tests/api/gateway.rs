@@ -13,7 +13,7 @@ use data_sessions::Sessions;
 use device_controller::{Controller, Dispatch};
 use firmware_update::{ImageLimits, Updates, Urls};
 use inspector::Inspector;
-use locator::Locator;
+use locator::{Held, Locator};
 use management_api::clients::{Clients, NewClient};
 use management_api::server::{Limits, Server, ServerConfig};
 use management_api::{
@@ -157,7 +157,7 @@ impl Gateway {
         let handed: Arc<Mutex<Vec<Dispatch>>> = Arc::default();
         let controller = controller(folder.path(), &handed);
         let switches = Switches::open(&state).unwrap();
-        let locator = locator(folder.path(), &log, &templates);
+        let locator = locator(folder.path(), &log, &templates, &registry);
         let sessions = Sessions::new(data_sessions::Settings::default());
         let api = ManagementApi::new(Services {
             clients: clients.clone(),
@@ -428,7 +428,13 @@ fn endpoints() -> Vec<DeviceEndpoint> {
     ]
 }
 
-fn locator(folder: &Path, log: &MessageLog, templates: &Templates) -> Locator {
+fn locator(
+    folder: &Path,
+    log: &MessageLog,
+    templates: &Templates,
+    registry: &Arc<SimRegistry>,
+) -> Locator {
+    let sims = Arc::clone(registry);
     let settings = locator::Settings {
         cells: folder.join("cells.db"),
         cell_interval: std::time::Duration::from_hours(1),
@@ -437,6 +443,7 @@ fn locator(folder: &Path, log: &MessageLog, templates: &Templates) -> Locator {
         hysteresis_m: 20.0,
         dwell: std::time::Duration::ZERO,
         by_cells: Arc::default(),
+        held: Held::new(move |iccid| sims.find(iccid).is_ok_and(|sim| sim.is_some())),
     };
     let file = StateFile::new(folder.join("locator.db"));
     Locator::open(&file, log.clone(), templates.clone(), settings).unwrap()

@@ -82,6 +82,20 @@ async fn the_newest_position_of_each_device_is_found_in_a_box() {
 }
 
 #[tokio::test]
+async fn a_removed_sim_is_not_among_the_newest_positions() {
+    let gateway = located().await;
+    let removed = gateway.delete(&format!("/simgate/v1/sims/{ICCID}")).await;
+    assert_eq!(removed.status.as_u16(), 204);
+    for query in ["", &format!("?deviceId={ICCID}")] {
+        let page = gateway.get(&format!("/v1/locate/positions/latest{query}")).await.expect(200);
+        assert_eq!(longitudes(&page), [0.0; 0], "{query}");
+    }
+    let path = format!("/v1/locate/devices/{ICCID}/positions");
+    assert_eq!(longitudes(&gateway.get(&path).await.expect(200)).len(), 3, "as its messages");
+    gateway.stop().await;
+}
+
+#[tokio::test]
 async fn geofences_are_made_read_changed_and_removed() {
     let gateway = located().await;
     let path = "/v1/locate/geofences";
