@@ -137,13 +137,11 @@ fn a_vendor_s_stream_makes_a_session_and_its_cell_a_position() {
     place.set("SIMGATE_NETWORK_STREAMS", &stream);
     place.set("SIMGATE_NETWORK_ADDRESSES", "sessions");
     let cells = place.folder.path().join("cells.csv");
-    let rows = "LTE,262,1,7,28312321,0,10.5,50.25,1000,9,1,0,1,0\n\
-                LTE,262,1,7,28312322,0,10.51,50.25,1000,9,1,0,1,0\nnonsense\n";
-    std::fs::write(&cells, rows).unwrap();
+    std::fs::write(&cells, "LTE,262,1,7,28312321,0,10.5,50.25,1000,9,1,0,1,0\nnonsense\n").unwrap();
     let imported = place.run(&["cells", "import", cells.to_str().unwrap()]);
     assert_eq!(imported.status.code(), Some(1), "a line was rejected: {imported:?}");
     let said = String::from_utf8_lossy(&imported.stdout).into_owned();
-    assert!(said.contains("2 cells, 0 of CDMA left out, 1 lines rejected"), "{said}");
+    assert!(said.contains("1 cells, 0 of CDMA left out, 1 lines rejected"), "{said}");
     let shown = place.run(&["cells", "show", "NB-IoT", "262-01", "7", "28312321"]);
     let said = String::from_utf8_lossy(&shown.stdout).into_owned();
     assert_eq!(said, "50.250000, 10.500000 (latitude, longitude), within 820 m, by the cell\n");
@@ -184,25 +182,96 @@ fn a_vendor_s_stream_makes_a_session_and_its_cell_a_position() {
     let carried = [&sessions["items"][0]["bytesUp"], &sessions["items"][0]["bytesDown"]];
     assert_eq!(carried, [&json!(1_176), &json!(100)], "{sessions}");
     let messages = api.get(&format!("/simgate/v1/messages?iccid={ICCID}"));
-    assert_eq!(messages["items"][0]["session"], sessions["items"][0]["id"], "{messages}");
-    // What a modem hears of several cells, as clients of other location services ask.
-    let heard = |cell: u64, dbm: i64| {
-        json!({ "mobileCountryCode": 262, "mobileNetworkCode": 1, "locationAreaCode": 7,
-            "cellId": cell, "signalStrength": dbm })
-    };
-    let towers = json!([heard(28_312_321, -100), heard(28_312_322, -80)]);
-    let asked = json!({ "radioType": "lte", "cellTowers": towers });
-    let found = api.post("/simgate/v1/geolocate", asked);
-    assert_eq!(found["matched"], "cells");
-    let longitude = found["location"]["lng"].as_f64().unwrap();
-    assert!((10.505..10.51).contains(&longitude), "nearer to the stronger one: {found}");
-    assert!((100.0..1_000.0).contains(&found["accuracy"].as_f64().unwrap()), "{found}");
+    assert!(messages["items"][0]["session"].is_u64(), "{messages}");
+    assert_eq!(messages["items"][0]["session"], sessions["items"][0]["id"]);
+    let id = messages["items"][0]["id"].as_str().unwrap();
+    let message = api.get(&format!("/simgate/v1/messages/{id}"));
+    assert_eq!(message["session"], sessions["items"][0]["id"]);
     let feeds = api.get("/simgate/v1/feeds");
     assert_eq!(feeds["items"][0]["reports"], 1);
     let metrics = http_text(&format!("http://{}/metrics", gateway.api));
     assert!(
         metrics.contains("simgate_session_reports_total{feed=\"vendor\",outcome=\"opened\"} 1")
     );
+    assert!(gateway.terminate().success());
+}
+
+/// Rows of the form of an export, three of one network in Upper Franconia.
+const CELLS: &str = "\
+    LTE,262,2,852,28312321,0,10.940241,50.174076,1591,20,1,1294561074,1662692508,0\n\
+    LTE,262,2,852,28312322,0,10.951005,50.174302,1204,31,1,1294561074,1662692508,0\n\
+    LTE,262,2,852,28312577,0,10.944810,50.181417,1310,12,1,1294561074,1662692508,0\n";
+
+#[test]
+fn the_cells_that_a_modem_hears_give_a_position() {
+    let place = place("");
+    let cells = place.folder.path().join("cells.csv");
+    std::fs::write(&cells, CELLS).unwrap();
+    let imported = place.run(&["cells", "import", cells.to_str().unwrap()]);
+    assert!(imported.status.success(), "{imported:?}");
+    let gateway = place.start();
+    let api = place.api(&gateway);
+    let tower = |cell: u64, signal: i64| {
+        json!({ "radioType": "lte", "mobileCountryCode": 262, "mobileNetworkCode": 2,
+            "locationAreaCode": 852, "cellId": cell, "signalStrength": signal })
+    };
+    let heard = |towers: Vec<Value>| json!({ "considerIp": false, "cellTowers": towers });
+    let ask = |body: Value| api.call("POST", "/simgate/v1/geolocate", Some(body));
+    let towers =
+        vec![tower(28_312_321, -90), tower(28_312_322, -90), tower(28_312_577, -90), tower(1, -60)];
+    let (status, found) = ask(heard(towers));
+    assert_eq!(status, 200, "{found}");
+    assert_eq!(
+        (&found["matched"], &found["towers"], &found["known"]),
+        (&json!("cells"), &json!(4), &json!(3))
+    );
+    let between = |name: &str, least: f64, most: f64| {
+        let value = found["location"][name].as_f64().unwrap();
+        assert!((least..most).contains(&value), "{name}: {found}");
+    };
+    between("lat", 50.1741, 50.1814);
+    between("lng", 10.9403, 10.9510);
+    // The smallest of them alone: 0.82 of 1,204 m.
+    assert!(found["accuracy"].as_f64().unwrap() < 987.0, "{found}");
+    let (status, one) = ask(heard(vec![tower(28_312_321, -90)]));
+    assert_eq!((status, &one["matched"], &one["accuracy"]), (200, &json!("cell"), &json!(1305.0)));
+    // The example of the page about cells.
+    let (_, two) = ask(heard(vec![tower(28_312_321, -81), tower(28_312_322, -97)]));
+    let at = &two["location"];
+    assert!((at["lat"].as_f64().unwrap() - 50.174115).abs() < 1e-5, "{two}");
+    assert!((at["lng"].as_f64().unwrap() - 10.942106).abs() < 1e-5, "{two}");
+    assert!((two["accuracy"].as_f64().unwrap() - 911.0).abs() <= 2.0, "{two}");
+    let abroad = json!({ "cellTowers": [{ "radioType": "lte", "mobileCountryCode": 310,
+        "mobileNetworkCode": 410, "locationAreaCode": 852, "cellId": 28_312_321 }] });
+    let (status, refused) = ask(abroad);
+    assert_eq!((status, &refused["statusText"]), (404, &json!("Not Found")), "{refused}");
+    assert!(gateway.terminate().success());
+}
+
+#[test]
+fn a_removed_sim_is_not_among_the_newest_positions_nor_is_it_after_a_restart() {
+    let place = place("127.0.0.96");
+    let gateway = place.start();
+    let api = place.api(&gateway);
+    api.template(&template());
+    let latest = |api: &Api| {
+        let page = api.get("/v1/locate/positions/latest");
+        page["coordinates"].as_array().unwrap().len()
+    };
+    let device = UdpSocket::bind("127.0.0.96:0").unwrap();
+    send(&device, &gateway, (50.0, 10.0));
+    eventually("the position", || (latest(&api) == 1).then_some(()));
+    let (status, _) = api.call("DELETE", &format!("/simgate/v1/sims/{ICCID}"), None);
+    assert_eq!(status, 204);
+    eventually("its end", || (latest(&api) == 0).then_some(()));
+    assert!(gateway.terminate().success());
+    let csv = format!("iccid,imsi,msisdn,imei,ip,label\n{ICCID},{IMSI},,,127.0.0.96,test\n");
+    assert!(place.import(&csv).status.success());
+    let gateway = place.start();
+    let api = place.api(&gateway);
+    assert_eq!(latest(&api), 0, "the number is another device's");
+    send(&device, &gateway, (50.0, 11.0));
+    eventually("the position of the new one", || (latest(&api) == 1).then_some(()));
     assert!(gateway.terminate().success());
 }
 

@@ -14,7 +14,7 @@ use device_authenticator::{Attribution, SimDirectory};
 use device_integrator::{Downlink, SavedSessions};
 use inspector::Inspector;
 use key_store::Keys;
-use locator::Locator;
+use locator::{Held, Locator};
 use lwm2m::{Contact, Link, Model, Registry};
 use management_api::clients::Clients;
 use management_api::{Feeds as ApiFeeds, Switch, Switches};
@@ -93,11 +93,13 @@ impl House {
         let file = StateFile::new(config.data.dir.join("locator.db"));
         let switches = Switches::open(&state)?;
         let by_cells = switches.handle(Switch::CellTowerLocation);
-        let settings = config.locator.settings(&config.data.dir, by_cells);
+        let directory = Arc::new(SimDirectory::new());
+        let sims = Arc::clone(&directory);
+        let held = Held::new(move |iccid| sims.find_iccid(iccid).is_some());
+        let settings = config.locator.settings(&config.data.dir, by_cells, held);
         let locator = Locator::open(&file, log.clone(), templates.clone(), settings)
             .context("the locator cannot be opened")?;
         let (sessions, session_store) = network::open(config, &log)?;
-        let directory = Arc::new(SimDirectory::new());
         let source = config.network.addresses;
         let attribution = Attribution::new(source, Arc::clone(&directory), sessions.clone());
         let house = Self {
@@ -227,7 +229,8 @@ impl House {
     /// Fills the directory of SIMs; the watch keeps it filled.
     pub(crate) fn sim_watch(&self) -> anyhow::Result<SimWatch> {
         let recovered = Arc::clone(&self.recovered);
-        SimWatch::load(Arc::clone(&self.registry), Arc::clone(&self.directory), recovered)
+        let sims = (Arc::clone(&self.registry), Arc::clone(&self.directory));
+        SimWatch::load(sims, recovered, self.locator.clone())
     }
 }
 

@@ -9,8 +9,10 @@ use anyhow::Context as _;
 use aws_onboarding::Onboarding;
 use connectivity::{ChangesError, Revision, Sim, SimChange, SimRegistry, StoreError};
 use device_authenticator::{DirectoryChange, SimDirectory};
+use locator::Locator;
 use registration_store::Change;
 use tracing::{error, info, warn};
+use vocabulary::Iccid;
 
 use crate::recovered::RecoveredExchanges;
 use crate::registration_desk::RegistrationDesk;
@@ -29,6 +31,8 @@ pub(crate) struct SimWatch {
     registry: Arc<SimRegistry>,
     directory: Arc<SimDirectory>,
     recovered: Arc<RecoveredExchanges>,
+    /// Knows where devices are.
+    locator: Locator,
     revision: Revision,
     seen_version: i64,
     /// Where devices are registered by LwM2M, in memory and on disk.
@@ -40,9 +44,9 @@ pub(crate) struct SimWatch {
 impl SimWatch {
     /// Fills `directory` with every SIM of `registry`.
     pub(crate) fn load(
-        registry: Arc<SimRegistry>,
-        directory: Arc<SimDirectory>,
+        (registry, directory): (Arc<SimRegistry>, Arc<SimDirectory>),
         recovered: Arc<RecoveredExchanges>,
+        locator: Locator,
     ) -> anyhow::Result<Self> {
         let unreadable = "the SIM registry cannot be read";
         // Read before the SIMs, so that a change in between is seen as one.
@@ -54,6 +58,7 @@ impl SimWatch {
             registry,
             directory,
             recovered,
+            locator,
             revision,
             seen_version,
             registrations,
@@ -116,10 +121,14 @@ impl SimWatch {
             self.revision = news.revision;
             self.forget_registrations(&news.changes);
             self.follow_with_certificates(&news.changes);
+            let removed = removed(&news.changes);
             let changes: Vec<_> = news.changes.into_iter().map(directory_change).collect();
             for takeover in self.directory.apply(&changes).takeovers {
                 warn!(ip = %takeover.ip, from = ?takeover.from, to = ?takeover.to, "address moved");
             }
+            // Only once the directory does not hold them any more: what the locator reads from then
+            // on brings none of them back.
+            removed.into_iter().for_each(|iccid| self.locator.forget(iccid));
             if changes.len() < CHANGES as usize {
                 return Ok(());
             }
@@ -152,6 +161,14 @@ impl SimWatch {
             }
         }
     }
+}
+
+fn removed(changes: &[SimChange]) -> Vec<Iccid> {
+    let removed = |change: &SimChange| match change {
+        SimChange::Removed(iccid) => Some(*iccid),
+        SimChange::Set(_) => None,
+    };
+    changes.iter().filter_map(removed).collect()
 }
 
 fn load_all(registry: &SimRegistry, directory: &SimDirectory) -> Result<Revision, StoreError> {

@@ -106,10 +106,10 @@ pub struct MessageView {
     pub imsi: Option<Imsi>,
     /// The source address.
     pub ip: Option<std::net::IpAddr>,
-    /// The data session that it had, where its address was held by one.
-    pub session: Option<u64>,
     /// What vouched for the device.
     pub class: IdentityClass,
+    /// The data session that the device had, by the place of its first report in the log.
+    pub session: Option<u64>,
     /// How it arrived.
     pub protocol: Protocol,
     /// Its topic, of CoAP.
@@ -231,8 +231,8 @@ impl Inspector {
             iccid: telemetry.identity.iccid,
             imsi: telemetry.identity.imsi,
             ip: telemetry.identity.ip,
-            session: telemetry.session,
             class: telemetry.class,
+            session: telemetry.session,
             protocol: telemetry.protocol,
             topic: telemetry.topic.map(str::to_owned),
             measured: telemetry.measured,

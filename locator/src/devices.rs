@@ -5,6 +5,8 @@ use hashbrown::{HashMap, HashSet};
 use serde::{Deserialize, Serialize};
 use vocabulary::{CellTower, Iccid, Located, Timestamp};
 
+use crate::held::Held;
+
 /// One device.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Device {
@@ -36,14 +38,11 @@ pub(crate) struct CellHistory {
 pub(crate) struct Devices {
     all: HashMap<Iccid, Device>,
     changed: HashSet<Iccid>,
-    /// Devices whose SIMs were removed, and where the log ended then: what lies before it is of a
-    /// SIM that is no more.
-    forgotten: HashMap<Iccid, u64>,
 }
 
 impl Devices {
     pub(crate) fn new(saved: Vec<(Iccid, Device)>) -> Self {
-        Self { all: saved.into_iter().collect(), ..Self::default() }
+        Self { all: saved.into_iter().collect(), changed: HashSet::new() }
     }
 
     pub(crate) fn find(&self, iccid: Iccid) -> Option<&Device> {
@@ -56,26 +55,30 @@ impl Devices {
         self.all.entry(iccid).or_default()
     }
 
-    /// Forgets a device, and what the log says of it up to `end`.
-    pub(crate) fn forget(&mut self, iccid: Iccid, end: u64) {
-        self.all.remove(&iccid);
-        self.changed.insert(iccid);
-        self.forgotten.insert(iccid, end);
+    /// Drops a device, which its file shows until this is written.
+    pub(crate) fn forget(&mut self, iccid: Iccid) {
+        if self.all.remove(&iccid).is_some() {
+            self.changed.insert(iccid);
+        }
     }
 
-    /// Whether what stands at `cause` is of a SIM that was removed since.
-    pub(crate) fn is_forgotten(&self, iccid: Iccid, cause: u64) -> bool {
-        self.forgotten.get(&iccid).is_some_and(|end| cause < *end)
+    /// Drops those that are not `held`.
+    pub(crate) fn retain(&mut self, held: &Held) {
+        let gone: Vec<Iccid> =
+            self.all.keys().copied().filter(|iccid| !held.holds(*iccid)).collect();
+        gone.into_iter().for_each(|iccid| self.forget(iccid));
+    }
+
+    pub(crate) fn has_changed(&self) -> bool {
+        !self.changed.is_empty()
     }
 
     pub(crate) fn latest(&self) -> impl Iterator<Item = &Located> {
         self.all.values().filter_map(|device| device.latest.as_ref())
     }
 
-    /// What has changed since the last call, where the log was read up to `position`; without a
-    /// device it was forgotten.
-    pub(crate) fn take_changed(&mut self, position: u64) -> Vec<(Iccid, Option<Device>)> {
-        self.forgotten.retain(|_, end| *end > position);
+    /// What has changed since the last call; `None` of a device that is forgotten.
+    pub(crate) fn take_changed(&mut self) -> Vec<(Iccid, Option<Device>)> {
         let changed = std::mem::take(&mut self.changed);
         changed.into_iter().map(|iccid| (iccid, self.all.get(&iccid).cloned())).collect()
     }

@@ -11,6 +11,8 @@ mod cells;
 mod devices;
 mod fences;
 mod geofences;
+mod held;
+mod measuring;
 mod outputs;
 mod queries;
 mod reader;
@@ -37,6 +39,8 @@ pub use geofence::InvalidShape;
 pub use geofences::{
     Area, Geofence, GeofenceChange, GeofenceError, GeofenceShape, NAME_CHARS_MAX, NewGeofence,
 };
+pub use held::Held;
+pub use measuring::Measured;
 pub use outputs::{ENTERED, EXITED, REFUSED};
 pub use queries::{BoundingBox, LatestPosition, LatestQuery, PositionsQuery, QueryError};
 pub use reader::{Reader, ReaderError, ReaderThread};
@@ -60,6 +64,8 @@ pub struct Settings {
     pub dwell: Duration,
     /// Whether devices are located by their cells; it may change at any time.
     pub by_cells: Arc<AtomicBool>,
+    /// Which devices there are; it may change at any time.
+    pub held: Held,
 }
 
 /// Answers where devices are. Cheap to clone.
@@ -119,15 +125,15 @@ impl Locator {
 
     /// The reader that goes on where the last one stopped. There must be only one at a time.
     pub fn reader(&self) -> Result<Reader, ReaderError> {
+        // Those that were removed while nobody was told.
+        self.world().devices.retain(&self.0.settings.held);
         Reader::new(self.clone(), Store::open(&self.0.file)?)
     }
 
-    /// Forgets a device whose SIM was removed: where it was last, and in which geofences it is. Of
-    /// what it sent before, nothing is said any more. Durable when it returns.
-    pub fn forget(&self, device: Iccid) -> Result<(), StoreError> {
-        // What the reader is writing at this moment, its next round takes back.
-        self.world().devices.forget(device, self.0.log.end().as_u64());
-        self.store().forget_device(device)
+    /// Forgets where a device is and which geofences it is in, once it is not held any more. Its
+    /// positions of before stay in the log, as its messages do.
+    pub fn forget(&self, device: Iccid) {
+        self.world().devices.forget(device);
     }
 
     fn world(&self) -> MutexGuard<'_, World> {

@@ -2,12 +2,11 @@
 
 use std::collections::BinaryHeap;
 
-use cell_database::{CellFix, MeasuredCell};
 use message_log::{DeviceKey, Kind, KindSet, Query, ReadError};
 use thiserror::Error;
 use vocabulary::{Coordinates, EventKind, Iccid, Located, PositionSource, Timestamp};
 
-use crate::Locator;
+use crate::{Held, Locator};
 
 /// Records read at once.
 const CHUNK: usize = 2_000;
@@ -81,12 +80,13 @@ impl BoundingBox {
 }
 
 impl LatestQuery {
-    fn wants(&self, located: &Located) -> bool {
+    fn wants(&self, located: &Located, held: &Held) -> bool {
         let at = located.position.map(|position| position.coordinates);
         self.source.is_none_or(|source| source == located.source)
             && self.from.is_none_or(|from| located.sampled_at >= from)
             && self.until.is_none_or(|until| located.sampled_at < until)
             && self.bounds.is_none_or(|bounds| at.is_some_and(|at| bounds.holds(at)))
+            && held.holds(located.iccid)
     }
 
     /// What is listed first has the least. The device decides between equal times.
@@ -98,15 +98,6 @@ impl LatestQuery {
 }
 
 impl Locator {
-    /// Where something is that hears these cells, which need not be a device of ours.
-    pub fn locate_cells(&self, cells: &[MeasuredCell]) -> Option<CellFix> {
-        cell_database::locate_many(cells, |tower| {
-            // The file may have to be read from disk, which the reader must not wait for.
-            let learned = self.world().cells.learned.locate(tower);
-            learned.or_else(|| self.0.database.locate(tower))
-        })
-    }
-
     /// The positions of a device, the newest first.
     pub fn positions(&self, query: &PositionsQuery) -> Result<Vec<Located>, QueryError> {
         let mut found = self.located(query)?;
@@ -129,16 +120,16 @@ impl Locator {
         skip: usize,
         limit: usize,
     ) -> (Vec<LatestPosition>, usize) {
-        let world = self.world();
+        let (world, held) = (self.world(), &self.0.settings.held);
         if let Some(device) = query.device {
             let latest = world.devices.find(device).and_then(|device| device.latest.as_ref());
-            let found = latest.filter(|located| query.wants(located));
+            let found = latest.filter(|located| query.wants(located, held));
             let listed = found.into_iter().skip(skip).take(limit).cloned().collect();
             return (listed, usize::from(found.is_some()));
         }
         let end = skip.saturating_add(limit);
         let (mut first, mut amount) = (BinaryHeap::new(), 0);
-        for located in world.devices.latest().filter(|located| query.wants(located)) {
+        for located in world.devices.latest().filter(|located| query.wants(located, held)) {
             amount += 1;
             first.push((query.rank(located), located.iccid));
             if first.len() > end {

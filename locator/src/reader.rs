@@ -154,14 +154,13 @@ impl Reader {
     /// Writes what is remembered, and the cursor.
     pub fn flush(&mut self) -> Result<(), ReaderError> {
         self.say()?;
-        if self.flushed == Some(self.position) {
+        if self.is_flushed() {
             return Ok(());
         }
         let changes = {
             let mut world = self.locator.world();
-            let cursor = self.position.as_u64();
-            let devices = world.devices.take_changed(cursor);
-            Changes { devices, cells: world.cells.take_changed(), cursor }
+            let devices = world.devices.take_changed();
+            Changes { devices, cells: world.cells.take_changed(), cursor: self.position.as_u64() }
         };
         if let Err(error) = self.store.write(&changes) {
             let mut world = self.locator.world();
@@ -174,9 +173,13 @@ impl Reader {
         Ok(())
     }
 
+    /// Devices are forgotten without a record that says so.
+    fn is_flushed(&self) -> bool {
+        self.flushed == Some(self.position) && !self.locator.world().devices.has_changed()
+    }
+
     fn flush_in(&self) -> Option<Duration> {
-        let is_flushed = self.flushed == Some(self.position);
-        (!is_flushed).then(|| FLUSH_EVERY.saturating_sub(self.flushed_at.elapsed()))
+        (!self.is_flushed()).then(|| FLUSH_EVERY.saturating_sub(self.flushed_at.elapsed()))
     }
 
     fn read(&mut self) -> Result<(), ReaderError> {

@@ -32,7 +32,8 @@ pub(crate) enum Sighting {
 }
 
 impl Sighting {
-    pub(crate) fn iccid(&self) -> Iccid {
+    /// Whose it is.
+    pub(crate) const fn device(&self) -> Iccid {
         match self {
             Self::Told { identity, .. } | Self::InCell { identity, .. } => identity.iccid,
         }

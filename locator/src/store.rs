@@ -60,7 +60,7 @@ pub(crate) struct Saved {
 
 /// What has changed, with the place up to which it was read.
 pub(crate) struct Changes {
-    /// Without a device it was forgotten.
+    /// `None` of those that are forgotten.
     pub(crate) devices: Vec<(Iccid, Option<Device>)>,
     pub(crate) cells: Vec<LearnedCell>,
     pub(crate) cursor: u64,
@@ -118,9 +118,10 @@ impl Store {
         {
             let mut save =
                 transaction.prepare("INSERT OR REPLACE INTO devices VALUES (?1, ?2, ?3, ?4)")?;
+            let mut forget = transaction.prepare("DELETE FROM devices WHERE iccid = ?1")?;
             for (iccid, device) in &changes.devices {
                 let Some(device) = device else {
-                    delete_device(&transaction, *iccid)?;
+                    forget.execute([iccid.as_u64().cast_signed()])?;
                     continue;
                 };
                 let latest = device.latest.as_ref().map(json);
@@ -136,10 +137,6 @@ impl Store {
         let cursor = changes.cursor.cast_signed();
         transaction.execute("INSERT OR REPLACE INTO progress VALUES (1, ?1)", [cursor])?;
         Ok(transaction.commit()?)
-    }
-
-    pub(crate) fn forget_device(&mut self, iccid: Iccid) -> Result<(), StoreError> {
-        Ok(delete_device(&self.connection, iccid)?)
     }
 
     /// A number that no geofence had before.
@@ -162,11 +159,6 @@ impl Store {
         self.connection.execute("DELETE FROM geofences WHERE number = ?1", [number])?;
         Ok(())
     }
-}
-
-fn delete_device(connection: &Connection, iccid: Iccid) -> rusqlite::Result<()> {
-    let delete = "DELETE FROM devices WHERE iccid = ?1";
-    connection.execute(delete, [iccid.as_u64().cast_signed()]).map(|_| ())
 }
 
 /// A struct of texts and finite numbers always serialises.

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use cell_database::Import;
 use locator::{
-    Area, BoundingBox, GeofenceChange, GeofenceError, LatestQuery, Locator, NewGeofence,
+    Area, BoundingBox, GeofenceChange, GeofenceError, Held, LatestQuery, Locator, NewGeofence,
     PositionsQuery, Reader, Settings,
 };
 use message_log::{DeviceKey, Kind, KindSet, MessageLog, NewRecord, Offset, Options, ReadLimits};
@@ -38,6 +38,7 @@ struct World {
     locator: Locator,
     reader: Reader,
     by_cells: Arc<AtomicBool>,
+    removed: Arc<AtomicBool>,
 }
 
 impl World {
@@ -61,14 +62,15 @@ impl World {
                 status: Status::Active,
             })
             .unwrap();
-        let (locator, reader, by_cells) = open(folder.path(), &log, &templates);
-        Self { folder, log, templates, locator, reader, by_cells }
+        let removed = Arc::default();
+        let (locator, reader, by_cells) = open(folder.path(), &log, &templates, &removed);
+        Self { folder, log, templates, locator, reader, by_cells, removed }
     }
 
     /// Forgets what was not written, as a process that is killed does.
     fn crash(&mut self) {
         (self.locator, self.reader, self.by_cells) =
-            open(self.folder.path(), &self.log, &self.templates);
+            open(self.folder.path(), &self.log, &self.templates, &self.removed);
     }
 
     fn import_cells(&self) {
@@ -161,7 +163,9 @@ fn open(
     folder: &Path,
     log: &MessageLog,
     templates: &Templates,
+    removed: &Arc<AtomicBool>,
 ) -> (Locator, Reader, Arc<AtomicBool>) {
+    let removed = Arc::clone(removed);
     let settings = Settings {
         cells: folder.join("cells.db"),
         cell_interval: Duration::from_hours(1),
@@ -170,6 +174,7 @@ fn open(
         hysteresis_m: 20.0,
         dwell: Duration::ZERO,
         by_cells: Arc::new(AtomicBool::new(true)),
+        held: Held::new(move |_| !removed.load(Ordering::Relaxed)),
     };
     let by_cells = Arc::clone(&settings.by_cells);
     let file = StateFile::new(folder.join("locator.db"));
@@ -296,32 +301,6 @@ fn crossings_are_said_once_whenever_the_process_is_killed() {
         assert_eq!(world.said(), expected, "crash after {step}, flushed: {flushed}");
         assert_eq!(world.locator.geofence(&fence.id), Some(fence));
     }
-}
-
-/// Positions of SIMs that were removed were listed for ever.
-#[test]
-fn a_removed_sim_is_forgotten_with_what_it_sent_before() {
-    let mut world = World::new();
-    world.fence(10.0);
-    world.drive_to(10.0, 0);
-    world.reader.step().unwrap();
-    world.reader.flush().unwrap();
-    // Sent, and not read yet.
-    world.drive_to(10.0, 1);
-    world.locator.forget(iccid()).unwrap();
-    let latest = |world: &World| world.locator.latest(&LatestQuery::default(), 0, 10).1;
-    assert_eq!(latest(&world), 0);
-    world.reader.step().unwrap();
-    assert_eq!(latest(&world), 0);
-    world.reader.flush().unwrap();
-    world.crash();
-    assert_eq!(latest(&world), 0);
-    assert_eq!(world.said(), ["10", "Geofence[Enter]"]);
-    // Who registers the number again begins outside of everything.
-    world.drive_to(10.0, 2);
-    world.reader.step().unwrap();
-    assert_eq!(latest(&world), 1);
-    assert_eq!(world.said(), ["10", "Geofence[Enter]", "10", "Geofence[Enter]"]);
 }
 
 #[test]
@@ -482,4 +461,53 @@ fn a_device_without_a_clock_is_where_it_says_when_that_arrives() {
     world.reader.step().unwrap();
     assert_eq!(world.said(), ["10", "Geofence[Enter]"]);
     assert_eq!(world.positions()[0].sampled_at, at(100));
+}
+
+/// The newest position of a removed SIM was shown for ever, and whoever was registered with its
+/// number later was in the geofences that it had been in.
+#[test]
+fn a_removed_sim_is_forgotten_also_by_what_comes_late() {
+    for is_told in [true, false] {
+        let mut world = World::new();
+        world.fence(10.0);
+        world.drive_to(10.0, 1);
+        world.reader.step().unwrap();
+        world.reader.flush().unwrap();
+        let listed = |world: &World| world.locator.latest(&LatestQuery::default(), 0, 10).1;
+        assert_eq!(listed(&world), 1);
+        // Stored before the removal, and read after it.
+        world.drive_to(10.0, 2);
+        world.removed.store(true, Ordering::Relaxed);
+        assert_eq!(listed(&world), 0, "it is hidden at once");
+        if is_told {
+            world.locator.forget(iccid());
+        } else {
+            world.crash();
+        }
+        world.reader.step().unwrap();
+        world.reader.flush().unwrap();
+        world.removed.store(false, Ordering::Relaxed);
+        assert_eq!(listed(&world), 0, "it is forgotten");
+        world.crash();
+        assert_eq!(listed(&world), 0, "also by the file");
+        assert_eq!(world.positions().len(), 1, "what was said stays");
+        world.drive_to(10.0, 3);
+        world.reader.step().unwrap();
+        assert_eq!(world.said(), ["10", "Geofence[Enter]", "10", "Geofence[Enter]"]);
+    }
+}
+
+/// Without traffic nothing else is written.
+#[test]
+fn a_sim_is_forgotten_while_nothing_arrives() {
+    let mut world = World::new();
+    world.drive_to(10.0, 1);
+    world.reader.step().unwrap();
+    world.reader.flush().unwrap();
+    world.removed.store(true, Ordering::Relaxed);
+    world.locator.forget(iccid());
+    world.reader.flush().unwrap();
+    world.removed.store(false, Ordering::Relaxed);
+    world.crash();
+    assert_eq!(world.locator.latest(&LatestQuery::default(), 0, 10).1, 0);
 }

@@ -45,12 +45,13 @@ pub(crate) struct Message {
     /// The source address.
     #[serde(skip_serializing_if = "Option::is_none")]
     ip: Option<String>,
-    /// The data session that the address was held by, see the sessions of the device.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(example = 48_213)]
-    session: Option<u64>,
     /// What vouched for the device: `sim_ip`, `dtls_psk` or `dtls_psk+sim_ip`.
     identity_class: &'static str,
+    /// The data session that the device had, where one was known: the `id` in the list of its
+    /// sessions.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(example = 4_711)]
+    session: Option<u64>,
     /// `UDP`, `COAP` or `LWM2M`.
     protocol: &'static str,
     /// The topic, where the device named one.
@@ -136,8 +137,8 @@ impl From<MessageView> for Message {
             iccid: view.iccid.to_string(),
             imsi: view.imsi.map(|imsi| imsi.to_string()),
             ip: view.ip.map(|ip| ip.to_string()),
-            session: view.session,
             identity_class: view.class.as_str(),
+            session: view.session,
             protocol: view.protocol.as_str(),
             topic: view.topic,
             measured: view.measured.map(|measured| measured.to_string()),

@@ -228,7 +228,6 @@ pub(crate) async fn delete(
 ) -> Result<StatusCode, ApiError> {
     let keys = api.services().keys.clone();
     let controller = api.services().controller.clone();
-    let locator = api.services().locator.clone();
     let removed = with_registry(&api, "removing a sim", move |registry| {
         let known = registry.find(id).is_ok_and(|sim| sim.is_some());
         // Keys first: a SIM without its key gets another, but a key without its SIM would open
@@ -240,12 +239,7 @@ pub(crate) async fn delete(
         if let Err(error) = controller.cancel_all(id, now()) {
             return Err(store_error("cancelling requests", &error));
         }
-        let removed = registry.remove(id);
-        // After it, so that no message comes in between; and also of a SIM that is gone, in case
-        // this failed before.
-        let forgotten = locator.forget(id);
-        forgotten.map_err(|error| ApiError::internal("forgetting a device", error))?;
-        removed.map_err(sim_error)
+        registry.remove(id).map_err(sim_error)
     })
     .await?;
     removed.map(|_| StatusCode::NO_CONTENT)

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use locator::Settings;
+use locator::{Held, Settings};
 use serde::Deserialize;
 
 use super::values::{self, ConfigError};
@@ -51,7 +51,7 @@ impl Locator {
 
     /// As the locator takes them; `data` is the data folder, `by_cells` whether it locates by
     /// cells.
-    pub(crate) fn settings(&self, data: &Path, by_cells: Arc<AtomicBool>) -> Settings {
+    pub(crate) fn settings(&self, data: &Path, by_cells: Arc<AtomicBool>, held: Held) -> Settings {
         Settings {
             cells: self.cells(data),
             cell_interval: self.cell_interval,
@@ -60,6 +60,7 @@ impl Locator {
             hysteresis_m: self.geofence_hysteresis_m.into(),
             dwell: self.geofence_dwell,
             by_cells,
+            held,
         }
     }
 

@@ -11,6 +11,7 @@ use vocabulary::{CellMatch, CellTower, Position};
 use crate::database::{CellDatabase, OpenError};
 use crate::key::{Key, Radio};
 use crate::record::{Area, Record};
+use crate::several::{self, MeasuredCell};
 
 /// A cell is no smaller: what a database says below is more luck than knowledge.
 const ACCURACY_MIN_M: f64 = 100.0;
@@ -140,6 +141,11 @@ impl CellLocator {
     /// Where a device in this cell is.
     pub fn locate(&self, tower: &CellTower) -> Option<CellFix> {
         self.0.database.load().as_ref()?.locate(tower)
+    }
+
+    /// Where a device is that hears these cells.
+    pub fn locate_many(&self, cells: &[MeasuredCell]) -> Option<CellFix> {
+        several::locate_many(cells, |tower| self.locate(tower))
     }
 
     /// Cells of the database.

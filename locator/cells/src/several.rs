@@ -24,7 +24,7 @@ pub struct MeasuredCell {
 
 /// The weighted position of cells; `locate` knows single ones. Strong signals and small cells count
 /// more, a cell far from all others counts nothing. One cell alone is itself.
-pub fn locate_many(
+pub(crate) fn locate_many(
     cells: &[MeasuredCell],
     locate: impl Fn(&CellTower) -> Option<CellFix>,
 ) -> Option<CellFix> {

@@ -13,7 +13,7 @@ use data_sessions::Sessions;
 use device_controller::{Controller, Dispatch};
 use firmware_update::{ImageLimits, Updates, Urls};
 use inspector::Inspector;
-use locator::Locator;
+use locator::{Held, Locator};
 use management_api::clients::{Clients, NewClient};
 use management_api::server::{Limits, Server, ServerConfig};
 use management_api::{
@@ -112,8 +112,18 @@ impl Gateway {
         Self::start_with(Choices::default()).await
     }
 
-    pub(crate) async fn start_with(choices: Choices) -> Self {
+    /// One that finds in its folder what `fill` puts there.
+    pub(crate) async fn start_filled(fill: impl FnOnce(&Path)) -> Self {
         let folder = tempfile::tempdir().unwrap();
+        fill(folder.path());
+        Self::start_chosen(folder, Choices::default()).await
+    }
+
+    pub(crate) async fn start_with(choices: Choices) -> Self {
+        Self::start_chosen(tempfile::tempdir().unwrap(), choices).await
+    }
+
+    async fn start_chosen(folder: TempDir, choices: Choices) -> Self {
         let config = ServerConfig {
             address: "127.0.0.1:0".parse().unwrap(),
             tls: None,
@@ -147,7 +157,7 @@ impl Gateway {
         let handed: Arc<Mutex<Vec<Dispatch>>> = Arc::default();
         let controller = controller(folder.path(), &handed);
         let switches = Switches::open(&state).unwrap();
-        let locator = locator(folder.path(), &log, &templates);
+        let locator = locator(folder.path(), &log, &templates, &registry);
         let sessions = Sessions::new(data_sessions::Settings::default());
         let api = ManagementApi::new(Services {
             clients: clients.clone(),
@@ -418,7 +428,13 @@ fn endpoints() -> Vec<DeviceEndpoint> {
     ]
 }
 
-fn locator(folder: &Path, log: &MessageLog, templates: &Templates) -> Locator {
+fn locator(
+    folder: &Path,
+    log: &MessageLog,
+    templates: &Templates,
+    registry: &Arc<SimRegistry>,
+) -> Locator {
+    let sims = Arc::clone(registry);
     let settings = locator::Settings {
         cells: folder.join("cells.db"),
         cell_interval: std::time::Duration::from_hours(1),
@@ -427,6 +443,7 @@ fn locator(folder: &Path, log: &MessageLog, templates: &Templates) -> Locator {
         hysteresis_m: 20.0,
         dwell: std::time::Duration::ZERO,
         by_cells: Arc::default(),
+        held: Held::new(move |iccid| sims.find(iccid).is_ok_and(|sim| sim.is_some())),
     };
     let file = StateFile::new(folder.join("locator.db"));
     Locator::open(&file, log.clone(), templates.clone(), settings).unwrap()

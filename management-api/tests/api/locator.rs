@@ -23,16 +23,6 @@ async fn located() -> Gateway {
     gateway
 }
 
-#[tokio::test]
-async fn a_sim_that_is_removed_is_nowhere() {
-    let gateway = located().await;
-    let latest = "/v1/locate/positions/latest";
-    assert_eq!(longitudes(&gateway.get(latest).await.expect(200)), [12.0]);
-    gateway.delete(&format!("/simgate/v1/sims/{ICCID}")).await.expect(204);
-    assert_eq!(longitudes(&gateway.get(latest).await.expect(200)), [0.0; 0]);
-    gateway.stop().await;
-}
-
 fn longitudes(page: &Value) -> Vec<f64> {
     let items = page["coordinates"].as_array().unwrap();
     items.iter().map(|item| item["coordinate"][0].as_f64().unwrap()).collect()
@@ -88,6 +78,20 @@ async fn the_newest_position_of_each_device_is_found_in_a_box() {
     assert_eq!(refusal["allowed"], "-90 to 90");
     let activity = format!("/v1/locate/devices/{ICCID}/activity");
     assert_eq!(gateway.get(&activity).await.expect(200), json!({ "items": [] }));
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn a_removed_sim_is_not_among_the_newest_positions() {
+    let gateway = located().await;
+    let removed = gateway.delete(&format!("/simgate/v1/sims/{ICCID}")).await;
+    assert_eq!(removed.status.as_u16(), 204);
+    for query in ["", &format!("?deviceId={ICCID}")] {
+        let page = gateway.get(&format!("/v1/locate/positions/latest{query}")).await.expect(200);
+        assert_eq!(longitudes(&page), [0.0; 0], "{query}");
+    }
+    let path = format!("/v1/locate/devices/{ICCID}/positions");
+    assert_eq!(longitudes(&gateway.get(&path).await.expect(200)).len(), 3, "as its messages");
     gateway.stop().await;
 }
 
@@ -149,46 +153,6 @@ async fn geofences_are_made_read_changed_and_removed() {
         gateway.post(path, circle).await.expect(201);
     }
     gateway.post(path, polygon.clone()).await.refusal(403);
-    gateway.stop().await;
-}
-
-#[tokio::test]
-async fn cells_that_cannot_be_located_say_why() {
-    let gateway = Gateway::start().await;
-    let ask = async |edit: &dyn Fn(&mut Value)| {
-        let mut body = json!({ "considerIp": true, "wifiAccessPoints": [], "cellTowers": [{
-            "radioType": "lte", "mobileCountryCode": 262, "mobileNetworkCode": 1,
-            "locationAreaCode": 7, "cellId": 28_312_321, "signalStrength": -83 }] });
-        edit(&mut body);
-        gateway.post("/simgate/v1/geolocate", body).await
-    };
-    let unknown = ask(&|_| {}).await.refusal(404);
-    assert!(unknown["message"].as_str().unwrap().starts_with("nothing is known"), "{unknown}");
-    ask(&|body| body["cellTowers"][0]["radioType"] = json!("NR")).await.refusal(404);
-    ask(&|body| body["cellTowers"][0]["radioType"] = json!(7)).await.refusal(400);
-    let refused = async |edit: &dyn Fn(&mut Value)| {
-        let refusal = ask(edit).await.refusal(400);
-        ["field", "allowed"].map(|part| refusal[part].as_str().unwrap_or_default().to_owned())
-    };
-    let tower = |field: &str, allowed: &str| [format!("cellTowers[0].{field}"), allowed.to_owned()];
-    assert_eq!(refused(&|body| body["cellTowers"] = json!([])).await, ["cellTowers", "1 to 100"]);
-    let many = |body: &mut Value| {
-        let one = body["cellTowers"][0].clone();
-        body["cellTowers"] = Value::Array(vec![one; 101]);
-    };
-    assert_eq!(refused(&many).await, ["cellTowers", "1 to 100"]);
-    let radios = tower("radioType", "gsm, wcdma, lte, nr");
-    assert_eq!(refused(&|body| body["cellTowers"][0]["radioType"] = json!("cdma")).await, radios);
-    assert_eq!(refused(&|body| body["cellTowers"][0]["radioType"] = Value::Null).await, radios);
-    for (field, value, allowed) in [
-        ("mobileCountryCode", 0_u64, "1 to 999"),
-        ("mobileNetworkCode", 1_000, "0 to 999"),
-        ("locationAreaCode", 1 << 24, "0 to 16777215"),
-        ("cellId", 1 << 36, "0 to 68719476735"),
-    ] {
-        let edit = |body: &mut Value| body["cellTowers"][0][field] = json!(value);
-        assert_eq!(refused(&edit).await, tower(field, allowed));
-    }
     gateway.stop().await;
 }
 

@@ -12,6 +12,7 @@ mod devices;
 mod email_integrations;
 mod firmware;
 mod gateway;
+mod geolocation;
 mod history;
 mod integrations;
 mod limits;
