@@ -12,7 +12,6 @@ mod devices;
 mod fences;
 mod geofences;
 mod held;
-mod measuring;
 mod outputs;
 mod queries;
 mod reader;
@@ -26,7 +25,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use cell_database::CellLocator;
-pub use cell_database::{CellFix, MeasuredCell};
+pub use cell_database::{CellFix, Measured, MeasuredCell};
 use message_log::MessageLog;
 use state::StateFile;
 use template_library::Templates;
@@ -40,7 +39,6 @@ pub use geofences::{
     Area, Geofence, GeofenceChange, GeofenceError, GeofenceShape, NAME_CHARS_MAX, NewGeofence,
 };
 pub use held::Held;
-pub use measuring::Measured;
 pub use outputs::{ENTERED, EXITED, REFUSED};
 pub use queries::{BoundingBox, LatestPosition, LatestQuery, PositionsQuery, QueryError};
 pub use reader::{Reader, ReaderError, ReaderThread};

@@ -2,6 +2,7 @@
 
 use std::collections::BinaryHeap;
 
+use cell_database::{Measured, MeasuredCell};
 use message_log::{DeviceKey, Kind, KindSet, Query, ReadError};
 use thiserror::Error;
 use vocabulary::{Coordinates, EventKind, Iccid, Located, PositionSource, Timestamp};
@@ -98,6 +99,12 @@ impl LatestQuery {
 }
 
 impl Locator {
+    /// Where something is that hears several cells. By the cell database alone: a device that
+    /// taught a cell shows nobody where it was.
+    pub fn measure(&self, cells: &[MeasuredCell]) -> Measured {
+        self.0.database.measure(cells)
+    }
+
     /// The positions of a device, the newest first.
     pub fn positions(&self, query: &PositionsQuery) -> Result<Vec<Located>, QueryError> {
         let mut found = self.located(query)?;

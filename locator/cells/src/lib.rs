@@ -27,4 +27,4 @@ pub use database::{CellDatabase, OpenError};
 pub use import::{Import, ImportError, Imported, Progress};
 pub use learned::{LearnedCell, LearnedCells};
 pub use locate::{CellFix, CellLocator};
-pub use several::MeasuredCell;
+pub use several::{Measured, MeasuredCell};

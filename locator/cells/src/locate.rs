@@ -11,7 +11,7 @@ use vocabulary::{CellMatch, CellTower, Position};
 use crate::database::{CellDatabase, OpenError};
 use crate::key::{Key, Radio};
 use crate::record::{Area, Record};
-use crate::several::{self, MeasuredCell};
+use crate::several::{self, Measured, MeasuredCell};
 
 /// A cell is no smaller: what a database says below is more luck than knowledge.
 const ACCURACY_MIN_M: f64 = 100.0;
@@ -143,9 +143,9 @@ impl CellLocator {
         self.0.database.load().as_ref()?.locate(tower)
     }
 
-    /// Where a device is that hears these cells.
-    pub fn locate_many(&self, cells: &[MeasuredCell]) -> Option<CellFix> {
-        several::locate_many(cells, |tower| self.locate(tower))
+    /// Where something is that hears these cells.
+    pub fn measure(&self, cells: &[MeasuredCell]) -> Measured {
+        several::measure(cells, |tower| self.locate(tower))
     }
 
     /// Cells of the database.
