@@ -106,7 +106,10 @@ fn a_session_for_each_request_is_abbreviated_after_the_first() {
     assert!(responder.counters().closed_by_peer >= 180, "{:?}", responder.counters());
     let full = Security { resume: false, requests_per_session: Some(5), ..security };
     let (report, counts) = finish(&plan(responder.address(), 200, full));
-    assert_eq!((report.counts.acknowledged, counts.handshakes_full), (200, 40));
+    assert_eq!(report.counts.acknowledged, 200);
+    // Devices whose answers are late send less than others, and the last session of each may end
+    // early.
+    assert!((40..40 + 20).contains(&counts.handshakes_full), "{counts:?}");
 }
 
 #[test]
