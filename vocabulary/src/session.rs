@@ -21,7 +21,7 @@ pub struct SessionReport {
     /// Which part of the network says it: the RADIUS client, or the vendor.
     pub server: String,
     /// The name of the session there (`Acct-Session-Id`, `pdp_context_id`). Empty for
-    /// [`SessionChange::Restart`].
+    /// [`SessionChange::Restart`], and for [`SessionChange::Usage`] that names the SIM alone.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub session: String,
     /// When it happened, by the feed's clock; when it arrived where the feed does not say.
@@ -82,7 +82,7 @@ pub enum SessionChange {
     Stop,
     /// All sessions of the server ended (Accounting-On and Accounting-Off).
     Restart,
-    /// The SIM has carried octets, in a session that is not named. It says nothing of addresses.
+    /// The SIM has carried octets, in a session that may not be named. It says nothing of addresses.
     Usage,
 }
 

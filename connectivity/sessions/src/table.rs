@@ -165,32 +165,48 @@ impl Table {
         self.take(Some(slot), outcome, (origin, report, moment))
     }
 
-    /// Adds octets to the session of the SIM that lasted while they were counted. Of two that may
-    /// have, neither gets them; what they have carried is told when they end.
+    /// Adds octets to the session that carried them.
     fn count(&mut self, origin: u32, report: &SessionReport, until: i64) -> Applied {
         let uncounted = Applied::new(Outcome::Uncounted);
-        let (Some(iccid), Some(octets), Some(from)) =
-            (report.iccid, report.octets, report.counted_from)
-        else {
+        let (Some(octets), Some(from)) = (report.octets, report.counted_from) else {
             return uncounted;
         };
-        let (from, skew) = (from.as_micros(), CLOCK_SKEW_S.cast_signed() * 1_000_000);
-        let lasted = |session: &Session| {
-            session.origin == origin
-                && session.began <= from.saturating_add(skew)
-                && session.stopped.is_none_or(|stopped| stopped.saturating_add(skew) >= until)
-        };
-        let slots = self.by_sim.find(&self.slab, iccid.as_u64());
-        let mut found = slots.filter(|slot| self.slab.find(*slot).is_some_and(lasted));
-        let (Some(slot), None) = (found.next(), found.next()) else { return uncounted };
-        drop(found);
+        let span = (from.as_micros(), until);
+        let Some(slot) = self.carrier(origin, report, span) else { return uncounted };
         let Some(session) = self.slab.find_mut(slot) else { return uncounted };
-        if !session.add(octets, (from, until)) {
+        if !session.add(octets, span) {
             return uncounted;
         }
         let session = Some(session.place);
         self.changed.insert(slot);
         Applied { session, ..Applied::new(Outcome::Counted) }
+    }
+
+    /// The session that a report of usage names. Where it names none, the session of the SIM that
+    /// lasted for the span; of two that may have, neither: what they have carried is told when they
+    /// end.
+    fn carrier(
+        &self,
+        origin: u32,
+        report: &SessionReport,
+        (from, until): (i64, i64),
+    ) -> Option<u32> {
+        if !report.session.is_empty() {
+            let named = self.named(origin, &report.session);
+            return named.filter(|slot| !self.is_of_another(*slot, report));
+        }
+        let skew = CLOCK_SKEW_S.cast_signed() * 1_000_000;
+        let lasted = |session: &Session| {
+            session.origin == origin
+                && session.began <= from.saturating_add(skew)
+                && session.stopped.is_none_or(|stopped| stopped.saturating_add(skew) >= until)
+        };
+        let slots = self.by_sim.find(&self.slab, report.iccid?.as_u64());
+        let mut found = slots.filter(|slot| self.slab.find(*slot).is_some_and(lasted));
+        match (found.next(), found.next()) {
+            (Some(slot), None) => Some(slot),
+            _ => None,
+        }
     }
 
     /// Takes what a report says of a session that is known, or opens one.

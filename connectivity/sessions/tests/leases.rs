@@ -145,6 +145,26 @@ fn usage_of_one_of_two_sessions_is_added_to_neither() {
     assert_eq!(world.hear(&usage(1, (60, 120), 5)), Outcome::Uncounted);
 }
 
+/// A lost end left two sessions of one SIM, and what was carried from then on was added to neither,
+/// though the record named one of them.
+#[test]
+fn usage_that_names_its_session_is_added_to_no_other() {
+    let mut world = World::new();
+    world.hear(&report("a", Start, 1, 0));
+    let mut second = report("a", Start, 1, 100);
+    second.session = "second".to_owned();
+    world.hear(&second);
+    let named = |name: &str, span| SessionReport { session: name.to_owned(), ..usage(1, span, 5) };
+    assert_eq!(world.hear(&named("second", (100, 160))), Outcome::Counted);
+    assert_eq!(world.hear(&named("second", (100, 160))), Outcome::Uncounted, "it was");
+    assert_eq!(world.hear(&named("third", (100, 160))), Outcome::Uncounted, "nobody knows it");
+    let of_another = SessionReport { iccid: Some(iccid(2)), ..named("second", (160, 200)) };
+    assert_eq!(world.hear(&of_another), Outcome::Uncounted);
+    let octets: Vec<_> =
+        world.0.of_sim(iccid(1), at(200)).iter().map(|session| session.octets).collect();
+    assert_eq!(octets, [Some(Octets { up: 5, down: 1 }), None]);
+}
+
 #[test]
 fn late_reports_bring_no_session_back() {
     let mut world = World::new();

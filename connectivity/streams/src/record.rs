@@ -1,6 +1,6 @@
 //! One record of an event stream.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::str::FromStr;
 
 use serde_json::Value;
@@ -46,8 +46,11 @@ pub(crate) fn read(feed: &str, record: &Value, arrived: Timestamp) -> Meaning {
             Meaning::Lacks("detail.pdp_context")
         };
     };
-    let Some(session) = context.get("pdp_context_id").and_then(name) else {
-        return Meaning::Lacks("detail.pdp_context.pdp_context_id");
+    // The association of a SIM with its address (3GPP TS 23.203 §3.1), by which usage names it too.
+    let session =
+        ["ipcan_session_id", "pdp_context_id"].iter().find_map(|id| name(context.get(id)?));
+    let Some(session) = session.or_else(|| name(record.pointer("/detail/session_id")?)) else {
+        return Meaning::Lacks("detail.pdp_context.pdp_context_id and ipcan_session_id");
     };
     let Some(happened_at) = record.get("timestamp").and_then(time) else {
         return Meaning::Lacks("timestamp");
@@ -59,10 +62,11 @@ pub(crate) fn read(feed: &str, record: &Value, arrived: Timestamp) -> Meaning {
     if report.imsi.is_none() && report.iccid.is_none() {
         return Meaning::Lacks("sim.iccid and imsi.imsi");
     }
-    let address = first(record, &["/detail/pdp_context/ue_ip_address", "/endpoint/ip_address"]);
-    match address {
-        Some(IpAddr::V4(v4)) if v4 != Ipv4Addr::UNSPECIFIED => report.ipv4 = Some(v4),
-        Some(IpAddr::V6(v6)) => report.ipv6_prefix = Some(v6),
+    let address: Option<IpAddr> =
+        first(record, &["/detail/pdp_context/ue_ip_address", "/endpoint/ip_address"]);
+    match address.map(|address| address.to_canonical()) {
+        Some(IpAddr::V4(v4)) if !v4.is_unspecified() => report.ipv4 = Some(v4),
+        Some(IpAddr::V6(v6)) if !v6.is_unspecified() => report.ipv6_prefix = Some(v6),
         _ if change == SessionChange::Start => {
             return Meaning::Lacks("detail.pdp_context.ue_ip_address");
         }
@@ -77,8 +81,8 @@ pub(crate) fn read(feed: &str, record: &Value, arrived: Timestamp) -> Meaning {
     Meaning::Report(Box::new(report))
 }
 
-/// What was carried since the last such record, or since the session began. It names the SIM, not
-/// the session.
+/// What was carried since the last such record, or since the session began. The records of one
+/// platform name the session as those of its beginning do, the others the SIM alone.
 fn usage(feed: &str, record: &Value, arrived: Timestamp) -> Meaning {
     if record.pointer("/traffic_type/id").and_then(number) != Some(DATA) {
         return Meaning::Other;
@@ -91,6 +95,7 @@ fn usage(feed: &str, record: &Value, arrived: Timestamp) -> Meaning {
     };
     let change = SessionChange::Usage;
     let mut report = SessionReport::new(feed, change, SERVER, until.min(arrived));
+    report.session = record.get("ipcan_session_id").and_then(name).unwrap_or_default();
     report.imsi = first(record, &["/imsi"]);
     report.iccid = first(record, &["/sim/iccid"]);
     if report.imsi.is_none() && report.iccid.is_none() {
@@ -118,7 +123,8 @@ fn decimal(value: &Value) -> Option<f64> {
 fn name(value: &Value) -> Option<String> {
     match value {
         Value::String(text) if !text.is_empty() && text.len() <= 253 => Some(text.clone()),
-        Value::Number(number) => Some(number.to_string()),
+        // Beyond 64 bits two numbers would have one name.
+        Value::Number(number) if !number.is_f64() => Some(number.to_string()),
         _ => None,
     }
 }

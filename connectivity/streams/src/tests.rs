@@ -105,6 +105,79 @@ fn usage_of_data_is_octets_of_a_sim() {
     assert_eq!(parsed(&nobody).first_lack, Some("sim.iccid and imsi"));
 }
 
+/// The second platform of 1NCE names no PDP context, and not one of its sessions was taken.
+#[test]
+fn a_session_has_the_name_of_its_association_where_it_has_no_number() {
+    let id = "8ec7b8d0-bf49-4d56-ad59-3b4e0fa59795";
+    let renamed =
+        |to: String| parsed(&edited("\"pdp_context_id\":110753000", &to)).reports.remove(0);
+    assert_eq!(renamed(format!("\"ipcan_session_id\":\"{id}\"")).session, id);
+    let both = format!("\"pdp_context_id\":110753000,\"ipcan_session_id\":\"{id}\"");
+    assert_eq!(renamed(both).session, id, "usage names it so");
+    let vendor = edited(
+        "\"pdp_context\":{\"pdp_context_id\":110753000",
+        &format!("\"session_id\":\"{id}\",\"pdp_context\":{{\"pdp_context_id\":null"),
+    );
+    assert_eq!(parsed(&vendor).reports.remove(0).session, id);
+    let usage = format!(
+        r#"{{"id":819948096,"imsi":"901405180005433","ipcan_session_id":"{id}","rat_type":2,
+        "start_timestamp":"2025-01-01T00:00:00Z","end_timestamp":"2025-01-01T00:05:00Z",
+        "traffic_type":{{"id":5}},"volume":{{"tx":0.001,"rx":0.002,"total":0.003}}}}"#
+    );
+    assert_eq!(parsed(&usage).reports.remove(0).session, id);
+}
+
+/// Names beyond 64 bits were rounded, so that two sessions had one name.
+#[test]
+fn a_number_that_cannot_be_told_from_its_neighbour_is_no_name() {
+    let of = |id: &str| parsed(&edited("110753000", id));
+    assert_eq!(of("18446744073709551615").reports[0].session, "18446744073709551615");
+    assert_eq!(of("-1").reports[0].session, "-1");
+    for id in ["18446744073709551616", "1.5", "1e3", "\"\"", "[1]"] {
+        assert_eq!(of(id).incomplete, 1, "{id}");
+    }
+    assert_eq!(of(&format!("\"{}\"", "x".repeat(254))).incomplete, 1);
+}
+
+/// An address of IPv4 in the form of IPv6 was no address, and the session began without one.
+#[test]
+fn an_address_is_known_in_either_form() {
+    let of = |address: &str| {
+        parsed(&edited(
+            "\"ue_ip_address\":\"10.209.106.1\"",
+            &format!("\"ue_ip_address\":\"{address}\""),
+        ))
+    };
+    assert_eq!(of("::ffff:10.209.106.1").reports[0].ipv4, Some([10, 209, 106, 1].into()));
+    assert_eq!(of("2001:db8:0:7::1").reports[0].ipv6_prefix, "2001:db8:0:7::1".parse().ok());
+    for none in ["0.0.0.0", "::", "::ffff:0.0.0.0"] {
+        assert_eq!(of(none).first_lack, Some("detail.pdp_context.ue_ip_address"), "{none}");
+    }
+}
+
+/// Sixteen megabytes of small values became half a gigabyte before anybody counted the records, and
+/// a number that no machine holds kept the other records of its body back for ever.
+#[test]
+fn a_record_that_cannot_be_used_costs_its_bytes_and_leaves_the_rest() {
+    let long = format!("{{\"event_type\":[{}0]}}", "0,".repeat(40_000));
+    let deep = format!("{{\"x\":{}1{}}}", "[".repeat(200), "]".repeat(200));
+    for bad in [long.as_str(), deep.as_str(), r#"{"x":1e999}"#] {
+        let parsed = parsed(&format!("[{bad},{CREATED}]"));
+        assert_eq!((parsed.records, parsed.reports.len(), parsed.incomplete), (2, 1, 1));
+    }
+    let mut body = format!("[{CREATED},{{\"name\":\"x\"}}]").into_bytes();
+    let place = body.len() - 4;
+    body[place] = 0xff;
+    let parsed = parse("emnify", &body, now()).unwrap();
+    assert_eq!((parsed.records, parsed.reports.len(), parsed.ignored), (2, 1, 1));
+}
+
+#[test]
+fn of_a_field_that_stands_twice_the_last_one_counts() {
+    let twice = edited("\"id\":3,", "\"id\":5,\"id\":3,");
+    assert_eq!(parsed(&twice).reports[0].change, SessionChange::Start);
+}
+
 #[test]
 fn other_records_are_left_and_what_lacks_something_is_named() {
     let usage = r#"{"id":1,"imsi":"901405100000000","start_timestamp":"2021-08-09T12:51:20Z",
@@ -122,7 +195,7 @@ fn other_records_are_left_and_what_lacks_something_is_named() {
     assert_eq!(lack("\"pdp_context\"", "\"other\""), "detail.pdp_context");
     assert_eq!(
         lack("\"pdp_context_id\":110753000", "\"pdp_context_id\":null"),
-        "detail.pdp_context.pdp_context_id"
+        "detail.pdp_context.pdp_context_id and ipcan_session_id"
     );
     assert_eq!(lack("\"timestamp\":\"2019-01-21T09:36:17Z\"", "\"timestamp\":1"), "timestamp");
 }
@@ -135,6 +208,8 @@ fn what_is_no_body_is_refused() {
     assert!(refused("7").contains("a single value"));
     let many = format!("[{}0]", "0,".repeat(RECORDS_MAX));
     assert_eq!(refused(&many), "the body has 3001 records, allowed: 3000");
+    assert!(refused("[1,2").contains("no JSON") && refused("{} {}").contains("no JSON"));
+    assert_eq!(parsed(&format!(" \n[{}0] ", "0,".repeat(RECORDS_MAX - 1))).ignored, RECORDS_MAX);
     assert_eq!(parsed("[]"), Parsed::default());
 }
 
