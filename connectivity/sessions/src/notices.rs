@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use vocabulary::{Notice, NoticeCategory, NoticeKind, SessionReport, Timestamp};
 
+use crate::origin::ORIGINS_MAX;
 use crate::session::Holder;
 
 /// Notices in each [`SPAN`] at most: what a person reads (estimate).
@@ -42,17 +43,43 @@ impl Notices {
     }
 
     /// There are more sessions than are allowed.
-    pub(crate) fn full(&mut self, now: Timestamp, sessions_max: usize) -> Option<Notice> {
+    pub(crate) fn full_of_sessions(
+        &mut self,
+        now: Timestamp,
+        sessions_max: usize,
+    ) -> Option<Notice> {
+        self.full(now, || {
+            format!(
+                "There are more data sessions than the {sessions_max} that are allowed. New ones \
+                 are not taken, and messages from their addresses are refused."
+            )
+        })
+    }
+
+    /// There are more servers than are allowed.
+    pub(crate) fn full_of_servers(
+        &mut self,
+        now: Timestamp,
+        report: &SessionReport,
+    ) -> Option<Notice> {
+        self.full(now, || {
+            format!(
+                "Feed {:?} has named server {:?} beyond the {ORIGINS_MAX} that are allowed: does \
+                 each of its packets name another? Sessions of new servers are not taken, and \
+                 messages from their addresses are refused.",
+                report.feed, report.server
+            )
+        })
+    }
+
+    fn full(&mut self, now: Timestamp, description: impl FnOnce() -> String) -> Option<Notice> {
         self.begin_span(now);
         if std::mem::replace(&mut self.is_full, true) {
             return None;
         }
         let message = "DataSession[Full]";
         let mut notice = Notice::new(NoticeCategory::Error, NoticeKind::General, message);
-        notice.description = format!(
-            "There are more data sessions than the {sessions_max} that are allowed. New ones are \
-             not taken, and messages from their addresses are refused."
-        );
+        notice.description = description();
         Some(notice)
     }
 

@@ -2,6 +2,12 @@
 
 use hashbrown::HashMap;
 
+/// Origins at most: ten times the gateways of a large network (estimate). All of them are written
+/// when one has begun anew.
+pub(crate) const ORIGINS_MAX: usize = 10_000;
+/// In place of the number of an origin that found no room.
+pub(crate) const NO_ORIGIN: u32 = u32::MAX;
+
 /// All origins, numbered. There are a few, and they stay.
 #[derive(Default)]
 pub(crate) struct Origins {
@@ -21,13 +27,16 @@ pub(crate) struct Origin {
 }
 
 impl Origins {
-    pub(crate) fn number_of(&mut self, feed: &str, server: &str) -> u32 {
+    /// The number of an origin; nothing where it is new and there are too many.
+    pub(crate) fn number_of(&mut self, feed: &str, server: &str) -> Option<u32> {
         // The names of one feed are few, so a search by parts is not worth a second map.
         let key: (Box<str>, Box<str>) = (feed.into(), server.into());
         if let Some(number) = self.by_name.get(&key) {
-            return *number;
+            return Some(*number);
         }
-        self.add(Origin { feed: key.0, server: key.1, restarted: i64::MIN, forgotten: i64::MIN })
+        let (feed, server) = key;
+        (self.list.len() < ORIGINS_MAX)
+            .then(|| self.add(Origin { feed, server, restarted: i64::MIN, forgotten: i64::MIN }))
     }
 
     pub(crate) fn add(&mut self, origin: Origin) -> u32 {

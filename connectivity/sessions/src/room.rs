@@ -63,6 +63,7 @@ impl Table {
         let slots = self.slab.iter().filter(|(_, session)| is_past(session));
         let slots: Vec<u32> = slots.map(|(slot, _)| slot).collect();
         slots.iter().for_each(|slot| self.forget(*slot));
+        self.thin_out();
         slots.len()
     }
 

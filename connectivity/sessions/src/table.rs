@@ -14,7 +14,7 @@ use vocabulary::{Iccid, SessionChange, SessionReport, Timestamp};
 use crate::claims::{self, CLOCK_SKEW_S, Claim};
 use crate::index::Index;
 use crate::notices::Notices;
-use crate::origin::Origins;
+use crate::origin::{NO_ORIGIN, Origins};
 use crate::session::{ByAddress, ByName, ByPrefix, BySim, Holder, Session, address_bits};
 use crate::slab::Slab;
 use crate::{Applied, Lease, Outcome, Settings};
@@ -23,6 +23,9 @@ use crate::{Applied, Lease, Outcome, Settings};
 const GAPS: u64 = 3;
 /// A session is heard at least so often, or it vouches for nothing.
 const STALE_MAX: Duration = Duration::from_hours(24);
+/// Sessions that are compared for one address at most. An address that more of them name is not
+/// one that a device has to itself, and looking at all of them for each report would take hours.
+const CLAIMS_MAX: usize = 1_000;
 
 pub(crate) struct Table {
     pub(crate) settings: Settings,
@@ -95,7 +98,9 @@ impl Table {
         let ahead = self.newest_arrival.saturating_add(Duration::from_secs(CLOCK_SKEW_S));
         let at = report.happened_at.min(ahead).as_micros();
         let moment = Moment { place, at, arrived };
-        let origin = self.origins.number_of(&report.feed, &report.server);
+        let Some(origin) = self.origins.number_of(&report.feed, &report.server) else {
+            return self.refuse_server(report, moment);
+        };
         let contested_before = self.is_contested(report);
         let mut applied = match report.change {
             SessionChange::Restart => {
@@ -107,13 +112,21 @@ impl Table {
             SessionChange::Usage => self.count(origin, report, at),
         };
         applied.notice = match applied.outcome {
-            Outcome::Full => self.notices.full(arrived, self.settings.sessions_max),
+            Outcome::Full => self.notices.full_of_sessions(arrived, self.settings.sessions_max),
             _ if !contested_before && self.is_contested(report) => {
                 self.notices.contested(arrived, report)
             }
             _ => None,
         };
         applied
+    }
+
+    /// There are too many servers to remember another. What it says takes addresses all the same.
+    fn refuse_server(&mut self, report: &SessionReport, moment: Moment) -> Applied {
+        let Moment { place, at, arrived } = moment;
+        self.end_those_before(&Session::former(place, NO_ORIGIN, report, at));
+        let notice = self.notices.full_of_servers(arrived, report);
+        Applied { notice, ..Applied::new(Outcome::Full) }
     }
 
     fn named(&self, origin: u32, name: &str) -> Option<u32> {
@@ -316,8 +329,14 @@ impl Table {
             self.supersede(slot);
         }
         self.by_sim.insert(&self.slab, slot);
-        self.by_address.insert(&self.slab, slot);
-        self.by_prefix.insert(&self.slab, slot);
+        self.by_address.insert_up_to(CLAIMS_MAX, &self.slab, slot);
+        self.by_prefix.insert_up_to(CLAIMS_MAX, &self.slab, slot);
+    }
+
+    /// Compares the sessions again of addresses that fewer name now.
+    pub(crate) fn thin_out(&mut self) {
+        self.by_address.thin_out(CLAIMS_MAX, &self.slab);
+        self.by_prefix.thin_out(CLAIMS_MAX, &self.slab);
     }
 
     /// Of what has ended on one server only the newest says something about others.
@@ -361,6 +380,9 @@ impl Table {
         let (address, prefix) = address_bits(ip);
         let found = |slot| self.slab.find(slot);
         let is_over = |session: &Session| self.is_over(session);
+        if self.by_address.is_crowded(&address) || self.by_prefix.is_crowded(&prefix) {
+            return Claim::Contested;
+        }
         if address != 0 {
             let claims = || self.by_address.find(&self.slab, address).filter_map(found);
             claims::holder(claims, is_over)

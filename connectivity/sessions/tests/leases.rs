@@ -604,3 +604,60 @@ fn thousands_of_contested_addresses_make_ten_notices_a_minute() {
     assert_eq!(notices.len(), 20);
     assert!(notices[10].description.contains("Of 1890 others"), "{}", notices[10].description);
 }
+
+/// A packet core told the address that all devices have behind its address translation. Each report
+/// was compared with all sessions before it: a hundred thousand of them took hours, and no datagram
+/// was looked at meanwhile.
+#[test]
+fn an_address_of_thousands_is_nobodys_and_costs_little() {
+    let mut world = World::new();
+    for sim in 0..3_000 {
+        world.hear(&report("a", Start, sim, i64::try_from(sim).unwrap()));
+    }
+    assert_eq!(world.0.find(ADDRESS.into(), at(3_000)), Lease::Contested);
+    // Those that were not compared count as well.
+    for sim in 0..2_998 {
+        world.hear(&report("a", Stop, sim, 3_100));
+    }
+    assert_eq!(world.0.find(ADDRESS.into(), at(3_101)), Lease::Contested);
+    world.hear(&report("a", Stop, 2_998, 3_100));
+    assert_eq!(world.0.expire(at(1_000_000 + 86_401)), 3_000);
+    let later = 900_000;
+    assert_eq!(world.0.find(ADDRESS.into(), at(later)), Lease::None);
+    assert_eq!(world.hear(&report("a", Start, 1, later)), Outcome::Opened);
+    assert_eq!(world.holder(later), Some(1), "it is told apart again");
+    // The same with prefixes.
+    for sim in 0..2_000 {
+        let mut six = report("a", Start, sim, later);
+        (six.ipv4, six.ipv6_prefix) = (None, Some("2001:db8:0:7::".parse().unwrap()));
+        six.session = format!("six-{sim}");
+        world.hear(&six);
+    }
+    let lease = world.0.find("2001:db8:0:7::1".parse().unwrap(), at(later));
+    assert_eq!(lease, Lease::Contested);
+    assert_eq!(world.holder(later), Some(1), "and so is every other one");
+}
+
+/// A packet core named itself differently in each packet. Every name was kept for ever, and all of
+/// them were written anew each second.
+#[test]
+fn servers_beyond_what_is_allowed_are_refused_and_take_addresses_all_the_same() {
+    let mut world = World::new();
+    let other = Ipv4Addr::new(100, 64, 0, 2);
+    for server in 0..10_000 {
+        let mut start = report(&format!("pgw-{server}"), Start, 1, 0);
+        start.ipv4 = Some(other);
+        world.hear(&start);
+    }
+    world.hear(&report("pgw-1", Start, 1, 100));
+    assert_eq!(world.holder(101), Some(1));
+    world.1 += 1;
+    let refused = world.0.apply((world.1, at(1_000_000)), &report("another", Start, 2, 200));
+    assert_eq!(refused.outcome, Outcome::Full);
+    let notice = refused.notice.unwrap();
+    assert!(notice.description.contains("\"another\" beyond the 10000"), "{notice:?}");
+    assert_eq!(world.holder(201), None, "it is another SIM's now");
+    assert_eq!(world.hear(&report("another", Restart, 0, 201)), Outcome::Full);
+    assert_eq!(world.hear(&report("pgw-1", Start, 3, 300)), Outcome::Opened);
+    assert_eq!(world.holder(301), Some(3));
+}
