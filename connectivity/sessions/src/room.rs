@@ -36,7 +36,8 @@ impl Table {
     }
 
     fn make_room(&mut self, now: Timestamp) {
-        if now.saturating_since(self.full_at) < SEARCH_PAUSE {
+        // A clock that goes back must not make the pause longer.
+        if now >= self.full_at && now.saturating_since(self.full_at) < SEARCH_PAUSE {
             return;
         }
         let is_past = |session: &Session| self.is_over(session) || self.is_stale(session, now);

@@ -310,8 +310,9 @@ pub(crate) fn address_bits(ip: IpAddr) -> (u32, u64) {
     }
 }
 
+/// The prefix as the table keeps it; 0 for none, and for the one that every device has.
 pub(crate) fn prefix_bits(v6: Ipv6Addr) -> u64 {
-    (v6.to_bits() >> 64) as u64
+    if v6.is_unicast_link_local() { 0 } else { (v6.to_bits() >> 64) as u64 }
 }
 
 /// By origin and name.

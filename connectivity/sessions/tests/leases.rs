@@ -661,3 +661,35 @@ fn servers_beyond_what_is_allowed_are_refused_and_take_addresses_all_the_same() 
     assert_eq!(world.hear(&report("pgw-1", Start, 3, 300)), Outcome::Opened);
     assert_eq!(world.holder(301), Some(3));
 }
+
+/// The clock of the machine was a year ahead while the table was full. After it was set right no
+/// room was looked for until that year was over.
+#[test]
+fn a_clock_that_was_ahead_does_not_keep_a_full_table_full() {
+    let sessions = Sessions::new(Settings { sessions_max: 1, ..Settings::default() });
+    let year = 365 * 86_400;
+    let start = |sim: u64, seconds| {
+        let mut start = report("a", Start, sim, seconds);
+        start.ipv4 = Some([100, 64, 1, u8::try_from(sim).unwrap()].into());
+        start
+    };
+    sessions.apply((1, at(year)), &start(1, year));
+    assert_eq!(sessions.apply((2, at(year)), &start(2, 5)).outcome, Outcome::Full);
+    assert_eq!(sessions.apply((3, at(10)), &report("a", Stop, 1, 10)).outcome, Outcome::Ended);
+    assert_eq!(sessions.apply((4, at(100)), &start(3, 100)).outcome, Outcome::Opened);
+}
+
+/// A packet core told the link-local prefix, which every device has: all sessions were contested.
+#[test]
+fn a_prefix_that_every_device_has_is_nobodys() {
+    let mut world = World::new();
+    for sim in 1..3 {
+        let mut six = report("a", Start, sim, 10);
+        six.ipv4 = Some([100, 64, 0, u8::try_from(sim).unwrap()].into());
+        six.ipv6_prefix = Some("fe80::".parse().unwrap());
+        world.hear(&six);
+    }
+    assert_eq!(world.holder(11), Some(1));
+    assert_eq!(world.0.find("fe80::1".parse().unwrap(), at(11)), Lease::None);
+    assert_eq!(world.0.of_sim(iccid(1), at(11))[0].state, SessionState::Live);
+}
