@@ -38,8 +38,12 @@ pub(crate) fn open(config: &Config, log: &MessageLog) -> anyhow::Result<(Session
         stale_after_of_feed: network.streams.iter().map(own).collect(),
     };
     let file = StateFile::new(config.data.dir.join("data_sessions.db"));
-    let (store, sessions) =
+    let (mut store, sessions) =
         SessionStore::open(&file, settings).context("data sessions cannot be opened")?;
+    if sessions.cursor() > log.end().as_u64() {
+        warn!("the snapshot of data sessions is of another message log: they are read anew");
+        store.clear(&sessions).context("data sessions of another message log stay")?;
+    }
     catch_up(log, &sessions).context("the reports of data sessions cannot be read")?;
     Ok((sessions, store))
 }

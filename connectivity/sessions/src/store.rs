@@ -98,6 +98,16 @@ impl SessionStore {
         Ok((Self { connection }, sessions))
     }
 
+    /// Forgets everything: what was saved is of another log than the one that is read.
+    pub fn clear(&mut self, sessions: &Sessions) -> Result<(), StoreError> {
+        self.connection.execute_batch(
+            "BEGIN; DELETE FROM sessions; DELETE FROM origins; DELETE FROM progress; COMMIT;",
+        )?;
+        let mut table = sessions.write();
+        *table = Table::new(table.settings.clone());
+        Ok(())
+    }
+
     /// Writes what has changed since the last time, all of it or nothing. Blocks; durable when it
     /// returns. Says how many sessions it wrote.
     pub fn write(&mut self, sessions: &Sessions) -> Result<usize, StoreError> {

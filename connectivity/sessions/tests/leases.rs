@@ -693,3 +693,22 @@ fn a_prefix_that_every_device_has_is_nobodys() {
     assert_eq!(world.0.find("fe80::1".parse().unwrap(), at(11)), Lease::None);
     assert_eq!(world.0.of_sim(iccid(1), at(11))[0].state, SessionState::Live);
 }
+
+/// The message log was restored from an older copy than the snapshot beside it. All reports were
+/// taken for old ones until the log had grown again, and addresses for those of SIMs of before.
+#[test]
+fn a_snapshot_of_another_log_can_be_dropped() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = StateFile::new(folder.path().join("data_sessions.db"));
+    let (mut store, sessions) = SessionStore::open(&file, Settings::default()).unwrap();
+    sessions.apply((1_000, at(0)), &report("a", Start, 1, 0));
+    store.write(&sessions).unwrap();
+    store.clear(&sessions).unwrap();
+    assert_eq!((sessions.len(), sessions.cursor()), (0, 0));
+    assert_eq!(sessions.apply((7, at(1)), &report("a", Start, 2, 1)).outcome, Outcome::Opened);
+    store.write(&sessions).unwrap();
+    let (_, sessions) = SessionStore::open(&file, Settings::default()).unwrap();
+    assert_eq!((sessions.len(), sessions.cursor()), (1, 8));
+    let lease = sessions.find(ADDRESS.into(), at(2));
+    assert_eq!(lease, Lease::Live { session: 7, iccid: Some(iccid(2)), imsi: None });
+}
