@@ -8,7 +8,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
 use data_sessions::Sessions;
 use device_authenticator::SimDirectory;
@@ -28,8 +28,13 @@ use crate::ingest::notice_record;
 const WAITING_MAX: usize = 1_024;
 /// Batches that go into the log together at most.
 const BATCHES: usize = 256;
+/// Reports with which an append is large enough. What is larger than the log's queue passes only
+/// when nobody else waits there.
+const REPORTS: usize = 4_096;
 /// Appends under way at most. The log commits one while the next one fills.
 const UNDER_WAY_MAX: usize = 4;
+/// How often it is said that reports wait: each batch of a full disk is one.
+const SAID_EVERY: Duration = Duration::from_secs(60);
 
 /// Takes reports. The task ends with the last clone.
 #[derive(Clone)]
@@ -98,11 +103,18 @@ impl NetworkParts {
     async fn serve(self, mut queue: mpsc::Receiver<Batch>) {
         let mut under_way = FuturesOrdered::new();
         let mut is_open = true;
+        let mut said_at: Option<Instant> = None;
         while is_open || !under_way.is_empty() {
             tokio::select! {
                 // What is durable is applied first: somebody waits for it.
                 biased;
                 Some((append, result)) = under_way.next(), if !under_way.is_empty() => {
+                    if let Err(error) = &result
+                        && said_at.is_none_or(|said| said.elapsed() >= SAID_EVERY)
+                    {
+                        warn!(%error, "session reports wait");
+                        said_at = Some(Instant::now());
+                    }
                     self.settle(append, result);
                 }
                 first = queue.recv(), if is_open && under_way.len() < UNDER_WAY_MAX => {
@@ -110,8 +122,13 @@ impl NetworkParts {
                         is_open = false;
                         continue;
                     };
+                    let mut reports = first.reports.len();
                     let mut batches = vec![first];
-                    while batches.len() < BATCHES && let Ok(next) = queue.try_recv() {
+                    while batches.len() < BATCHES
+                        && reports < REPORTS
+                        && let Ok(next) = queue.try_recv()
+                    {
+                        reports += next.reports.len();
                         batches.push(next);
                     }
                     let mut append =
@@ -145,7 +162,7 @@ impl NetworkParts {
 
     fn settle(&self, append: Append, result: Result<Appended, AppendError>) {
         let Append { batches, arrived } = append;
-        let Ok(appended) = result.inspect_err(|error| warn!(%error, "session reports wait")) else {
+        let Ok(appended) = result else {
             for batch in batches {
                 let _ = batch.stored.send(false);
             }

@@ -17,7 +17,7 @@ use crate::clients::KeyError;
 use crate::error::{ApiError, ErrorDetail};
 use crate::links::Links;
 use crate::services::Services;
-use crate::throttle::{Throttle, address_key};
+use crate::throttle::{Rate, Throttle, address_key};
 use crate::tokens::Tokens;
 use crate::{
     access, action_requests, actions, administration_logs, aws_integrations, aws_template,
@@ -31,6 +31,10 @@ use crate::{
 /// Where every path of the API begins, as documented.
 pub(crate) const PREFIX: &str = "/management-api";
 
+/// How often it is said of a feed that its records are incomplete: a vendor who has changed the
+/// format sends thousands of bodies.
+const COMPLAINTS: Rate = Rate { per_second: 1.0 / 60.0, burst: 1.0 };
+
 /// The management API over one gateway's services. Cheap to clone.
 #[derive(Clone)]
 pub struct ManagementApi(Arc<Parts>);
@@ -41,6 +45,7 @@ struct Parts {
     links: Links,
     clients: Throttle<String>,
     addresses: Throttle<std::net::IpAddr>,
+    complaints: Throttle<String>,
     imports: Arc<Semaphore>,
     previews: Arc<Semaphore>,
 }
@@ -55,6 +60,7 @@ impl ManagementApi {
             links: Links::new(&clients.key("links")?),
             clients: Throttle::new(services.settings.client_rate, now),
             addresses: Throttle::new(services.settings.token_rate, now),
+            complaints: Throttle::new(COMPLAINTS, now),
             imports: Arc::new(Semaphore::new(1)),
             previews: Arc::new(Semaphore::new(1)),
             services,
@@ -110,6 +116,11 @@ impl ManagementApi {
 
     pub(crate) fn client_throttle(&self) -> &Throttle<String> {
         &self.0.clients
+    }
+
+    /// Whether something wrong with a feed is worth a line now.
+    pub(crate) fn may_complain(&self, feed: &str) -> bool {
+        self.0.complaints.take(feed.to_owned(), Instant::now()).is_ok()
     }
 
     /// The right to import SIMs: there is one.

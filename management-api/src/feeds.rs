@@ -171,7 +171,9 @@ pub(crate) async fn receive(
         let labels = [("feed", name.clone()), ("outcome", outcome.to_owned())];
         counter!("simgate_feed_records_total", &labels).increment(amount as u64);
     }
-    if let Some(lack) = parsed.first_lack {
+    if let Some(lack) = parsed.first_lack
+        && api.may_complain(&name)
+    {
         warn!(feed = name, records = parsed.incomplete, lack, "records of a feed are incomplete");
     }
     let taken = Taken {
