@@ -82,7 +82,8 @@ pub enum SessionChange {
     Stop,
     /// All sessions of the server ended (Accounting-On and Accounting-Off).
     Restart,
-    /// The SIM has carried octets, in a session that may not be named. It says nothing of addresses.
+    /// The SIM has carried octets, perhaps in a session without a name. It says nothing of
+    /// addresses.
     Usage,
 }
 

@@ -95,7 +95,9 @@ fn usage(feed: &str, record: &Value, arrived: Timestamp) -> Meaning {
     };
     let change = SessionChange::Usage;
     let mut report = SessionReport::new(feed, change, SERVER, until.min(arrived));
-    report.session = record.get("ipcan_session_id").and_then(name).unwrap_or_default();
+    let places = ["/ipcan_session_id", "/detail/pdp_context/ipcan_session_id"];
+    let session = places.iter().find_map(|place| name(record.pointer(place)?));
+    report.session = session.unwrap_or_default();
     report.imsi = first(record, &["/imsi"]);
     report.iccid = first(record, &["/sim/iccid"]);
     if report.imsi.is_none() && report.iccid.is_none() {

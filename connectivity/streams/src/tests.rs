@@ -94,6 +94,9 @@ fn usage_of_data_is_octets_of_a_sim() {
     assert_eq!(report.iccid, "8988280666000002864".parse().ok());
     assert_eq!(report.imsi, "901405100000000".parse().ok());
     assert_eq!((report.ipv4, report.session.as_str()), (None, ""), "it says nothing of addresses");
+    let named = r#""detail":{"pdp_context":{"rat_type":6,"ipcan_session_id":"a-1"}},"id""#;
+    let named = parsed(&usage.replacen("\"id\"", named, 1)).reports.remove(0);
+    assert_eq!(named.session, "a-1");
     let lack = |from: &str, to: &str| {
         assert!(usage.contains(from), "{from}");
         parsed(&usage.replacen(from, to, 1)).first_lack.unwrap()
