@@ -65,7 +65,7 @@ pub use integration::{
     NewIntegration, TestReport, parse_event_types,
 };
 pub use integrations::{
-    AwsRollout, Integrations, OpenError, ROLLOUT_TIME, ReplayError, ReplayRequest, Settings,
+    AwsRollout, Integrations, OpenError, ROLLOUT_TIME, ReplayError, ReplayRequest, Settings, Status,
 };
 pub use mqtt::{
     AWS_PAYLOAD_BYTES_MAX, AWS_PUBLISHES_PER_SECOND, AWS_TOPIC_BYTES_MAX, AWS_TOPIC_SLASHES_MAX,

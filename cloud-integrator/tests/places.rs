@@ -186,8 +186,8 @@ async fn a_fleet_that_leaves_a_yard_is_one_mail() {
     world.log.append(records).await.unwrap();
     until("the mail", || !mails.lock().unwrap().is_empty()).await;
     until_async("its success", || async {
-        let (status, _) = all.status(&id).await.unwrap();
-        status.is_some_and(|status| status.last_success_at.is_some())
+        let delivery = all.status(&id).await.unwrap().delivery;
+        delivery.is_some_and(|status| status.last_success_at.is_some())
     })
     .await;
     all.shutdown(PATIENCE).await;

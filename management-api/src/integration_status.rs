@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
-use cloud_integrator::{Failure, ForwarderStatus};
+use cloud_integrator::{Failure, ForwarderStatus, Status};
 use serde::Serialize;
 use utoipa::ToSchema;
 use vocabulary::Timestamp;
@@ -113,14 +113,11 @@ pub(crate) async fn find(
     Id(id): Id,
 ) -> Result<Json<IntegrationStatus>, ApiError> {
     let integrations = &api.services().integrations;
-    let (delivery, dead_letters) = integrations.status(&id).await.map_err(change_error)?;
-    let found = integrations.find(&id).await;
-    let found = found.map_err(|error| ApiError::internal("finding an integration", error))?;
-    // It may have been deleted between the two.
-    let found = found.ok_or_else(|| ApiError::not_found("integration", &id))?;
+    let Status { integration, delivery, dead_letters } =
+        integrations.status(&id).await.map_err(change_error)?;
     Ok(Json(IntegrationStatus {
-        state: found.state.as_str(),
-        paused: found.paused,
+        state: integration.state.as_str(),
+        paused: integration.paused,
         dead_letters,
         delivery: delivery.map(DeliveryStatus::from),
     }))

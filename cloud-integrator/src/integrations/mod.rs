@@ -79,6 +79,18 @@ pub enum OpenError {
     Mail(#[from] MailerError),
 }
 
+/// How an integration fares.
+#[derive(Debug)]
+pub struct Status {
+    /// What it is, and its state.
+    pub integration: Integration,
+    /// `None` while nothing is delivered: before its rollout is done, when it has failed, and while
+    /// it is paused.
+    pub delivery: Option<ForwarderStatus>,
+    /// How many events were given up and are kept.
+    pub dead_letters: u64,
+}
+
 /// All integrations. Cheap to clone.
 #[derive(Clone)]
 pub struct Integrations(Arc<Inner>);
@@ -179,20 +191,25 @@ impl Integrations {
         self.stored(move |store| store.find(&id)).await
     }
 
-    /// How the forwarder of an integration fares, `None` where none runs for it, and how many dead
-    /// letters there are.
+    /// How an integration fares.
     ///
     /// # Errors
     /// Where there is no such integration, or the file refuses.
-    pub async fn status(&self, id: &str) -> Result<(Option<ForwarderStatus>, u64), ChangeError> {
-        let id = self.found(id).await?.id;
+    pub async fn status(&self, id: &str) -> Result<Status, ChangeError> {
+        let integration = self.found(id).await?;
         let dead_letters = {
-            let id = id.clone();
+            let id = integration.id.clone();
             self.stored(move |store| store.count_dead_letters(&id)).await?
         };
-        let engine = self.0.engine.lock().await;
-        let forwarder = engine.forwarders.get(&id).filter(|forwarder| !forwarder.is_finished());
-        Ok((forwarder.map(Forwarder::status), dead_letters))
+        // One that has failed may not have ended yet.
+        let delivery = if integration.state == IntegrationState::IntegrationFailed {
+            None
+        } else {
+            let engine = self.0.engine.lock().await;
+            let forwarder = engine.forwarders.get(&integration.id);
+            forwarder.filter(|forwarder| !forwarder.is_finished()).map(Forwarder::status)
+        };
+        Ok(Status { integration, delivery, dead_letters })
     }
 
     /// The gateway's way to AWS, for what else needs it.
