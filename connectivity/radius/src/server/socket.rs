@@ -21,8 +21,15 @@ use tokio::net::UdpSocket;
 use crate::accounting::Path;
 use crate::wire::PACKET_BYTES_MAX;
 
-/// Datagrams of one system call.
+/// Datagrams read with one system call.
 pub(super) const BATCH: usize = 32;
+
+/// Datagrams that leave together at most (`UDP_MAX_SEGMENTS` of Linux 4.18).
+const SEGMENTS_MAX: usize = 64;
+
+/// A longer datagram leaves alone: the kernel makes no fragments of those that leave together, and
+/// every network of IPv4 takes so much (RFC 791 §3.2).
+const SEGMENT_BYTES_MAX: usize = 512;
 
 /// Receive buffer asked of the kernel: about 4,000 packets of 250 bytes, with what the kernel
 /// counts beside them. Without CAP_NET_ADMIN it grants at most net.core.rmem_max.
@@ -36,6 +43,8 @@ pub(super) struct BatchSocket {
     socket: UdpSocket,
     /// Whether it has several addresses.
     is_everywhere: bool,
+    /// Whether answers leave together, until the kernel refuses it.
+    is_segmenting: bool,
 }
 
 /// Datagrams as they came from the kernel; the memory is used again by the next read.
@@ -96,7 +105,7 @@ impl BatchSocket {
         } else if is_everywhere {
             socket::setsockopt(&socket, sockopt::Ipv6RecvPacketInfo, &true)?;
         }
-        Ok(Self { socket, is_everywhere })
+        Ok(Self { socket, is_everywhere, is_segmenting: true })
     }
 
     /// Waits until a read will find something.
@@ -123,15 +132,19 @@ impl BatchSocket {
 
     /// Sends all of `outgoing`, waiting where the kernel's buffer is full. What the kernel refuses
     /// for good is dropped: its sender asks again. Returns how many were.
-    pub(super) async fn send(&self, outgoing: &mut Vec<(Path, Vec<u8>)>) -> io::Result<u64> {
+    pub(super) async fn send(&mut self, outgoing: &mut Vec<(Path, Vec<u8>)>) -> io::Result<u64> {
         let fd = self.socket.as_raw_fd();
         let (mut next, mut refused) = (0, 0);
         while let Some(rest) = outgoing.get(next..).filter(|rest| !rest.is_empty()) {
-            match self.socket.try_io(Interest::WRITABLE, || write(fd, rest)) {
-                // The kernel takes one or says why not.
-                Ok(sent) => next += sent.max(1),
+            let together = if self.is_segmenting { leading_alike(rest) } else { 1 };
+            let write = || write(fd, &rest[..together]);
+            match self.socket.try_io(Interest::WRITABLE, write) {
+                Ok(()) => next += together,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     self.socket.writable().await?;
+                }
+                Err(error) if together > 1 && is_against_segments(&error) => {
+                    self.is_segmenting = false;
                 }
                 Err(error) if !is_fatal(&error) => {
                     next += 1;
@@ -145,36 +158,42 @@ impl BatchSocket {
     }
 }
 
-/// Gives the first datagrams that leave from one address to the kernel, at most [`BATCH`]; returns
-/// how many it took.
-fn write(fd: i32, outgoing: &[(Path, Vec<u8>)]) -> io::Result<usize> {
-    let local = outgoing.first().and_then(|(path, _)| path.local);
-    let batch = || outgoing.iter().take(BATCH).take_while(|(path, _)| path.local == local);
-    let slices: Vec<[IoSlice<'_>; 1]> = batch().map(|(_, bytes)| [IoSlice::new(bytes)]).collect();
-    let peers: Vec<Option<SockaddrStorage>> =
-        batch().map(|(path, _)| Some(SockaddrStorage::from(path.remote))).collect();
-    let space = local.map(|local| match local {
-        IpAddr::V4(_) => cmsg_space!(in_pktinfo),
-        IpAddr::V6(_) => cmsg_space!(in6_pktinfo),
-    });
-    let mut headers = MultiHeaders::preallocate(BATCH, space);
-    let flags = MsgFlags::MSG_DONTWAIT;
-    let sent = match local {
-        None => socket::sendmmsg(fd, &mut headers, &slices, &peers, [], flags)?.count(),
-        Some(IpAddr::V4(v4)) => {
-            let from = in_addr { s_addr: u32::from_ne_bytes(v4.octets()) };
-            let info = in_pktinfo { ipi_ifindex: 0, ipi_spec_dst: from, ipi_addr: from };
-            let told = [ControlMessage::Ipv4PacketInfo(&info)];
-            socket::sendmmsg(fd, &mut headers, &slices, &peers, told, flags)?.count()
+/// How many of the first datagrams can leave together: those of one path and one length.
+fn leading_alike(outgoing: &[(Path, Vec<u8>)]) -> usize {
+    let Some((path, first)) = outgoing.first() else { return 0 };
+    let most = if first.len() <= SEGMENT_BYTES_MAX { SEGMENTS_MAX } else { 1 };
+    let is_alike = |(other, bytes): &&(Path, Vec<u8>)| other == path && bytes.len() == first.len();
+    outgoing.iter().take(most).take_while(is_alike).count()
+}
+
+/// Gives datagrams of one path and one length to the kernel, which takes all or none of them.
+///
+/// More than one pass through it as one, and are cut apart at its end (`UDP_SEGMENT`, see udp(7)).
+/// An answer is 20 bytes: nearly all that it costs is its way through the kernel.
+fn write(fd: i32, alike: &[(Path, Vec<u8>)]) -> io::Result<()> {
+    let Some((path, first)) = alike.first() else { return Ok(()) };
+    let slices: Vec<IoSlice<'_>> = alike.iter().map(|(_, bytes)| IoSlice::new(bytes)).collect();
+    let (v4, v6, length);
+    let mut told = Vec::with_capacity(2);
+    match path.local {
+        None => {}
+        Some(IpAddr::V4(from)) => {
+            let from = in_addr { s_addr: u32::from_ne_bytes(from.octets()) };
+            v4 = in_pktinfo { ipi_ifindex: 0, ipi_spec_dst: from, ipi_addr: from };
+            told.push(ControlMessage::Ipv4PacketInfo(&v4));
         }
-        Some(IpAddr::V6(v6)) => {
-            let from = in6_addr { s6_addr: v6.octets() };
-            let info = in6_pktinfo { ipi6_addr: from, ipi6_ifindex: 0 };
-            let told = [ControlMessage::Ipv6PacketInfo(&info)];
-            socket::sendmmsg(fd, &mut headers, &slices, &peers, told, flags)?.count()
+        Some(IpAddr::V6(from)) => {
+            v6 = in6_pktinfo { ipi6_addr: in6_addr { s6_addr: from.octets() }, ipi6_ifindex: 0 };
+            told.push(ControlMessage::Ipv6PacketInfo(&v6));
         }
-    };
-    Ok(sent)
+    }
+    if alike.len() > 1 {
+        length = u16::try_from(first.len()).map_err(io::Error::other)?;
+        told.push(ControlMessage::UdpGsoSegments(&length));
+    }
+    let to = SockaddrStorage::from(path.remote);
+    socket::sendmsg(fd, &slices, &told, MsgFlags::MSG_DONTWAIT, Some(&to))?;
+    Ok(())
 }
 
 /// To which of our addresses a datagram came.
@@ -207,9 +226,23 @@ fn is_fatal(error: &io::Error) -> bool {
     matches!(errno, Some(Errno::EBADF | Errno::ENOTSOCK | Errno::EFAULT))
 }
 
+/// Where the kernel is too old, or no checksums are made on the way out.
+fn is_against_segments(error: &io::Error) -> bool {
+    let errno = error.raw_os_error().map(Errno::from_raw);
+    matches!(errno, Some(Errno::EINVAL | Errno::EIO))
+}
+
 #[cfg(test)]
 mod tests {
+    use nix::libc;
+    use nix::sys::socket::sockopt::SetBool;
+
     use super::*;
+
+    /// Has a socket make no checksums.
+    #[derive(Clone)]
+    struct NoCheck;
+    nix::setsockopt_impl!(NoCheck, libc::SOL_SOCKET, libc::SO_NO_CHECK, bool, SetBool);
 
     async fn socket(address: &str) -> (BatchSocket, u16) {
         let socket = UdpSocket::bind(address).await.unwrap();
@@ -218,7 +251,7 @@ mod tests {
     }
 
     /// Takes `count` datagrams and sends each back.
-    async fn echo(socket: &BatchSocket, count: usize) {
+    async fn echo(socket: &mut BatchSocket, count: usize) {
         let (mut received, mut echoed) = (Received::default(), 0);
         while echoed < count {
             socket.readable().await.unwrap();
@@ -235,13 +268,13 @@ mod tests {
     /// prefers.
     #[tokio::test]
     async fn an_answer_comes_from_the_address_that_was_asked() {
-        let (server, port) = socket("0.0.0.0:0").await;
+        let (mut server, port) = socket("0.0.0.0:0").await;
         let client = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
         let asked = ["127.0.0.2", "127.0.0.2", "127.0.0.3", "127.0.0.1"];
         for address in asked {
             client.send_to(address.as_bytes(), (address, port)).unwrap();
         }
-        echo(&server, asked.len()).await;
+        echo(&mut server, asked.len()).await;
         for address in asked {
             let mut buffer = [0; 32];
             let (length, from) = client.recv_from(&mut buffer).unwrap();
@@ -253,10 +286,10 @@ mod tests {
     /// The unspecified address of IPv6 takes IPv4 as well, where the system leaves it so.
     #[tokio::test]
     async fn a_socket_of_both_families_answers_both() {
-        let (server, port) = socket("[::]:0").await;
+        let (mut server, port) = socket("[::]:0").await;
         let six = std::net::UdpSocket::bind("[::1]:0").unwrap();
         six.send_to(b"six", ("::1", port)).unwrap();
-        echo(&server, 1).await;
+        echo(&mut server, 1).await;
         let mut buffer = [0; 8];
         let from: SocketAddr = (Ipv6Addr::LOCALHOST, port).into();
         assert_eq!(six.recv_from(&mut buffer).unwrap(), (3, from));
@@ -264,7 +297,7 @@ mod tests {
         let four = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
         if std::fs::read("/proc/sys/net/ipv6/bindv6only").is_ok_and(|only| only == b"0\n") {
             four.send_to(b"four", ("127.0.0.2", port)).unwrap();
-            echo(&server, 1).await;
+            echo(&mut server, 1).await;
             let from: SocketAddr = (Ipv4Addr::new(127, 0, 0, 2), port).into();
             assert_eq!(four.recv_from(&mut buffer).unwrap(), (4, from));
         }
@@ -272,17 +305,53 @@ mod tests {
 
     #[tokio::test]
     async fn more_than_a_batch_comes_and_goes() {
-        let (server, port) = socket("127.0.0.1:0").await;
+        let (mut server, port) = socket("127.0.0.1:0").await;
         let client = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
         for number in 0..100_u8 {
             client.send_to(&[number], ("127.0.0.1", port)).unwrap();
         }
-        echo(&server, 100).await;
+        echo(&mut server, 100).await;
         for number in 0..100_u8 {
             let mut buffer = [0; 8];
             assert_eq!(client.recv(&mut buffer).unwrap(), 1);
             assert_eq!(buffer[0], number);
         }
+    }
+
+    /// Answers to two clients, short ones and long ones, some of which can leave together.
+    async fn answer_two_clients(server: &mut BatchSocket) {
+        let lengths = [20, 20, 20, 30, 30, 20, 1_400, 1_400, 3_000, 3_000, 20];
+        let mut outgoing = Vec::new();
+        let clients = [(); 2].map(|()| std::net::UdpSocket::bind("127.0.0.1:0").unwrap());
+        for client in &clients {
+            let path = Path::from(client.local_addr().unwrap());
+            let answers = lengths.iter().zip(1_u8..);
+            outgoing.extend(answers.map(|(length, number)| (path, vec![number; *length])));
+        }
+        assert_eq!(server.send(&mut outgoing).await.unwrap(), 0);
+        for client in clients {
+            for (length, number) in lengths.iter().zip(1_u8..) {
+                let mut buffer = [0; PACKET_BYTES_MAX];
+                assert_eq!(client.recv(&mut buffer).unwrap(), *length);
+                assert_eq!(&buffer[..*length], vec![number; *length]);
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn answers_of_all_lengths_come_whole_and_in_order() {
+        let (mut server, _) = socket("127.0.0.1:0").await;
+        answer_two_clients(&mut server).await;
+        assert!(server.is_segmenting);
+    }
+
+    /// Without checksums the kernel cuts nothing apart.
+    #[tokio::test]
+    async fn where_answers_cannot_leave_together_each_leaves_alone() {
+        let (mut server, _) = socket("127.0.0.1:0").await;
+        socket::setsockopt(&server.socket, NoCheck, &true).unwrap();
+        answer_two_clients(&mut server).await;
+        assert!(!server.is_segmenting);
     }
 
     #[test]
