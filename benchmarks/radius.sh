@@ -1,7 +1,9 @@
 #!/usr/bin/env bash
 # RADIUS accounting: simgate, which answers what is durable, beside FreeRADIUS, which writes each packet to a
-# detail file without waiting for the disk, or, durably as well, into SQLite with a write-ahead log. 5,000 different packets, 64 outstanding, from the same generator, in alternating rounds: first from
-# our own, then from FreeRADIUS's radclient, which is the limit of its rounds itself.
+# detail file without waiting for the disk, or, durably as well, into SQLite with a write-ahead log; and beside
+# simgate's own protocol that stores nothing, the limit of machine and generator. 5,000 different packets,
+# 64 outstanding, from the same generator, in alternating rounds: first from our own, then from FreeRADIUS's
+# radclient, which is the limit of its rounds itself.
 #
 #   benchmarks/radius.sh           three rounds
 #   PACKETS=50000 benchmarks/radius.sh
@@ -28,7 +30,7 @@ stop() {
 }
 trap stop EXIT
 
-cargo build --release --quiet -p gateway -p radius --bin simgate --example load
+cargo build --release --quiet -p gateway -p radius --bin simgate --example load --example limit
 target="${CARGO_TARGET_DIR:-target}/release"
 
 mkdir -p "$folder/raddb" "$folder/detail"
@@ -151,6 +153,8 @@ secret = "$secret"
 CONF
 "$target/simgate" serve --config "$folder/simgate.toml" --data "$folder/data" > "$folder/simgate.log" 2>&1 &
 pids+=($!)
+"$target/examples/limit" 127.0.0.1:21915 "$secret" &
+pids+=($!)
 for _ in $(seq 100); do
     grep -q '^ready' "$folder/simgate.log" && break
     sleep 0.1
@@ -185,6 +189,8 @@ for round in 1 2 3; do
     "$target/examples/load" 127.0.0.1:21913 "$secret" "$packets" 64
     echo -n "round $round: simgate, durable:         "
     "$target/examples/load" 127.0.0.1:21813 "$secret" "$packets" 64
+    echo -n "round $round: storing nothing:          "
+    "$target/examples/load" 127.0.0.1:21915 "$secret" "$packets" 64
     echo -n "round $round: FreeRADIUS, durable:      "
     "$target/examples/load" 127.0.0.1:21914 "$secret" 1000 64
     sleep 1
