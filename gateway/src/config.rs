@@ -103,7 +103,7 @@ pub(crate) struct Devices {
 
 /// One plain UDP listener.
 #[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a table with the key listen")]
 pub(crate) struct UdpListener {
     #[serde(deserialize_with = "values::address")]
     pub(crate) listen: SocketAddr,
@@ -117,7 +117,7 @@ pub(crate) struct UdpListener {
 
 /// One CoAP listener.
 #[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a table with the key listen")]
 pub(crate) struct CoapListener {
     #[serde(deserialize_with = "values::address")]
     pub(crate) listen: SocketAddr,
@@ -425,6 +425,8 @@ mod tests {
         assert!(error.contains("localhost") && error.contains("127.0.0.1:8080"), "{error}");
         let error = load("[data]\nretention_hours = 0", &[]).unwrap_err();
         assert_eq!(error, "data.retention_hours is 0, allowed: 1 to 8784");
+        let error = load("[devices]\nudp = [\"127.0.0.1:4445\"]", &[]).unwrap_err();
+        assert!(error.contains("expected a table with the key listen"), "{error}");
     }
 
     #[test]

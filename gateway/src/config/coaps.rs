@@ -11,7 +11,7 @@ use super::values::{self, ConfigError};
 
 /// One listener for CoAP or LwM2M over DTLS.
 #[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a table with the key listen")]
 pub(crate) struct CoapsListener {
     #[serde(deserialize_with = "values::address")]
     pub(crate) listen: SocketAddr,

@@ -44,7 +44,7 @@ const CLOCK_SKEW: RangeInclusive<Duration> = Duration::from_secs(10)..=Duration:
 
 /// One RADIUS accounting server.
 #[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a table with the keys listen and clients")]
 pub(crate) struct RadiusListener {
     #[serde(deserialize_with = "values::address")]
     pub(crate) listen: SocketAddr,
@@ -61,6 +61,7 @@ pub(crate) struct RadiusListener {
 /// Who may send accounting.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[serde(expecting = "a table with the keys name, address and secret or secret_file")]
 pub(crate) struct RadiusClient {
     /// The operator's name for it.
     pub(crate) name: String,
@@ -85,7 +86,7 @@ pub(crate) struct RadiusClient {
 
 /// One event stream of a SIM vendor.
 #[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a table with the keys name and secret or secret_file")]
 pub(crate) struct Stream {
     /// The last part of its URL, and the name of the feed.
     pub(crate) name: String,
