@@ -12,6 +12,8 @@ use crate::record::Record;
 
 /// Fields of a line that are read; later ones may be missing.
 const FIELDS: usize = 13;
+/// Lines of the exports have about 80 bytes; of one that has so many the rest is not even read.
+pub(crate) const LINE_BYTES_MAX: usize = 4_096;
 
 /// What a line holds.
 #[derive(Debug, Clone, PartialEq)]
@@ -26,6 +28,9 @@ pub(crate) enum Line {
 /// Why a line is no cell.
 #[derive(Debug, Clone, PartialEq, Error)]
 pub enum BadLine {
+    /// Too long.
+    #[error("{LINE_BYTES_MAX} bytes or more")]
+    Long,
     /// Too few fields.
     #[error("{0} fields, allowed: at least {FIELDS}")]
     Fields(usize),
@@ -54,6 +59,9 @@ pub enum BadLine {
 
 /// Reads a line, without its end.
 pub(crate) fn parse(line: &[u8]) -> Result<Line, BadLine> {
+    if line.len() >= LINE_BYTES_MAX {
+        return Err(BadLine::Long);
+    }
     let line = line.trim_ascii_end();
     if line.is_empty() || line.starts_with(b"radio,") {
         return Ok(Line::Nothing);

@@ -14,7 +14,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use flate2::read::MultiGzDecoder;
 use thiserror::Error;
 
-use crate::csv::{self, BadLine, Line};
+use crate::csv::{self, BadLine, LINE_BYTES_MAX, Line};
 use crate::database::{CellDatabase, OpenError};
 use crate::merge::{Areas, Sorted, merge};
 use crate::record::Record;
@@ -73,7 +73,15 @@ pub struct Imported {
 /// Why an import failed. The database is as it was.
 #[derive(Debug, Error)]
 pub enum ImportError {
-    /// A file cannot be read.
+    /// A file is not there, or cannot be looked at.
+    #[error("{path}: {source}")]
+    Source {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A file cannot be read to its end.
     #[error("{path}, line {line}: {source}; what was read so far is kept, import again to go on")]
     Read {
         /// The file.
@@ -91,6 +99,9 @@ pub enum ImportError {
         /// Why the first one is none.
         bad_line: Option<BadLine>,
     },
+    /// Another import has not ended.
+    #[error("another import into {0} is under way")]
+    UnderWay(PathBuf),
     /// The database of before cannot be read.
     #[error(transparent)]
     Database(#[from] OpenError),
@@ -121,6 +132,16 @@ impl Import {
 
     /// Does it. Cells that the database has stay, newer ones take their places.
     pub fn run(&self, mut progress: impl FnMut(Progress)) -> Result<Imported, ImportError> {
+        let mut sources = Vec::new();
+        for path in &self.sources {
+            let source = Source::of(path);
+            let named = |source| ImportError::Source { path: path.clone(), source };
+            sources.push(source.map_err(named)?);
+        }
+        let runs = Runs::take(&self.target).map_err(|error| match error.kind() {
+            io::ErrorKind::WouldBlock => ImportError::UnderWay(self.target.clone()),
+            _ => ImportError::Write(error),
+        })?;
         let mut replaced = None;
         let before = match CellDatabase::open(&self.target) {
             Ok(database) => Some(database),
@@ -131,13 +152,7 @@ impl Import {
             }
             Err(error) => return Err(error.into()),
         };
-        let mut sources = Vec::new();
-        for path in &self.sources {
-            let read = |source| ImportError::Read { path: path.clone(), line: 0, source };
-            sources.push(Source::of(path).map_err(read)?);
-        }
         let bytes = sources.iter().map(|source| source.bytes).sum();
-        let runs = Runs::of(&self.target);
         let stand = runs.begin(sources)?;
         let mut imported =
             Imported { was_resumed: stand.runs > 0, replaced, ..Imported::default() };
@@ -228,11 +243,11 @@ impl SourceReader<'_> {
         skip(&mut text, self.stand.text_bytes)?;
         let mut line = Vec::new();
         loop {
-            line.clear();
-            if text.read_until(b'\n', &mut line)? == 0 {
+            let bytes = read_line(&mut text, &mut line)?;
+            if bytes == 0 {
                 return Ok(());
             }
-            self.stand.text_bytes += line.len() as u64;
+            self.stand.text_bytes += bytes;
             self.stand.lines += 1;
             self.stand.source_lines += 1;
             self.take(path, &line)?;
@@ -280,6 +295,16 @@ impl SourceReader<'_> {
         self.pieces = None;
         self.stand
     }
+}
+
+/// Reads a line, of one that is too long its beginning; says how many bytes it has.
+fn read_line(text: &mut impl BufRead, line: &mut Vec<u8>) -> io::Result<u64> {
+    line.clear();
+    let mut bytes = text.take(LINE_BYTES_MAX as u64).read_until(b'\n', line)?;
+    if bytes == LINE_BYTES_MAX && !line.ends_with(b"\n") {
+        bytes += text.skip_until(b'\n')?;
+    }
+    Ok(bytes as u64)
 }
 
 fn skip(text: &mut impl Read, bytes: u64) -> io::Result<()> {

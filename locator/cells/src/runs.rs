@@ -1,6 +1,6 @@
 //! Sorted pieces of an import on disk, and where the import stood when each was complete.
 
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::io::{self, BufReader, BufWriter, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
@@ -44,17 +44,26 @@ pub(crate) struct Stand {
     pub(crate) other_radio: u64,
 }
 
-/// The folder of an import that is under way, beside its target.
-#[derive(Debug, Clone)]
+/// The folder of an import that is under way, beside its target. Nobody else has it meanwhile.
+#[derive(Debug)]
 pub(crate) struct Runs {
     folder: PathBuf,
+    _lock: File,
 }
 
 impl Runs {
-    pub(crate) fn of(target: &Path) -> Self {
+    /// Takes the folder; [`io::ErrorKind::WouldBlock`] where another import has it.
+    pub(crate) fn take(target: &Path) -> io::Result<Self> {
         let mut name = target.file_name().unwrap_or_default().to_owned();
         name.push(".import");
-        Self { folder: target.with_file_name(name) }
+        let folder = target.with_file_name(name);
+        fs::create_dir_all(&folder)?;
+        let lock = File::open(&folder)?;
+        match lock.try_lock() {
+            // Some file systems of networks lock no folders: there it is the operator's to see.
+            Ok(()) | Err(TryLockError::Error(_)) => Ok(Self { folder, _lock: lock }),
+            Err(TryLockError::WouldBlock) => Err(io::ErrorKind::WouldBlock.into()),
+        }
     }
 
     /// Where an earlier import of the same sources stood; otherwise begins anew.
@@ -65,7 +74,6 @@ impl Runs {
             return Ok(stand);
         }
         self.clear()?;
-        fs::create_dir_all(&self.folder)?;
         Ok(Stand { sources, ..Stand::default() })
     }
 
@@ -89,15 +97,20 @@ impl Runs {
         Ok(RunReader { reader: BufReader::with_capacity(1 << 18, file) })
     }
 
+    /// Forgets all pieces.
     pub(crate) fn clear(&self) -> io::Result<()> {
-        match fs::remove_dir_all(&self.folder) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            _ => Ok(()),
-        }
+        fs::read_dir(&self.folder)?.try_for_each(|file| fs::remove_file(file?.path()))
     }
 
     fn run(&self, number: usize) -> PathBuf {
         self.folder.join(format!("run-{number}"))
+    }
+}
+
+impl Drop for Runs {
+    fn drop(&mut self) {
+        // With pieces in it, it stays: an import can go on with them.
+        let _ = fs::remove_dir(&self.folder);
     }
 }
 

@@ -162,7 +162,38 @@ fn bad_lines_are_named_and_skipped() {
     assert_eq!(error.to_string(), "1 lines without a cell: 2 fields, allowed: at least 13");
     assert!(!none.target().exists());
     let error = none.import(&[&none.0.path().join("missing.csv")]).unwrap_err();
-    assert!(error.to_string().contains("missing.csv"), "{error}");
+    let path = none.0.path().join("missing.csv");
+    let told = format!("{}: No such file or directory (os error 2)", path.display());
+    assert_eq!(error.to_string(), told);
+}
+
+#[test]
+fn a_line_without_an_end_is_one_bad_line() {
+    let world = World::new();
+    let long = [line(1, 10.0, 1).trim_end(), &",".repeat(10_000_000), "\n"].concat();
+    let text = [line(2, 10.0, 1), long, line(3, 10.0, 1), "x".repeat(5_000)].concat();
+    let imported = world.import(&[&world.file("cells.csv", text)]).unwrap();
+    assert_eq!((imported.lines, imported.cells, imported.bad), (4, 2, 2));
+    let told: Vec<_> =
+        imported.bad_lines.iter().map(|(_, line, reason)| format!("{line}: {reason}")).collect();
+    assert_eq!(told, ["2: 4096 bytes or more", "4: 4096 bytes or more"]);
+}
+
+#[test]
+fn of_two_imports_at_once_one_is_refused() {
+    let world = World::new();
+    let (one, two) =
+        (world.file("one.csv", line(1, 10.0, 1)), world.file("two.csv", line(2, 10.0, 1)));
+    let mut refused = 0;
+    let import = Import::new(vec![one], &world.target());
+    let imported = import.run(|_| {
+        let error = world.import(&[&two]).unwrap_err();
+        assert!(error.to_string().ends_with("cells.db is under way"), "{error}");
+        refused += 1;
+    });
+    assert_eq!((imported.unwrap().database_cells, refused), (1, 1));
+    assert_eq!(world.import(&[&two]).unwrap().database_cells, 2);
+    assert!(!world.0.path().join("cells.db.import").exists());
 }
 
 #[test]
