@@ -424,6 +424,6 @@ fn plain_config(address: SocketAddr) -> ServerConfig {
 
 fn report(part: &str, ended: anyhow::Result<()>) {
     if let Err(error) = ended {
-        error!(part, error = format!("{error:#}"), "did not end in order");
+        error!(part, error = crate::causes::said(&error), "did not end in order");
     }
 }

@@ -7,6 +7,7 @@ use clap::Parser as _;
 
 mod actions;
 mod arguments;
+mod causes;
 mod cells;
 mod clients;
 mod commands;
@@ -41,7 +42,7 @@ fn main() -> ExitCode {
     match run(arguments) {
         Ok(code) => code,
         Err(error) => {
-            let _ = writeln!(std::io::stderr(), "simgate: {error:#}");
+            let _ = writeln!(std::io::stderr(), "simgate: {}", causes::said(&error));
             exit_code(&error)
         }
     }

@@ -106,7 +106,7 @@ pub(crate) async fn commands(commands: Commands) {
         let commands = commands.clone();
         let ended = tokio::task::spawn_blocking(move || commands.end_overdue()).await;
         if let Ok(Err(error)) = ended {
-            warn!(error = format!("{error:#}"), "old requests to devices cannot be ended");
+            warn!(error = crate::causes::said(&error), "old requests to devices cannot be ended");
         }
     }
 }
@@ -119,7 +119,7 @@ pub(crate) async fn templates(log: MessageLog, templates: Templates) {
         let (log, templates) = (log.clone(), templates.clone());
         let forgotten = tokio::task::spawn_blocking(move || forget(&log, &templates)).await;
         if let Ok(Err(error)) = forgotten {
-            warn!(error = format!("{error:#}"), "old template versions cannot be forgotten");
+            warn!(error = crate::causes::said(&error), "old template versions cannot be forgotten");
         }
     }
 }
