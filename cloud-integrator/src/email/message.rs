@@ -63,6 +63,8 @@ fn told(event: &Delivery) -> Told {
     let mut details = String::new();
     let mut line = |name: &str, value: &str| {
         if !value.is_empty() {
+            // A detail is one line, so that no name looks like another detail.
+            let value = value.replace(char::is_control, " ");
             // Writing to a String never fails.
             let _ = writeln!(details, "{name:<12}{value}");
         }
@@ -137,6 +139,7 @@ mod tests {
         let (subject, text) = words(&[event(EventType::Geofence, CROSSED)]);
         assert_eq!(subject, r#"[simgate] device 8988280666000002864 entered "depot\r\nBcc: x""#);
         for part in [
+            "geofence    depot  Bcc: x\n",
             "position    56.9, 24.1",
             "accuracy    12 m",
             "mlat=56.9&mlon=24.1",
