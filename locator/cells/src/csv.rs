@@ -45,7 +45,7 @@ pub enum BadLine {
         /// What was found.
         found: String,
         /// The least number.
-        least: u64,
+        least: i64,
         /// The largest number.
         most: u64,
     },
@@ -62,7 +62,8 @@ pub(crate) fn parse(line: &[u8]) -> Result<Line, BadLine> {
     if line.len() >= LINE_BYTES_MAX {
         return Err(BadLine::Long);
     }
-    let line = line.trim_ascii_end();
+    // Some programs begin a file with the mark of UTF-8.
+    let line = line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(line).trim_ascii_end();
     if line.is_empty() || line.starts_with(b"radio,") {
         return Ok(Line::Nothing);
     }
@@ -99,22 +100,23 @@ pub(crate) fn parse(line: &[u8]) -> Result<Line, BadLine> {
     Ok(Line::Cell(Record::new(key, at, range).made_from(or_none(updated), samples)))
 }
 
-fn number(field: &'static str, text: &[u8], least: u64, most: u64) -> Result<u64, BadLine> {
+fn number(field: &'static str, text: &[u8], least: u32, most: u64) -> Result<u64, BadLine> {
     let digits = text.iter().try_fold(0_u64, |sum, byte| {
         let digit = byte.wrapping_sub(b'0');
         if digit > 9 { None } else { sum.checked_mul(10)?.checked_add(digit.into()) }
     });
     let number = digits.filter(|_| !text.is_empty());
-    number.filter(|number| (least..=most).contains(number)).ok_or_else(|| BadLine::Number {
+    number.filter(|number| (least.into()..=most).contains(number)).ok_or_else(|| BadLine::Number {
         field,
         found: shown(text),
-        least,
+        least: least.into(),
         most,
     })
 }
 
-fn degrees(field: &'static str, text: &[u8], most: u64) -> Result<f64, BadLine> {
-    let wrong = || BadLine::Number { field, found: shown(text), least: 0, most };
+fn degrees(field: &'static str, text: &[u8], most: u32) -> Result<f64, BadLine> {
+    let least = -i64::from(most);
+    let wrong = || BadLine::Number { field, found: shown(text), least, most: most.into() };
     std::str::from_utf8(text).ok().and_then(|text| text.parse().ok()).ok_or_else(wrong)
 }
 
@@ -148,7 +150,7 @@ mod tests {
         assert_eq!(bad("LTE", "6G"), "radio \"6G\", allowed: GSM, UMTS, LTE, NBIOT, NR, CDMA");
         assert_eq!(bad("262", "0"), "mcc \"0\", allowed: a number from 1 to 999");
         assert_eq!(bad("28312321", "-1"), "cell \"-1\", allowed: a number from 0 to 68719476735");
-        assert_eq!(bad("50.174076", "x"), "lat \"x\", allowed: a number from 0 to 90");
+        assert_eq!(bad("50.174076", "x"), "lat \"x\", allowed: a number from -90 to 90");
         assert_eq!(bad("50.174076", "91"), "latitude 91.0 is outside of -90 to 90");
         assert_eq!(
             bad(",0,10.940241,50.174076", ",0,0,0"),
@@ -156,6 +158,7 @@ mod tests {
         );
         assert_eq!(parse(b"LTE,262").unwrap_err(), BadLine::Fields(2));
         assert_eq!(parse(b"radio,mcc,net"), Ok(Line::Nothing));
+        assert_eq!(parse(b"\xef\xbb\xbfradio,mcc,net"), Ok(Line::Nothing));
         assert_eq!(parse(b"\r"), Ok(Line::Nothing));
         assert_eq!(parse(GOOD.replace("LTE", "CDMA").as_bytes()), Ok(Line::OtherRadio));
     }

@@ -236,7 +236,7 @@ impl SourceReader<'_> {
     fn read(&mut self, path: &Path, report: &mut impl FnMut(u64, u64)) -> io::Result<()> {
         let read = Arc::new(AtomicU64::new(0));
         let file = Counted { inner: File::open(path)?, read: Arc::clone(&read) };
-        let is_gzip = path.extension().is_some_and(|ending| ending == "gz");
+        let is_gzip = path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("gz"));
         let text: Box<dyn Read> =
             if is_gzip { Box::new(MultiGzDecoder::new(file)) } else { Box::new(file) };
         let mut text = BufReader::with_capacity(1 << 20, text);

@@ -70,11 +70,19 @@ impl Runs {
     pub(crate) fn begin(&self, sources: Vec<Source>) -> io::Result<Stand> {
         let saved = fs::read(self.folder.join("stand.json")).ok();
         let saved: Option<Stand> = saved.and_then(|text| serde_json::from_slice(&text).ok());
-        if let Some(stand) = saved.filter(|stand| stand.sources == sources) {
+        let goes_on = |stand: &Stand| stand.sources == sources && self.is_whole(stand);
+        if let Some(stand) = saved.filter(goes_on) {
             return Ok(stand);
         }
         self.clear()?;
         Ok(Stand { sources, ..Stand::default() })
+    }
+
+    /// Whether the pieces hold all cells that were read.
+    fn is_whole(&self, stand: &Stand) -> bool {
+        let bytes = |run| fs::metadata(self.run(run)).map_or(0, |about| about.len());
+        let found: u64 = (0..stand.runs).map(bytes).sum();
+        Some(found) == stand.cells.checked_mul(RECORD_BYTES as u64)
     }
 
     /// Writes a piece, sorted, and then where the import stands.

@@ -204,13 +204,13 @@ fn a_truncated_file_changes_nothing_and_is_gone_on_with() {
     let lines: String = (0..1_000).map(|cell| line(cell, 10.0, 2)).collect();
     let first = world.file("first.csv", &lines[..lines.len() / 2]);
     let packed = gzip(lines.as_bytes());
-    let broken = world.file("cells.csv.gz", &packed[..packed.len() / 2]);
+    let broken = world.file("cells.csv.GZ", &packed[..packed.len() / 2]);
     let error = world.import(&[&first, &broken]).unwrap_err();
     assert!(matches!(error, ImportError::Read { .. }), "{error}");
     assert!(error.to_string().contains("import again to go on"), "{error}");
     assert_eq!(fs::read(world.target()).unwrap(), before);
     let again = world.import(&[&first, &broken]).unwrap_err();
-    assert!(again.to_string().contains("cells.csv.gz"), "{again}");
+    assert!(again.to_string().contains("cells.csv.GZ"), "{again}");
     // Another file is another import.
     let whole = world.file("whole.csv.gz", &packed);
     let imported = world.import(&[&whole]).unwrap();
@@ -239,6 +239,29 @@ fn an_import_that_was_cut_off_gives_the_same_database() {
     assert_eq!((imported.lines, imported.cells), (1_050, 1_050));
     assert_eq!(fs::read(&target).unwrap(), fs::read(whole.target()).unwrap());
     assert!(!cut.0.path().join("cells.db.import").exists());
+}
+
+/// A folder of pieces that somebody has tidied up is worth nothing.
+#[test]
+fn an_import_begins_anew_where_a_piece_is_gone_or_cut() {
+    let lines: String = (0..1_050).map(|cell| line(cell, 10.0, cell)).collect();
+    for is_gone in [true, false] {
+        let world = World::new();
+        let source = world.file("cells.csv", &lines);
+        let import = Import::new(vec![source.clone()], &world.target()).with_run_cells(100);
+        let reads = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            import.run(|progress| assert!(!progress.is_merging, "cut off before the merge"))
+        }));
+        assert!(reads.is_err());
+        let piece = world.0.path().join("cells.db.import/run-3");
+        if is_gone {
+            fs::remove_file(piece).unwrap();
+        } else {
+            fs::File::options().write(true).open(piece).unwrap().set_len(230).unwrap();
+        }
+        let imported = world.import(&[&source]).unwrap();
+        assert_eq!((imported.was_resumed, imported.database_cells), (false, 1_050));
+    }
 }
 
 #[test]
