@@ -5,8 +5,10 @@
 //! 180 or with a jump from 179 to -179. A ring that goes once round the globe encloses the nearer
 //! pole. Distances are great-circle distances; at a circle's border, geodesic ones.
 
+use std::f64::consts::PI;
+
 use geo::{
-    Area as _, BoundingRect as _, Contains as _, Coord, Distance as _, Geodesic, Haversine,
+    Area as _, BoundingRect as _, Coord, Distance as _, Geodesic, Haversine, Intersects as _,
     LineString, Point, Polygon, Rect, Validation as _,
 };
 use thiserror::Error;
@@ -30,14 +32,19 @@ const DEGREE_M: f64 = 111_195.0;
 #[derive(Debug, Clone, PartialEq)]
 pub struct Shape {
     kind: Kind,
-    /// Half of its smaller extent, in metres.
+    /// See [`Shape::half_width_m`].
     half_width_m: f64,
 }
 
 #[derive(Debug, Clone, PartialEq)]
 enum Kind {
-    /// With longitudes that go on beyond 180, and its box.
-    Polygon(Polygon, Rect),
+    Polygon {
+        /// With longitudes that go on beyond 180.
+        polygon: Polygon,
+        bounds: Rect,
+        /// Whether it goes round the globe, and was closed over a pole.
+        is_polar: bool,
+    },
     Circle {
         center: Point,
         radius_m: f64,
@@ -106,7 +113,8 @@ impl Shape {
         }
         let (outer, holes) = rings.split_first().ok_or(InvalidShape::NoRing)?;
         let outer = unrolled(outer, None);
-        let outer = if goes_round(&outer) { around_pole(outer) } else { outer };
+        let is_polar = goes_round(&outer);
+        let outer = if is_polar { around_pole(outer) } else { outer };
         let anchor = outer.first().map(|first| first.x);
         let mut inner = Vec::new();
         for (place, hole) in holes.iter().enumerate() {
@@ -126,10 +134,8 @@ impl Shape {
             return Err(InvalidShape::NotSimple(format!("ring {flat} has no area")));
         }
         let bounds = polygon.bounding_rect().ok_or(InvalidShape::NoRing)?;
-        let middle = f64::midpoint(bounds.min().y, bounds.max().y);
-        let width = bounds.width() * middle.to_radians().cos();
-        let half_width_m = width.min(bounds.height()) * DEGREE_M / 2.0;
-        Ok(Self { kind: Kind::Polygon(polygon, bounds), half_width_m })
+        let half_width_m = half_width_m(&polygon, &bounds);
+        Ok(Self { kind: Kind::Polygon { polygon, bounds, is_polar }, half_width_m })
     }
 
     /// A circle.
@@ -140,11 +146,11 @@ impl Shape {
         Ok(Self { kind: Kind::Circle { center: point(center), radius_m }, half_width_m: radius_m })
     }
 
-    /// Whether a point lies inside.
+    /// Whether a point lies inside, or on the border.
     pub fn contains(&self, at: Coordinates) -> bool {
         match &self.kind {
-            Kind::Polygon(polygon, bounds) => {
-                turned(at, bounds).any(|place| polygon.contains(&place))
+            Kind::Polygon { polygon, bounds, .. } => {
+                turned(at, bounds).any(|place| polygon.intersects(&place))
             }
             Kind::Circle { center, radius_m } => {
                 distance(*center, point(at), *radius_m) <= *radius_m
@@ -156,10 +162,10 @@ impl Shape {
     pub fn depth_m(&self, at: Coordinates) -> f64 {
         match &self.kind {
             Kind::Circle { center, radius_m } => radius_m - distance(*center, point(at), *radius_m),
-            Kind::Polygon(polygon, bounds) => {
-                let places = turned(at, bounds).map(|place| (polygon.contains(&place), place));
+            Kind::Polygon { polygon, bounds, is_polar } => {
+                let places = turned(at, bounds).map(|place| (polygon.intersects(&place), place));
                 let depth = |(inside, place)| {
-                    let border = border_distance_m(polygon, place);
+                    let border = border_distance_m((polygon, *is_polar), place);
                     if inside { border } else { -border }
                 };
                 places.map(depth).fold(f64::NEG_INFINITY, f64::max)
@@ -169,7 +175,7 @@ impl Shape {
 
     /// Whether a point is certainly further outside than this, by a look at the box.
     pub(crate) fn is_far(&self, at: Coordinates, metres: f64) -> bool {
-        let Kind::Polygon(_, bounds) = &self.kind else { return false };
+        let Kind::Polygon { bounds, .. } = &self.kind else { return false };
         // A little more than it takes, for what the sphere and the scale lack.
         let degrees = metres * (1.0 + 2.0 * SPHERE_ERROR) / DEGREE_M;
         let north = at.latitude() > bounds.max().y + degrees;
@@ -187,7 +193,8 @@ impl Shape {
         places.all(|place| place.x() > bounds.max().x + side || place.x() < bounds.min().x - side)
     }
 
-    /// Half of its smaller extent, in metres: nothing lies deeper inside.
+    /// Half of its smaller extent, in metres; less for a narrow or winding polygon, so that in
+    /// every shape some place lies half as deep.
     pub fn half_width_m(&self) -> f64 {
         self.half_width_m
     }
@@ -195,7 +202,10 @@ impl Shape {
     /// Boxes with all of it, `[west, south, east, north]`, none of which crosses the antimeridian.
     pub fn boxes(&self) -> Vec<[f64; 4]> {
         let [west, south, east, north] = match &self.kind {
-            Kind::Polygon(_, bounds) => {
+            Kind::Polygon { is_polar: true, bounds, .. } => {
+                return vec![[-180.0, bounds.min().y, 180.0, bounds.max().y]];
+            }
+            Kind::Polygon { bounds, .. } => {
                 [bounds.min().x, bounds.min().y, bounds.max().x, bounds.max().y]
             }
             Kind::Circle { center, radius_m } => circle_box(*center, *radius_m),
@@ -231,6 +241,24 @@ fn check_ring(ring: usize, points: &[[f64; 2]]) -> Result<(), InvalidShape> {
         [_, _, _, _, ..] => Ok(()),
         few => Err(InvalidShape::Points { ring, found: few.len() }),
     }
+}
+
+/// Half of the smaller side of the box; less where the polygon is narrower or winds, or has holes.
+///
+/// What lies less deep than d lies within d of a border. That is no more area than d times the
+/// length of all borders, and πd² round each hole: where it is all of the area, some place is so
+/// deep. Of a square and of a circle it is a half of the half width.
+fn half_width_m(polygon: &Polygon, bounds: &Rect) -> f64 {
+    let middle = f64::midpoint(bounds.min().y, bounds.max().y);
+    let scale = middle.to_radians().cos();
+    let extent = (bounds.width() * scale).min(bounds.height());
+    let rings = std::iter::once(polygon.exterior()).chain(polygon.interiors());
+    let edges = rings.flat_map(LineString::lines);
+    let borders: f64 = edges.map(|edge| (edge.dx() * scale).hypot(edge.dy())).sum();
+    let area = polygon.unsigned_area() * scale;
+    let holes = polygon.interiors().len() as f64;
+    let depth = 2.0 * area / (borders + (borders * borders + 4.0 * PI * holes * area).sqrt());
+    (extent / 2.0).min(2.0 * depth) * DEGREE_M
 }
 
 /// A ring in which no edge goes more than half round the globe; near `anchor` if there is one.
@@ -289,7 +317,7 @@ fn distance(one: Point, two: Point, border_m: f64) -> f64 {
 
 /// From a point to the nearest edge: the nearest place is sought on a map whose scale is right at
 /// the point, its distance is a great circle's.
-fn border_distance_m(polygon: &Polygon, at: Point) -> f64 {
+fn border_distance_m((polygon, is_polar): (&Polygon, bool), at: Point) -> f64 {
     let scale = at.y().to_radians().cos().max(1e-6);
     let rings = std::iter::once(polygon.exterior()).chain(polygon.interiors());
     let nearest = |line: geo::Line| {
@@ -304,15 +332,11 @@ fn border_distance_m(polygon: &Polygon, at: Point) -> f64 {
     // The edges that close a ring over a pole, and the sides of that seam, are no border.
     let is_border = |line: &geo::Line| {
         let at_pole = |place: Coord| place.y.abs() == 90.0;
-        !(at_pole(line.start) || at_pole(line.end)) || !spans_the_globe(polygon)
+        !is_polar || !(at_pole(line.start) || at_pole(line.end))
     };
     let edges = rings.flat_map(LineString::lines).filter(is_border).map(nearest);
     let closest = edges.min_by(|one, two| one.0.total_cmp(&two.0));
     closest.map_or(f64::INFINITY, |(_, place)| Haversine.distance(at, Point::from(place)))
-}
-
-fn spans_the_globe(polygon: &Polygon) -> bool {
-    polygon.bounding_rect().is_some_and(|bounds| bounds.width() >= 360.0)
 }
 
 /// The box of a circle (its meridians touch it north or south of its centre).
@@ -395,6 +419,47 @@ mod tests {
         let depth = shape.depth_m(at(12.0, -71.0));
         assert!((depth - 111_195.0).abs() < 200.0, "{depth}");
         assert_eq!(shape.boxes(), [[-180.0, -90.0, 180.0, -70.0]]);
+    }
+
+    /// The meridian of its first point and the pole are where it was closed, not its border.
+    #[test]
+    fn nothing_at_a_pole_is_a_border() {
+        for first in [0.0, 12.345_678, -73.985_13, 179.999_999] {
+            let ring = [0.0, 90.0, 180.0, 270.0, 0.0].map(|turn| [first - turn, 70.0]).to_vec();
+            let shape = Shape::polygon(&[ring]).unwrap();
+            assert_eq!(shape.boxes(), [[-180.0, 70.0, 180.0, 90.0]]);
+            for place in [at(first, 80.0), at(first - 1e-7, 80.0), at(first, 90.0), at(7.0, 90.0)] {
+                assert!(shape.contains(place), "{place:?}");
+                assert!(shape.depth_m(place) > 1_000_000.0, "{place:?}: {}", shape.depth_m(place));
+            }
+        }
+    }
+
+    /// Some place of a shape lies as deep as is asked of one that is entered.
+    #[test]
+    fn every_shape_can_be_entered() {
+        let corridor = vec![[7.0, 50.0], [7.1, 50.06], [7.102, 50.06], [7.002, 50.0], [7.0, 50.0]];
+        let u =
+            [(0, 0), (100, 0), (100, 100), (99, 100), (99, 1), (1, 1), (1, 100), (0, 100), (0, 0)];
+        let u = u.map(|(x, y)| [1.0 + f64::from(x) / 1e3, f64::from(y) / 1e3]).to_vec();
+        let moat = [square(1.0, 0.0, 1.1, 0.1), square(1.001, 0.001, 1.099, 0.099)];
+        let holes = (0..100).map(|hole| {
+            let (x, y) = (1.0 + f64::from(hole % 10) * 0.01, f64::from(hole / 10) * 0.01);
+            square(x + 0.001, y + 0.001, x + 0.009, y + 0.009)
+        });
+        let sieve: Vec<_> = std::iter::once(square(1.0, 0.0, 1.1, 0.1)).chain(holes).collect();
+        for rings in
+            [vec![corridor], vec![u], moat.to_vec(), sieve, vec![square(5.0, 5.0, 6.0, 6.0)]]
+        {
+            let shape = Shape::polygon(&rings).unwrap();
+            let [west, south, east, north] = shape.boxes()[0];
+            let part = |from: f64, to: f64, step: u32| from + (to - from) * f64::from(step) / 200.0;
+            let places = (0..201 * 201)
+                .map(|place| at(part(west, east, place % 201), part(south, north, place / 201)));
+            let inside = places.filter(|place| shape.contains(*place));
+            let deepest = inside.map(|place| shape.depth_m(place)).fold(0.0, f64::max);
+            assert!(deepest >= shape.half_width_m() / 2.0, "{rings:?}: {deepest}");
+        }
     }
 
     #[test]

@@ -66,6 +66,18 @@ fn a_device_that_is_first_seen_inside_has_entered() {
     assert_eq!(World::new(fence()).see(seen(0.0, 0)), [Enter]);
 }
 
+/// A road between two fields: its box is wide, and nothing on it lies 20 m behind its border.
+#[test]
+fn a_narrow_corridor_is_entered() {
+    let (here, there) = ([10.0, 0.0], [10.09, 0.05]);
+    let ring = vec![here, there, [10.0904, 0.05], [10.0004, 0.0], here];
+    let corridor = Fence { shape: Shape::polygon(&[ring]).unwrap(), ..fence() };
+    let mut world = World::new(corridor);
+    let on_it = Coordinates::new(0.025, 10.0452).unwrap();
+    assert_eq!(world.see(Observation { coordinates: on_it, ..seen(0.0, 0) }), [Enter]);
+    assert_eq!(world.see(seen(5_000.0, 1)), [Exit]);
+}
+
 /// A parked car's GPS jitters over the border.
 #[test]
 fn near_the_border_nothing_changes() {
