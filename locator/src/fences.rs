@@ -42,6 +42,11 @@ impl Fences {
         self.all.get(&number)
     }
 
+    /// The shape of a geofence that can be used.
+    pub(crate) fn shape(&self, number: u64) -> Option<&Shape> {
+        self.index.find(number).map(|fence| &fence.shape)
+    }
+
     pub(crate) fn list(&self) -> impl Iterator<Item = &Geofence> {
         self.all.values()
     }

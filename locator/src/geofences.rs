@@ -208,7 +208,9 @@ impl Locator {
         geofence.sources = change.sources.unwrap_or(geofence.sources);
         check_some(&geofence.directions, &geofence.sources)?;
         geofence.updated = now;
-        let built = geofence.shape()?;
+        // Of a large polygon it takes long to see that it is one.
+        let indexed = self.world().fences.shape(geofence.number).cloned();
+        let built = indexed.map_or_else(|| geofence.shape(), Ok)?;
         store.save_geofence(&geofence)?;
         self.world().fences.insert(geofence.clone(), fences::indexed(&geofence, built));
         Ok(geofence)
@@ -231,7 +233,8 @@ impl Locator {
 }
 
 fn check_name(name: &str) -> Result<(), GeofenceError> {
-    let chars = name.trim().chars().count();
+    // One of blanks alone is none. It is stored as it is, and so it is counted.
+    let chars = if name.trim().is_empty() { 0 } else { name.chars().count() };
     if (1..=NAME_CHARS_MAX).contains(&chars) { Ok(()) } else { Err(GeofenceError::Name(chars)) }
 }
 

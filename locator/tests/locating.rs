@@ -377,7 +377,9 @@ fn geofences_are_made_changed_listed_and_removed() {
     };
     let refused = |new| world.locator.create_geofence(new, at(0)).unwrap_err();
     assert!(matches!(refused(circle("here", Some(iccid()))), GeofenceError::NoCenter));
-    assert!(matches!(refused(circle("", None)), GeofenceError::Name(0)));
+    assert!(matches!(refused(circle(" \n", None)), GeofenceError::Name(0)));
+    let padded = format!("a{}", " ".repeat(50));
+    assert!(matches!(refused(circle(&padded, None)), GeofenceError::Name(51)));
     let none = NewGeofence { directions: vec![], ..circle("x", None) };
     assert!(matches!(refused(none), GeofenceError::Empty("eventTypes")));
     let small = Area::Circle { center: Some([1.0, 1.0]), radius_m: 49.0 };
