@@ -13,6 +13,7 @@
 //! telemetry.
 
 mod aws;
+mod batch_id;
 mod concurrency;
 mod delivery_options;
 mod email;

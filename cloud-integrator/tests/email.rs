@@ -265,6 +265,24 @@ async fn names_of_customers_make_no_headers_and_end_no_mail() {
     assert!(head.contains(&format!("Message-ID: <{}@example.com>", crossing("").id)), "{head}");
 }
 
+/// A mailbox keeps one mail of an id. After a crash the events of a mail may come with others.
+#[tokio::test]
+async fn only_a_mail_of_the_same_events_has_the_same_id() {
+    let (port, told) = server("nothing", Says::Nothing).await;
+    let other = "1-6393505d-0000fa8489fb9c791fcddd44".parse().unwrap();
+    let other = Delivery { id: other, ..crossing("yard") };
+    for events in [one(), vec![crossing("depot"), other.clone()], vec![crossing("depot"), other]] {
+        assert_eq!(sink(port).deliver(events).await, Outcome::Delivered);
+    }
+    let told = told.lock().unwrap().clone();
+    let mails = told.iter().filter_map(|line| line.strip_prefix("mail "));
+    let id =
+        |mail: &str| mail.lines().find(|line| line.starts_with("Message-ID:")).unwrap().to_owned();
+    let ids: Vec<String> = mails.map(id).collect();
+    assert_ne!(ids[0], ids[1]);
+    assert_eq!(ids[1], ids[2]);
+}
+
 #[tokio::test]
 async fn an_integration_sends_its_mails_per_hour_and_no_more() {
     let (port, told) = server("nothing", Says::Nothing).await;

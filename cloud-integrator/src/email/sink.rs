@@ -11,6 +11,7 @@ use super::mailer::Mailer;
 use super::message::words;
 use super::quota::Quota;
 use super::target::{InvalidEmail, recipients};
+use crate::batch_id::batch_id;
 use crate::sink::{Delivery, Failure, FailureClass, Outcome, Sink};
 use crate::target::EmailTarget;
 
@@ -48,11 +49,14 @@ impl EmailSink {
     fn letter(&self, events: &[Delivery]) -> Result<Letter, Failure> {
         let from = self.mailer.from();
         let (subject, text) = words(events);
-        let first = events.first().map(|event| event.id.to_string()).unwrap_or_default();
+        let id = match events {
+            [one] => one.id.to_string(),
+            several => batch_id(several),
+        };
         let builder = Message::builder()
             .from(from.clone())
             .subject(subject)
-            .message_id(Some(format!("<{first}@{}>", from.email.domain())))
+            .message_id(Some(format!("<{id}@{}>", from.email.domain())))
             .header(AutoSubmitted)
             .header(ContentType::TEXT_PLAIN);
         let builder = self.to.iter().cloned().fold(builder, lettre::message::MessageBuilder::to);

@@ -9,6 +9,7 @@ use reqwest::{Client, Method, Request};
 use super::endpoint::Endpoint;
 use super::signature::Signer;
 use super::{answer, body, failure, unix_secs};
+use crate::batch_id::batch_id;
 use crate::network::Resolver;
 use crate::sink::{Delivery, Failure, FailureClass, Outcome, Sink};
 
@@ -50,7 +51,7 @@ impl WebhookSink {
         let (id, content) = match events {
             [] => return None,
             [event] if !self.is_batched => (event.id.to_string(), event.body.clone()),
-            _ => (body::batch_id(events), body::array(events)),
+            _ => (batch_id(events), body::array(events)),
         };
         let subject = body::common_subject(events);
         let now_secs = unix_secs();
