@@ -25,6 +25,9 @@ pub const POINTS_MAX: usize = 10_000;
 /// meridian).
 const SPHERE_ERROR: f64 = 0.006;
 
+/// What a longitude may lose when it is turned by whole turns, in degrees: far below a millimetre.
+const TURNING: f64 = 1e-9;
+
 /// Metres of a degree of latitude, roundly.
 const DEGREE_M: f64 = 111_195.0;
 
@@ -206,7 +209,8 @@ impl Shape {
                 return vec![[-180.0, bounds.min().y, 180.0, bounds.max().y]];
             }
             Kind::Polygon { bounds, .. } => {
-                [bounds.min().x, bounds.min().y, bounds.max().x, bounds.max().y]
+                let (west, east) = (bounds.min().x - TURNING, bounds.max().x + TURNING);
+                [west, bounds.min().y, east, bounds.max().y]
             }
             Kind::Circle { center, radius_m } => circle_box(*center, *radius_m),
         };
@@ -385,9 +389,29 @@ mod tests {
             assert!(shape.contains(at(179.9, -15.0)) && shape.contains(at(-179.9, -15.0)));
             assert!(!shape.contains(at(0.1, -15.0)) && !shape.contains(at(-169.0, -15.0)));
             let boxes = shape.boxes();
-            assert_eq!(boxes, [[170.0, -20.0, 180.0, -10.0], [-180.0, -20.0, -170.0, -10.0]]);
+            let rounded = boxes.iter().map(|sides| sides.map(|side| (side * 1e6).round() / 1e6));
+            let expected = [[170.0, -20.0, 180.0, -10.0], [-180.0, -20.0, -170.0, -10.0]];
+            assert!(rounded.eq(expected), "{boxes:?}");
             let outside = shape.depth_m(at(169.0, -15.0));
             assert!((-108_000.0..-107_000.0).contains(&outside), "{outside}");
+        }
+    }
+
+    /// Positions on the antimeridian are told with either sign.
+    #[test]
+    fn the_border_is_in_the_boxes() {
+        for (west, east) in [(170.0, 180.0), (-180.0, -170.0), (-190.123_457, -179.987_654)] {
+            let shape = Shape::polygon(&[square(west, -20.0, east, -10.0)]).unwrap();
+            for side in [west, east] {
+                let turned = if side < -180.0 { side + 360.0 } else { side };
+                let same = if side.abs() == 180.0 { -side } else { turned };
+                for longitude in [turned, same] {
+                    assert!(shape.contains(at(longitude, -15.0)), "{longitude}");
+                    let mut boxes = shape.boxes().into_iter();
+                    let holds = |[west, _, east, _]: [f64; 4]| (west..=east).contains(&longitude);
+                    assert!(boxes.any(holds), "{longitude}: {:?}", shape.boxes());
+                }
+            }
         }
     }
 
