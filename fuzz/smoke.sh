@@ -14,10 +14,16 @@ cargo build --quiet --release --target "$host"
 for target in fuzz_targets/*.rs; do
     name="$(basename "$target" .rs)"
     corpus="$(mktemp -d)"
+    said="$corpus.log"
     echo "fuzz: $name for $seconds s"
+    status=0
     "$CARGO_TARGET_DIR/$host/release/$name" -max_total_time="$seconds" -rss_limit_mb=512 \
-        -timeout=5 -verbosity=0 -print_final_stats=1 "$corpus" 2>&1 |
-        grep -E 'number_of_executed_units|ERROR|panicked|SUMMARY' || true
-    test "${PIPESTATUS[0]}" -eq 0
-    rm -r "$corpus"
+        -timeout=5 -verbosity=0 -print_final_stats=1 -artifact_prefix="$corpus/" "$corpus" \
+        > "$said" 2>&1 || status=$?
+    grep -E 'number_of_executed_units|ERROR|panicked|SUMMARY|Base64' "$said" || true
+    rm -r "$corpus" "$said"
+    if [ "$status" -ne 0 ]; then
+        echo "fuzz: $name ended with $status; its input stands above, in Base64"
+        exit 1
+    fi
 done
