@@ -25,33 +25,19 @@ pub(crate) fn batch_id(events: &[Delivery]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
-
     use super::*;
-    use crate::event_type::EventType;
-    use crate::sink::Subject;
-
-    fn event(id: &str, iccid: u64, body: &'static str) -> Delivery {
-        Delivery {
-            id: id.parse().unwrap(),
-            event_type: EventType::TelemetryData,
-            subject: Subject { iccid: vocabulary::Iccid::from_u64(iccid), ..Subject::default() },
-            source: None,
-            topic: None,
-            body: Bytes::from_static(body.as_bytes()),
-        }
-    }
+    use crate::sink::sample;
 
     const ONE: &str = "msg_01GHZX5Q3M0000000000000001";
     const TWO: &str = "msg_01GHZX5Q3M0000000000000002";
 
     #[test]
     fn the_id_of_a_batch_is_that_of_its_events_in_their_order() {
-        let events = [event(ONE, 1, "{}"), event(TWO, 1, "{}")];
+        let events = [sample(ONE, 1, "{}"), sample(TWO, 1, "{}")];
         let id = batch_id(&events);
         assert!(id.starts_with("bat_") && id.len() == 36, "{id}");
-        assert_eq!(id, batch_id(&[event(ONE, 2, "[]"), event(TWO, 1, "{}")]));
-        let other_order = [event(TWO, 1, "{}"), event(ONE, 1, "{}")];
+        assert_eq!(id, batch_id(&[sample(ONE, 2, "[]"), sample(TWO, 1, "{}")]));
+        let other_order = [sample(TWO, 1, "{}"), sample(ONE, 1, "{}")];
         assert_ne!(id, batch_id(&other_order));
         assert_ne!(id, batch_id(&events[..1]));
     }

@@ -189,3 +189,16 @@ impl fmt::Display for Failure {
         write!(formatter, "{}: {}", self.class.as_str(), self.text)
     }
 }
+
+/// A message of a device, for tests.
+#[cfg(test)]
+pub(crate) fn sample(id: &str, iccid: u64, body: &'static str) -> Delivery {
+    Delivery {
+        id: id.parse().unwrap(),
+        event_type: EventType::TelemetryData,
+        subject: Subject { iccid: Iccid::from_u64(iccid), imsi: Imsi::from_u64(901), ip: None },
+        source: None,
+        topic: None,
+        body: Bytes::from_static(body.as_bytes()),
+    }
+}

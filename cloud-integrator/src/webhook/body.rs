@@ -48,38 +48,23 @@ mod tests {
     use flate2::read::GzDecoder;
 
     use super::*;
-    use crate::event_type::EventType;
-
-    fn event(id: &str, iccid: u64, body: &'static str) -> Delivery {
-        Delivery {
-            id: id.parse().unwrap(),
-            event_type: EventType::TelemetryData,
-            subject: Subject {
-                iccid: vocabulary::Iccid::from_u64(iccid),
-                imsi: vocabulary::Imsi::from_u64(901),
-                ip: None,
-            },
-            source: None,
-            topic: None,
-            body: Bytes::from_static(body.as_bytes()),
-        }
-    }
+    use crate::sink::sample;
 
     const ONE: &str = "msg_01GHZX5Q3M0000000000000001";
     const TWO: &str = "msg_01GHZX5Q3M0000000000000002";
 
     #[test]
     fn a_batch_is_one_array() {
-        let events = [event(ONE, 1, "{\"a\":1}"), event(TWO, 1, "{\"a\":2}")];
+        let events = [sample(ONE, 1, "{\"a\":1}"), sample(TWO, 1, "{\"a\":2}")];
         assert_eq!(array(&events).as_ref(), b"[{\"a\":1},{\"a\":2}]");
         assert_eq!(array(&events[..1]).as_ref(), b"[{\"a\":1}]");
     }
 
     #[test]
     fn what_differs_in_a_batch_is_not_known() {
-        let same = [event(ONE, 1, "{}"), event(TWO, 1, "{}")];
+        let same = [sample(ONE, 1, "{}"), sample(TWO, 1, "{}")];
         assert_eq!(common_subject(&same), same[0].subject);
-        let differing = [event(ONE, 1, "{}"), event(TWO, 2, "{}")];
+        let differing = [sample(ONE, 1, "{}"), sample(TWO, 2, "{}")];
         let subject = common_subject(&differing);
         assert_eq!((subject.iccid, subject.imsi), (None, same[0].subject.imsi));
         assert_eq!(common_subject(&[]), Subject::default());
