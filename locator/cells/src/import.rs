@@ -132,26 +132,10 @@ impl Import {
 
     /// Does it. Cells that the database has stay, newer ones take their places.
     pub fn run(&self, mut progress: impl FnMut(Progress)) -> Result<Imported, ImportError> {
-        let mut sources = Vec::new();
-        for path in &self.sources {
-            let source = Source::of(path);
-            let named = |source| ImportError::Source { path: path.clone(), source };
-            sources.push(source.map_err(named)?);
-        }
-        let runs = Runs::take(&self.target).map_err(|error| match error.kind() {
-            io::ErrorKind::WouldBlock => ImportError::UnderWay(self.target.clone()),
-            _ => ImportError::Write(error),
-        })?;
-        let mut replaced = None;
-        let before = match CellDatabase::open(&self.target) {
-            Ok(database) => Some(database),
-            Err(OpenError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => None,
-            Err(error) if error.is_lost_database() => {
-                replaced = Some(error.to_string());
-                None
-            }
-            Err(error) => return Err(error.into()),
-        };
+        let sources = self.look_at_sources()?;
+        let runs = self.take_runs()?;
+        // Nobody else replaces it from here on.
+        let (before, replaced) = self.database_of_before()?;
         let bytes = sources.iter().map(|source| source.bytes).sum();
         let stand = runs.begin(sources)?;
         let mut imported =
@@ -191,6 +175,32 @@ impl Import {
         imported.database_cells = merge(inputs, &self.target)?;
         runs.clear()?;
         Ok(imported)
+    }
+
+    fn look_at_sources(&self) -> Result<Vec<Source>, ImportError> {
+        let named = |path: &PathBuf| {
+            Source::of(path).map_err(|source| ImportError::Source { path: path.clone(), source })
+        };
+        self.sources.iter().map(named).collect()
+    }
+
+    fn take_runs(&self) -> Result<Runs, ImportError> {
+        Runs::take(&self.target).map_err(|error| match error.kind() {
+            io::ErrorKind::WouldBlock => ImportError::UnderWay(self.target.clone()),
+            _ => ImportError::Write(error),
+        })
+    }
+
+    /// The database whose cells stay; or why there is one of which none do.
+    fn database_of_before(&self) -> Result<(Option<CellDatabase>, Option<String>), ImportError> {
+        match CellDatabase::open(&self.target) {
+            Ok(database) => Ok((Some(database), None)),
+            Err(OpenError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                Ok((None, None))
+            }
+            Err(error) if error.is_lost_database() => Ok((None, Some(error.to_string()))),
+            Err(error) => Err(error.into()),
+        }
     }
 }
 
